@@ -1,0 +1,3 @@
+//! The Mini Torrent peer, as a library.
+
+pub mod domain;

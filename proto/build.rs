@@ -1,0 +1,17 @@
+//! Compiles the .proto files with protox, in Rust alone: no protoc to install and nothing generated in the tree.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const FILES: [&str; 7] = ["types", "auth", "group", "file", "swarm", "peer", "control"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=minitorrent");
+    let paths = FILES.map(|name| format!("minitorrent/v1/{name}.proto"));
+    let descriptors = protox::compile(paths, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! Wire to domain and back: the only file that sees both. What comes in is checked here and nowhere else.
+
+use crate::{
+    domain::{
+        Bitfield, Blake3, FileHeader, FileId, FileName, GroupId, Manifest, PIECE_LENGTH, PeerId, PieceHash,
+        PieceIndex, PieceLayout, Sha1, Username,
+        bitfield::BitfieldError,
+        ids::IdError,
+        limits::{MANIFEST_FRAME_PIECES, MAX_PIECES_A_REQUEST},
+        names::NameError,
+    },
+    pb,
+    reason::Reason,
+};
+
+/// Why a message is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConvertError {
+    /// A name is not allowed.
+    #[error("{0}: {1}")]
+    Name(&'static str, NameError),
+    /// An id is malformed.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// A message lacks a field.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// Longer than 1 TiB.
+    #[error("a file has at most 1 TiB")]
+    TooLong,
+    /// Not 524,288.
+    #[error("piece_length is always 524,288")]
+    PieceLength,
+    /// A digest of a wrong size.
+    #[error("{0} has a wrong number of bytes")]
+    Digest(&'static str),
+    /// A run of hashes is empty, too long or lopsided.
+    #[error("a run of piece hashes holds 1 to 4,096 pieces, 20 and 32 bytes each")]
+    Run,
+    /// Not a bitfield of the file.
+    #[error(transparent)]
+    Bitfield(#[from] BitfieldError),
+    /// No piece, a repeated one, or too many.
+    #[error("a set of pieces holds 1 to 65,536, each once")]
+    PieceSet,
+    /// A piece that the file does not have.
+    #[error("piece {0} is past the end of the file")]
+    NoSuchPiece(u64),
+}
+
+impl ConvertError {
+    /// The reason that goes with it.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Name(..) => Reason::InvalidName,
+            Self::NoSuchPiece(_) => Reason::OutOfRange,
+            Self::Run => Reason::InvalidManifest,
+            _ => Reason::InvalidRequest,
+        }
+    }
+}
+
+impl From<ConvertError> for tonic::Status {
+    fn from(error: ConvertError) -> Self {
+        error.reason().status(error.to_string())
+    }
+}
+
+/// Checks a username.
+///
+/// # Errors
+/// [`ConvertError::Name`].
+pub fn username(text: &str) -> Result<Username, ConvertError> {
+    text.parse().map_err(|error| ConvertError::Name("username", error))
+}
+
+/// Checks a group's name.
+///
+/// # Errors
+/// [`ConvertError::Name`].
+pub fn group_id(text: &str) -> Result<GroupId, ConvertError> {
+    text.parse().map_err(|error| ConvertError::Name("group_id", error))
+}
+
+/// Checks a file's name.
+///
+/// # Errors
+/// [`ConvertError::Name`].
+pub fn file_name(text: &str) -> Result<FileName, ConvertError> {
+    text.parse().map_err(|error| ConvertError::Name("name", error))
+}
+
+/// Checks a file id.
+///
+/// # Errors
+/// [`ConvertError::Id`].
+pub fn file_id(bytes: &[u8]) -> Result<FileId, ConvertError> {
+    Ok(FileId::try_from(bytes)?)
+}
+
+/// Checks a peer id.
+///
+/// # Errors
+/// [`ConvertError::Id`].
+pub fn peer_id(text: &str) -> Result<PeerId, ConvertError> {
+    Ok(text.parse()?)
+}
+
+/// Checks a file reference.
+///
+/// # Errors
+/// When it is missing or one of its fields is off.
+pub fn file_ref(file: Option<&pb::FileRef>) -> Result<(GroupId, FileId), ConvertError> {
+    let file = file.ok_or(ConvertError::Missing("file"))?;
+    Ok((group_id(&file.group_id)?, file_id(&file.file_id)?))
+}
+
+/// A file reference for the wire.
+pub fn to_file_ref(group: &GroupId, file: FileId) -> pb::FileRef {
+    pb::FileRef { group_id: group.to_string(), file_id: file.as_bytes().to_vec().into() }
+}
+
+impl TryFrom<pb::FileHeader> for FileHeader {
+    type Error = ConvertError;
+
+    fn try_from(header: pb::FileHeader) -> Result<Self, ConvertError> {
+        if header.piece_length != PIECE_LENGTH {
+            return Err(ConvertError::PieceLength);
+        }
+        Ok(Self {
+            name: file_name(&header.name)?,
+            layout: PieceLayout::new(header.length).ok_or(ConvertError::TooLong)?,
+            sha1: Sha1::try_from(&header.sha1[..]).map_err(|_| ConvertError::Digest("sha1"))?,
+            blake3: Blake3::try_from(&header.blake3[..]).map_err(|_| ConvertError::Digest("blake3"))?,
+        })
+    }
+}
+
+impl From<&FileHeader> for pb::FileHeader {
+    fn from(header: &FileHeader) -> Self {
+        Self {
+            name: header.name.to_string(),
+            length: header.layout.length(),
+            piece_length: PIECE_LENGTH,
+            sha1: header.sha1.as_bytes().to_vec().into(),
+            blake3: header.blake3.as_bytes().to_vec().into(),
+        }
+    }
+}
+
+/// Checks a run of hashes: its size, not its place.
+///
+/// # Errors
+/// [`ConvertError::Run`].
+pub fn piece_hashes(run: &pb::PieceHashes) -> Result<Vec<PieceHash>, ConvertError> {
+    let (sha1s, sha1_rest) = run.sha1.as_chunks::<{ Sha1::LENGTH }>();
+    let (blake3s, blake3_rest) = run.blake3.as_chunks::<{ Blake3::LENGTH }>();
+    let good = sha1_rest.is_empty()
+        && blake3_rest.is_empty()
+        && sha1s.len() == blake3s.len()
+        && (1..=MANIFEST_FRAME_PIECES).contains(&sha1s.len());
+    if !good {
+        return Err(ConvertError::Run);
+    }
+    let both = sha1s.iter().zip(blake3s);
+    Ok(both.map(|(sha1, blake3)| PieceHash { sha1: (*sha1).into(), blake3: (*blake3).into() }).collect())
+}
+
+/// A run of hashes for the wire.
+pub fn to_piece_hashes(first_piece: u64, run: &[PieceHash]) -> pb::PieceHashes {
+    pb::PieceHashes {
+        first_piece,
+        sha1: run.iter().flat_map(|hash| *hash.sha1.as_bytes()).collect::<Vec<_>>().into(),
+        blake3: run.iter().flat_map(|hash| *hash.blake3.as_bytes()).collect::<Vec<_>>().into(),
+    }
+}
+
+/// A manifest's runs for the wire, each small enough for a frame.
+pub fn manifest_runs(manifest: &Manifest) -> impl Iterator<Item = pb::PieceHashes> + '_ {
+    let runs = manifest.pieces().chunks(MANIFEST_FRAME_PIECES);
+    runs.zip((0u64..).step_by(MANIFEST_FRAME_PIECES)).map(|(run, first)| to_piece_hashes(first, run))
+}
+
+/// Checks a bitfield of a file.
+///
+/// # Errors
+/// [`ConvertError::Bitfield`].
+pub fn bitfield(layout: PieceLayout, bitfield: &pb::Bitfield) -> Result<Bitfield, ConvertError> {
+    Ok(Bitfield::from_bytes(layout, &bitfield.bits)?)
+}
+
+/// A bitfield for the wire.
+pub fn to_bitfield(bitfield: &Bitfield) -> pb::Bitfield {
+    pb::Bitfield { bits: bitfield.as_bytes().to_vec().into() }
+}
+
+/// Checks a set of pieces of a file: at least one, each once, all there. The order is kept.
+///
+/// # Errors
+/// [`ConvertError::PieceSet`] or [`ConvertError::NoSuchPiece`].
+pub fn piece_set(layout: PieceLayout, pieces: &[u64]) -> Result<Vec<PieceIndex>, ConvertError> {
+    if !(1..=MAX_PIECES_A_REQUEST).contains(&pieces.len()) {
+        return Err(ConvertError::PieceSet);
+    }
+    let mut seen = Bitfield::empty(layout);
+    let check = |&index: &u64| {
+        let piece = layout.index(index).ok_or(ConvertError::NoSuchPiece(index))?;
+        if seen.insert(piece) { Ok(piece) } else { Err(ConvertError::PieceSet) }
+    };
+    pieces.iter().map(check).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> pb::FileHeader {
+        pb::FileHeader {
+            name: "f".into(),
+            length: 1,
+            piece_length: PIECE_LENGTH,
+            sha1: vec![0; 20].into(),
+            blake3: vec![0; 32].into(),
+        }
+    }
+
+    #[test]
+    fn headers_are_checked_field_by_field() {
+        assert!(FileHeader::try_from(header()).is_ok());
+        for length in [(1 << 40) + 1, 1 << 63, u64::MAX] {
+            let bad = pb::FileHeader { length, ..header() };
+            assert_eq!(FileHeader::try_from(bad), Err(ConvertError::TooLong));
+        }
+        for piece_length in [0, 1, 524_287, u32::MAX] {
+            let bad = pb::FileHeader { piece_length, ..header() };
+            assert_eq!(FileHeader::try_from(bad), Err(ConvertError::PieceLength));
+        }
+        for bytes in [0, 19, 21] {
+            let bad = pb::FileHeader { sha1: vec![0; bytes].into(), ..header() };
+            assert_eq!(FileHeader::try_from(bad), Err(ConvertError::Digest("sha1")));
+        }
+        let bad = pb::FileHeader { blake3: vec![0; 31].into(), ..header() };
+        assert_eq!(FileHeader::try_from(bad), Err(ConvertError::Digest("blake3")));
+    }
+
+    #[test]
+    fn runs_are_whole_and_small() {
+        let run = |sha1: usize, blake3: usize| pb::PieceHashes {
+            first_piece: 0,
+            sha1: vec![0; sha1].into(),
+            blake3: vec![0; blake3].into(),
+        };
+        assert_eq!(piece_hashes(&run(40, 64)).map(|hashes| hashes.len()), Ok(2));
+        for (sha1, blake3) in [(0, 0), (19, 32), (21, 32), (20, 31), (40, 32), (20 * 4_097, 32 * 4_097)] {
+            assert_eq!(piece_hashes(&run(sha1, blake3)), Err(ConvertError::Run));
+        }
+    }
+
+    #[test]
+    fn sets_hold_each_piece_once() {
+        let layout = PieceLayout::new(3 * u64::from(PIECE_LENGTH)).expect("a valid length");
+        assert!(piece_set(layout, &[2, 0]).is_ok());
+        assert_eq!(piece_set(layout, &[]), Err(ConvertError::PieceSet));
+        assert_eq!(piece_set(layout, &[1, 1]), Err(ConvertError::PieceSet));
+        for index in [3, 1 << 31, 1 << 32, 1 << 45, u64::MAX] {
+            assert_eq!(piece_set(layout, &[index]), Err(ConvertError::NoSuchPiece(index)));
+        }
+    }
+}

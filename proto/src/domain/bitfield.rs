@@ -1,0 +1,194 @@
+//! One bit a piece.
+
+use super::piece::{PieceIndex, PieceLayout};
+
+/// A set of a file's pieces, one bit each: bit 7 of byte 0 is piece 0, as on the wire.
+///
+/// Invariant: exactly `ceil(pieces / 8)` bytes, the spare bits of the last are 0, and `ones` is their count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bitfield {
+    bits: Vec<u8>,
+    pieces: u32,
+    ones: u32,
+}
+
+/// Why bytes are not a bitfield of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BitfieldError {
+    /// Not `ceil(pieces / 8)` bytes.
+    #[error("a bitfield of {pieces} pieces has {expected} bytes, not {got}")]
+    Length {
+        /// Pieces of the file.
+        pieces: u32,
+        /// Bytes it should have.
+        expected: usize,
+        /// Bytes it has.
+        got: usize,
+    },
+    /// A bit past the last piece is set.
+    #[error("a bitfield has bits set past its last piece")]
+    SpareBits,
+}
+
+impl Bitfield {
+    /// No piece of the file.
+    pub fn empty(layout: PieceLayout) -> Self {
+        let pieces = layout.count();
+        Self { bits: vec![0; pieces.div_ceil(8) as usize], pieces, ones: 0 }
+    }
+
+    /// Every piece of the file.
+    pub fn full(layout: PieceLayout) -> Self {
+        let mut full = Self::empty(layout);
+        full.bits.fill(0xff);
+        if let Some(last) = full.bits.last_mut() {
+            *last <<= (8 - full.pieces % 8) % 8;
+        }
+        full.ones = full.pieces;
+        full
+    }
+
+    /// Takes bytes as they come from the wire or the disk.
+    ///
+    /// # Errors
+    /// When their number is off or spare bits are set.
+    pub fn from_bytes(layout: PieceLayout, bits: &[u8]) -> Result<Self, BitfieldError> {
+        let pieces = layout.count();
+        let expected = pieces.div_ceil(8) as usize;
+        if bits.len() != expected {
+            return Err(BitfieldError::Length { pieces, expected, got: bits.len() });
+        }
+        let spare = (8 - pieces % 8) % 8;
+        if bits.last().is_some_and(|last| last & ((1u8 << spare) - 1) != 0) {
+            return Err(BitfieldError::SpareBits);
+        }
+        let ones = bits.iter().map(|byte| byte.count_ones()).sum();
+        Ok(Self { bits: bits.to_vec(), pieces, ones })
+    }
+
+    /// The bytes, as on the wire.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bits
+    }
+
+    /// Pieces of the file.
+    pub fn pieces(&self) -> u32 {
+        self.pieces
+    }
+
+    /// Pieces in the set.
+    pub fn count(&self) -> u32 {
+        self.ones
+    }
+
+    /// Every piece is in the set. True for an empty file.
+    pub fn is_full(&self) -> bool {
+        self.ones == self.pieces
+    }
+
+    /// No piece is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.ones == 0
+    }
+
+    /// The piece is in the set; false for a piece of a longer file.
+    pub fn contains(&self, piece: PieceIndex) -> bool {
+        let (byte, mask) = Self::place(piece);
+        self.bits.get(byte).is_some_and(|bits| bits & mask != 0)
+    }
+
+    /// Puts the piece in. True if it was not in before; a piece of a longer file changes nothing.
+    pub fn insert(&mut self, piece: PieceIndex) -> bool {
+        let (byte, mask) = Self::place(piece);
+        match self.bits.get_mut(byte) {
+            Some(bits) if piece.get() < self.pieces && *bits & mask == 0 => {
+                *bits |= mask;
+                self.ones += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes the piece out. True if it was in before.
+    pub fn remove(&mut self, piece: PieceIndex) -> bool {
+        let (byte, mask) = Self::place(piece);
+        match self.bits.get_mut(byte) {
+            Some(bits) if *bits & mask != 0 => {
+                *bits &= !mask;
+                self.ones -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The pieces in the set, in order.
+    pub fn iter(&self, layout: PieceLayout) -> impl Iterator<Item = PieceIndex> + '_ {
+        self.bits
+            .iter()
+            .zip(0u64..)
+            .filter(|(byte, _)| **byte != 0)
+            .flat_map(|(byte, at)| {
+                (0..8u64).filter(move |bit| byte & (0x80 >> bit) != 0).map(move |bit| at * 8 + bit)
+            })
+            .filter_map(move |index| layout.index(index))
+    }
+
+    fn place(piece: PieceIndex) -> (usize, u8) {
+        (piece.as_usize() / 8, 0x80 >> (piece.get() % 8))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::PIECE_LENGTH;
+
+    fn layout(pieces: u32) -> PieceLayout {
+        PieceLayout::new(u64::from(pieces) * u64::from(PIECE_LENGTH)).expect("a valid length")
+    }
+
+    #[test]
+    fn refuses_short_long_and_spare() {
+        let layout = layout(10);
+        assert!(Bitfield::from_bytes(layout, &[0xff, 0xc0]).is_ok_and(|b| b.is_full()));
+        assert_eq!(Bitfield::from_bytes(layout, &[0xff, 0xe0]), Err(BitfieldError::SpareBits));
+        for bytes in [&[][..], &[0xff], &[0, 0, 0]] {
+            assert!(matches!(Bitfield::from_bytes(layout, bytes), Err(BitfieldError::Length { .. })));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_set(pieces in 1u32..200, ops in prop::collection::vec((any::<bool>(), 0u64..200), 0..300)) {
+            let layout = layout(pieces);
+            let mut bits = Bitfield::empty(layout);
+            let mut set = std::collections::BTreeSet::new();
+            for (put, index) in ops {
+                let Some(piece) = layout.index(index) else { continue };
+                if put {
+                    prop_assert_eq!(bits.insert(piece), set.insert(piece));
+                } else {
+                    prop_assert_eq!(bits.remove(piece), set.remove(&piece));
+                }
+                prop_assert_eq!(bits.contains(piece), set.contains(&piece));
+            }
+            prop_assert_eq!(bits.count() as usize, set.len());
+            prop_assert!(bits.iter(layout).eq(set.iter().copied()));
+            prop_assert_eq!(&Bitfield::from_bytes(layout, bits.as_bytes()), &Ok(bits.clone()));
+            prop_assert_eq!(bits.is_full(), set.len() == pieces as usize);
+        }
+    }
+
+    #[test]
+    fn full_has_every_piece() {
+        for pieces in [0, 1, 7, 8, 9, 64, 65] {
+            let full = Bitfield::full(layout(pieces));
+            assert!(full.is_full() && full.iter(layout(pieces)).count() == pieces as usize);
+            assert!(Bitfield::from_bytes(layout(pieces), full.as_bytes()).is_ok());
+        }
+    }
+}

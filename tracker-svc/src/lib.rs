@@ -1,0 +1,1 @@
+//! The Mini Torrent tracker, as a library.
