@@ -1,3 +1,5 @@
 //! The Mini Torrent peer, as a library.
 
 pub mod domain;
+pub mod engine;
+pub mod hashing;
