@@ -1,0 +1,12 @@
+//! The tracker's rules. Pure: no I/O, no clock, no ambient randomness, no async; `now` and randomness are arguments.
+
+pub mod access;
+pub mod audit;
+pub mod quota;
+pub mod refusal;
+pub mod session;
+
+pub use access::{Applicant, Caller, Membership, Ownership, Requirement, Standing};
+pub use audit::{Action, Origin};
+pub use refusal::Refusal;
+pub use session::{Session, SessionHash};

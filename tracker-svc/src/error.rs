@@ -1,0 +1,107 @@
+//! Everything that can go wrong in a call, and the one table of what the caller is told.
+
+use std::time::Duration;
+
+use proto::{convert::ConvertError, domain::manifest::ManifestError, reason::Reason};
+use tonic::Status;
+
+use crate::{domain::Refusal, store::StoreError};
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrackerError {
+    /// A rule forbids it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A field is off.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+    /// The frames of a manifest are off.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Something else of the request is off; says what.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// A password is not allowed; says why.
+    #[error("{0}")]
+    WeakPassword(&'static str),
+    /// All the work that is taken on is taken.
+    #[error("too busy: try again later")]
+    Busy(Duration),
+    /// Too many calls.
+    #[error("too many calls: try again later")]
+    RateLimited(Duration),
+    /// The caller took too long.
+    #[error("{0}")]
+    TooSlow(&'static str),
+    /// The tracker stops, or its store is not to be had.
+    #[error("not serving: try again later")]
+    NotServing,
+    /// The store's disk is full.
+    #[error("the tracker's disk is full")]
+    DiskFull,
+    /// A fault of ours. What it was goes into the log; the caller is told nothing of it.
+    #[error("internal fault: {0}")]
+    Internal(String),
+}
+
+impl From<StoreError> for TrackerError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(refusal) => Self::Refused(refusal),
+            StoreError::Unavailable(why) => {
+                tracing::warn!(why, "the store is not available");
+                Self::NotServing
+            }
+            StoreError::Full => {
+                tracing::error!("the store's disk is full");
+                Self::DiskFull
+            }
+            StoreError::Fault(why) => Self::Internal(why),
+        }
+    }
+}
+
+impl From<TrackerError> for Status {
+    fn from(error: TrackerError) -> Self {
+        let message = error.to_string();
+        match error {
+            TrackerError::Refused(refusal) => refused(refusal, message),
+            TrackerError::Convert(error) => error.into(),
+            TrackerError::Manifest(_) => Reason::InvalidManifest.status(message),
+            TrackerError::Invalid(_) => Reason::InvalidRequest.status(message),
+            TrackerError::WeakPassword(_) => Reason::WeakPassword.status(message),
+            TrackerError::Busy(after) => Reason::Busy.status_retry(message, after),
+            TrackerError::RateLimited(after) => Reason::RateLimited.status_retry(message, after),
+            TrackerError::TooSlow(_) => Reason::TooSlow.status(message),
+            TrackerError::NotServing => Reason::NotServing.status(message),
+            TrackerError::DiskFull => Reason::DiskFull.status(message),
+            TrackerError::Internal(why) => {
+                tracing::error!(why, "internal fault");
+                Reason::Internal.status("internal fault: the tracker's log says more")
+            }
+        }
+    }
+}
+
+fn refused(refusal: Refusal, message: String) -> Status {
+    let reason = match refusal {
+        Refusal::NotLoggedIn => Reason::NotLoggedIn,
+        Refusal::BadCredentials => Reason::BadCredentials,
+        Refusal::WrongPassword => Reason::WrongPassword,
+        Refusal::NotAMember => Reason::NotAMember,
+        Refusal::NotTheOwner | Refusal::NotThePublisher => Reason::NotTheOwner,
+        Refusal::NotYourPeer => Reason::NotYourPeer,
+        Refusal::GroupNotFound => Reason::GroupNotFound,
+        Refusal::FileNotFound => Reason::FileNotFound,
+        Refusal::UserNotFound | Refusal::MemberNotFound => Reason::UserNotFound,
+        Refusal::UsernameTaken | Refusal::GroupTaken | Refusal::FileTaken => Reason::AlreadyExists,
+        Refusal::AlreadyAMember | Refusal::AlreadyAsked => Reason::AlreadyAsked,
+        Refusal::NoSuchRequest => Reason::NoSuchRequest,
+        Refusal::TargetNotAMember => Reason::TargetNotAMember,
+        Refusal::TargetIsOwner => Reason::TargetIsOwner,
+        Refusal::Quota(_) => Reason::QuotaExceeded,
+        Refusal::Throttled(after) => return Reason::RateLimited.status_retry(message, after),
+    };
+    reason.status(message)
+}

@@ -1,0 +1,3 @@
+//! The services, one file each: decode, decide, store, encode.
+
+pub mod gate;
