@@ -9,3 +9,6 @@ use std::time::Duration;
 
 /// A moment, as time since the owner's own start. Never compared across owners.
 pub type Moment = Duration;
+
+/// The generator of all choices that are left to chance: small, fast and the same on every platform.
+pub(crate) type Rng = rand::rngs::Xoshiro256PlusPlus;
