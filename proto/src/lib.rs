@@ -4,12 +4,14 @@
 //! - [`domain`]: what the words mean, pure: ids, names, pieces, bitfields, digests, manifests, limits.
 //! - [`convert`]: the only place that sees both, with typed errors.
 //! - [`reason`]: the closed set of error reasons, both directions.
+//! - [`transport`]: TLS, the accept loop, client channels.
 //!
 //! It imports nothing else of ours.
 
 pub mod convert;
 pub mod domain;
 pub mod reason;
+pub mod transport;
 
 /// The messages and services of package `minitorrent.v1`, as generated.
 pub mod pb {

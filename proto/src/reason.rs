@@ -115,6 +115,8 @@ reasons! {
     DiskFull = "DISK_FULL", ResourceExhausted;
     /// The caller was too slow.
     TooSlow = "TOO_SLOW", DeadlineExceeded;
+    /// The call took longer than its deadline.
+    Deadline = "DEADLINE", DeadlineExceeded;
     /// No usable source of the file is known.
     NoSource = "NO_SOURCE", Unavailable;
     /// The tracker does not answer.

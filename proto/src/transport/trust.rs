@@ -1,0 +1,199 @@
+//! Looking at a tracker's authority before trusting it: pinned fingerprints, and trust on first use.
+
+use std::{
+    fmt, io,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use data_encoding::{BASE64, HEXUPPER};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    version::TLS13,
+};
+use sha2::{Digest as _, Sha256};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+
+use super::tls::{TlsError, certificates, provider};
+
+/// SHA-256 of an authority's certificate, as `openssl x509 -fingerprint -sha256` prints it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AuthorityFingerprint([u8; 32]);
+
+/// Text that is not a fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a fingerprint is 64 hexadecimal digits, colons between them allowed")]
+pub struct FingerprintError;
+
+impl FromStr for AuthorityFingerprint {
+    type Err = FingerprintError;
+
+    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        let digits = text.replace(':', "").to_ascii_uppercase();
+        let bytes = HEXUPPER.decode(digits.as_bytes()).map_err(|_| FingerprintError)?;
+        bytes.try_into().map(Self).map_err(|_| FingerprintError)
+    }
+}
+
+impl fmt::Display for AuthorityFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            write!(f, "{}{byte:02X}", if at == 0 { "" } else { ":" })?;
+        }
+        Ok(())
+    }
+}
+
+/// The fingerprints of the authorities in PEM text, in order.
+///
+/// # Errors
+/// When there is no certificate in it.
+pub fn fingerprints(ca_pem: &str) -> Result<Vec<AuthorityFingerprint>, TlsError> {
+    Ok(certificates(ca_pem)?.iter().map(fingerprint).collect())
+}
+
+fn fingerprint(certificate: &CertificateDer<'_>) -> AuthorityFingerprint {
+    AuthorityFingerprint(Sha256::digest(certificate).into())
+}
+
+/// The authority that a server presented. Not trusted yet: whether it should be is for a person or a pin to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchedAuthority {
+    /// Its certificate, to be kept and given to [`client_config`](super::client_config) once it is trusted.
+    pub pem: String,
+    /// What to compare or show.
+    pub fingerprint: AuthorityFingerprint,
+}
+
+/// Why no authority could be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// Nobody answers there.
+    #[error("can't connect: {0}")]
+    Dial(#[source] io::Error),
+    /// Not TLS 1.3, or the server's certificate is not by the authority that it presents, or not for this name.
+    #[error("can't agree on TLS: {0}")]
+    Tls(#[source] io::Error),
+    /// It took too long.
+    #[error("connecting took too long")]
+    TimedOut,
+    /// The name can't be in a certificate.
+    #[error("not a host name or an IP address")]
+    Name,
+}
+
+/// Fetches the authority at the end of the chain that a server presents, without sending it anything.
+///
+/// # Errors
+/// When the server can't be reached, or its own certificate is not by that authority and for that host.
+pub async fn fetch_authority(host: &str, port: u16, limit: Duration) -> Result<FetchedAuthority, TrustError> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| TrustError::Name)?;
+    let capture = Arc::new(Capture { provider: provider(), authority: Mutex::default() });
+    let fetch = async {
+        let socket = TcpStream::connect((host, port)).await.map_err(TrustError::Dial)?;
+        let connector = TlsConnector::from(Arc::new(
+            capture_config(&capture).map_err(io::Error::other).map_err(TrustError::Tls)?,
+        ));
+        connector.connect(name, socket).await.map_err(TrustError::Tls)
+    };
+    timeout(limit, fetch).await.map_err(|_| TrustError::TimedOut)??;
+    let authority = capture.authority.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let authority = authority.ok_or_else(|| TrustError::Tls(io::ErrorKind::InvalidData.into()))?;
+    Ok(FetchedAuthority { fingerprint: fingerprint(&authority), pem: to_pem(&authority) })
+}
+
+fn capture_config(capture: &Arc<Capture>) -> Result<ClientConfig, Error> {
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&capture.provider))
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::<Capture>::clone(capture))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+fn to_pem(certificate: &CertificateDer<'_>) -> String {
+    let text = BASE64.encode(certificate);
+    let lines = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line) + "\n");
+    format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", lines.collect::<String>())
+}
+
+/// Takes the last certificate of the chain for the authority, checks the first one against it, and keeps it.
+///
+/// Only ever used for a connection over which nothing is sent: what it lets through is trusted by nobody yet.
+#[derive(Debug)]
+struct Capture {
+    provider: Arc<CryptoProvider>,
+    authority: Mutex<Option<CertificateDer<'static>>>,
+}
+
+impl ServerCertVerifier for Capture {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let authority = intermediates.last().ok_or(CertificateError::UnknownIssuer)?.clone().into_owned();
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone())?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?;
+        let verified =
+            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        *self.authority.lock().unwrap_or_else(PoisonError::into_inner) = Some(authority);
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::PeerIncompatible(rustls::PeerIncompatible::Tls13RequiredForQuic))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_read_as_people_write_them() {
+        let print = AuthorityFingerprint([0xab; 32]);
+        let text = print.to_string();
+        assert!(text.starts_with("AB:AB:") && text.len() == 95);
+        for same in [text.clone(), text.to_lowercase(), text.replace(':', "")] {
+            assert_eq!(same.parse(), Ok(print));
+        }
+        for bad in ["", "AB", &text[1..], "zz"] {
+            assert_eq!(bad.parse::<AuthorityFingerprint>(), Err(FingerprintError));
+        }
+    }
+}
