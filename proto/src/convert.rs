@@ -11,6 +11,7 @@ use crate::{
     },
     pb,
     reason::Reason,
+    ticket::VerifyingKey,
 };
 
 /// Why a message is refused.
@@ -208,6 +209,20 @@ pub fn piece_set(layout: PieceLayout, pieces: &[u64]) -> Result<Vec<PieceIndex>,
         if seen.insert(piece) { Ok(piece) } else { Err(ConvertError::PieceSet) }
     };
     pieces.iter().map(check).collect()
+}
+
+/// Checks a ticket key.
+///
+/// # Errors
+/// [`ConvertError::Digest`].
+pub fn ticket_key(key: &pb::TicketKey) -> Result<VerifyingKey, ConvertError> {
+    let bytes = key.public_key[..].try_into().map_err(|_| ConvertError::Digest("public_key"))?;
+    Ok(VerifyingKey { id: key.key_id.clone(), bytes })
+}
+
+/// A ticket key for the wire.
+pub fn to_ticket_key(key: &VerifyingKey) -> pb::TicketKey {
+    pb::TicketKey { key_id: key.id.clone(), public_key: key.bytes.to_vec().into() }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! - [`domain`]: what the words mean, pure: ids, names, pieces, bitfields, digests, manifests, limits.
 //! - [`convert`]: the only place that sees both, with typed errors.
 //! - [`reason`]: the closed set of error reasons, both directions.
+//! - [`ticket`]: the tracker's word that a peer may fetch a file.
 //! - [`transport`]: TLS, the accept loop, client channels.
 //!
 //! It imports nothing else of ours.
@@ -11,6 +12,7 @@
 pub mod convert;
 pub mod domain;
 pub mod reason;
+pub mod ticket;
 pub mod transport;
 
 /// The messages and services of package `minitorrent.v1`, as generated.
