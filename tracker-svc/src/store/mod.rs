@@ -279,6 +279,12 @@ pub trait Files: Send + Sync {
 
     /// Unlists a file; [`Refusal::FileNotFound`], [`Refusal::NotThePublisher`].
     async fn unpublish(&self, member: &Membership, name: &FileName, origin: &Origin) -> Result<()>;
+
+    /// Resolves when there may be manifests to sweep away.
+    async fn sweep_wanted(&self);
+
+    /// Sweeps away the manifests that no file has any more, in small transactions.
+    async fn sweep(&self) -> Result<()>;
 }
 
 /// A row of the audit log.

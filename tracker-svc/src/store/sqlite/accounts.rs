@@ -1,0 +1,233 @@
+//! Accounts, sessions and peers.
+
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use proto::domain::{PeerId, Username};
+
+use super::{Sqlite, Write, count, millis, stored, taken, time};
+use crate::{
+    domain::{
+        Action, Caller, Origin, Refusal, Session, SessionHash,
+        access::GroupKey,
+        quota::{Quota, SESSIONS},
+        session::AccountId,
+    },
+    events::Change,
+    store::{Accounts, Credentials, Peers, Result, Sessions},
+};
+
+impl Write<'_> {
+    async fn account(&mut self, user: &Username) -> Result<AccountId> {
+        let found: Option<(i64,)> = sqlx::query_as("SELECT id FROM accounts WHERE username = ?")
+            .bind(user.as_str())
+            .fetch_optional(&mut *self.tx)
+            .await?;
+        found.map(|(id,)| AccountId(id)).ok_or(Refusal::UserNotFound.into())
+    }
+
+    /// Ends all sessions of an account but one, if one is given, and says how many.
+    async fn end_sessions(
+        &mut self,
+        account: AccountId,
+        but: Option<SessionHash>,
+        now: SystemTime,
+    ) -> Result<u32> {
+        let sql = "DELETE FROM sessions WHERE account = ? AND hash IS NOT ? RETURNING hash";
+        let ended: Vec<(Vec<u8>,)> = sqlx::query_as(sql)
+            .bind(account.0)
+            .bind(but.map(|hash| hash.as_bytes().to_vec()))
+            .fetch_all(&mut *self.tx)
+            .await?;
+        self.sessions_ended(&ended, now).await?;
+        Ok(u32::try_from(ended.len()).unwrap_or(u32::MAX))
+    }
+
+    async fn set_password(&mut self, account: AccountId, password: &str) -> Result<()> {
+        let sql = "UPDATE accounts SET password = ? WHERE id = ?";
+        sqlx::query(sql).bind(password).bind(account.0).execute(&mut *self.tx).await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Accounts for Sqlite {
+    async fn create_account(&self, user: &Username, password: &str, origin: &Origin) -> Result<()> {
+        let mut write = self.begin().await?;
+        let sql = "INSERT INTO accounts (username, password, created_at) VALUES (?, ?, ?)";
+        let inserted = sqlx::query(sql)
+            .bind(user.as_str())
+            .bind(password)
+            .bind(millis(origin.at))
+            .execute(&mut *write.tx)
+            .await;
+        taken(inserted, Refusal::UsernameTaken)?;
+        write.audit(Action::CreateUser, user.as_str(), origin).await?;
+        write.commit().await
+    }
+
+    async fn credentials(&self, user: &Username) -> Result<Option<Credentials>> {
+        let sql = "SELECT id, password, disabled FROM accounts WHERE username = ?";
+        let row: Option<(i64, String, bool)> =
+            sqlx::query_as(sql).bind(user.as_str()).fetch_optional(&self.readers).await?;
+        Ok(row.map(|(id, password, disabled)| Credentials { account: AccountId(id), password, disabled }))
+    }
+
+    async fn change_password(&self, caller: &Caller, old: &str, new: &str, origin: &Origin) -> Result<()> {
+        let mut write = self.begin().await?;
+        let sql = "UPDATE accounts SET password = ? WHERE id = ? AND password = ?";
+        let changed =
+            sqlx::query(sql).bind(new).bind(caller.account().0).bind(old).execute(&mut *write.tx).await?;
+        if changed.rows_affected() == 0 {
+            return Err(Refusal::WrongPassword.into());
+        }
+        write.end_sessions(caller.account(), Some(caller.session()), origin.at).await?;
+        write.audit(Action::ChangePassword, caller.user().as_str(), origin).await?;
+        write.commit().await
+    }
+
+    async fn reset_password(&self, user: &Username, new: &str, origin: &Origin) -> Result<()> {
+        let mut write = self.begin().await?;
+        let account = write.account(user).await?;
+        write.set_password(account, new).await?;
+        write.end_sessions(account, None, origin.at).await?;
+        write.audit(Action::ResetPassword, user.as_str(), origin).await?;
+        write.commit().await
+    }
+
+    async fn set_disabled(&self, user: &Username, disabled: bool, origin: &Origin) -> Result<()> {
+        let mut write = self.begin().await?;
+        let account = write.account(user).await?;
+        let sql = "UPDATE accounts SET disabled = ? WHERE id = ?";
+        sqlx::query(sql).bind(disabled).bind(account.0).execute(&mut *write.tx).await?;
+        if disabled {
+            write.end_sessions(account, None, origin.at).await?;
+            let sql =
+                "SELECT g.id, g.name FROM members m JOIN groups g ON g.id = m.group_id WHERE m.account = ?";
+            let groups: Vec<(i64, String)> =
+                sqlx::query_as(sql).bind(account.0).fetch_all(&mut *write.tx).await?;
+            for (id, name) in groups {
+                let epoch = write.raise_epoch(GroupKey(id)).await?;
+                let gone = Change::MemberGone { group: stored(&name)?, user: user.clone(), epoch };
+                write.change(&gone, origin.at).await?;
+            }
+            write.change(&Change::UserDisabled { user: user.clone() }, origin.at).await?;
+        }
+        let action = if disabled { Action::DisableUser } else { Action::EnableUser };
+        write.audit(action, user.as_str(), origin).await?;
+        write.commit().await
+    }
+}
+
+#[async_trait]
+impl Sessions for Sqlite {
+    async fn open_session(
+        &self,
+        verified: &Credentials,
+        rehashed: Option<&str>,
+        session: SessionHash,
+        origin: &Origin,
+    ) -> Result<()> {
+        let mut write = self.begin().await?;
+        let sql = "SELECT username FROM accounts WHERE id = ? AND password = ? AND disabled = 0";
+        let row: Option<(String,)> = sqlx::query_as(sql)
+            .bind(verified.account.0)
+            .bind(&verified.password)
+            .fetch_optional(&mut *write.tx)
+            .await?;
+        let (user,) = row.ok_or(Refusal::BadCredentials)?;
+        if let Some(password) = rehashed {
+            write.set_password(verified.account, password).await?;
+        }
+        let sql = "DELETE FROM sessions WHERE account = ?1 AND hash NOT IN
+                   (SELECT hash FROM sessions WHERE account = ?1 ORDER BY used_at DESC LIMIT ?2) RETURNING hash";
+        let ended: Vec<(Vec<u8>,)> = sqlx::query_as(sql)
+            .bind(verified.account.0)
+            .bind(SESSIONS.saturating_sub(1))
+            .fetch_all(&mut *write.tx)
+            .await?;
+        write.sessions_ended(&ended, origin.at).await?;
+        let sql = "INSERT INTO sessions (hash, account, opened_at, used_at) VALUES (?1, ?2, ?3, ?3)";
+        sqlx::query(sql)
+            .bind(session.as_bytes().to_vec())
+            .bind(verified.account.0)
+            .bind(millis(origin.at))
+            .execute(&mut *write.tx)
+            .await?;
+        write.audit(Action::Login, &user, origin).await?;
+        write.commit().await
+    }
+
+    async fn session(&self, hash: SessionHash) -> Result<Option<Session>> {
+        let sql = "SELECT a.username, a.id, a.disabled, s.opened_at, s.used_at
+                   FROM sessions s JOIN accounts a ON a.id = s.account WHERE s.hash = ?";
+        let row: Option<(String, i64, bool, i64, i64)> =
+            sqlx::query_as(sql).bind(&hash.as_bytes()[..]).fetch_optional(&self.readers).await?;
+        let Some((user, account, disabled, opened, used)) = row else { return Ok(None) };
+        let (opened, used) = (time(opened), time(used));
+        Ok(Some(Session { hash, user: stored(&user)?, account: AccountId(account), disabled, opened, used }))
+    }
+
+    async fn touch_session(&self, hash: SessionHash, now: SystemTime) -> Result<()> {
+        let sql = "UPDATE sessions SET used_at = max(used_at, ?) WHERE hash = ?";
+        sqlx::query(sql).bind(millis(now)).bind(&hash.as_bytes()[..]).execute(&self.writer).await?;
+        Ok(())
+    }
+
+    async fn end_session(&self, caller: &Caller, origin: &Origin) -> Result<()> {
+        let mut write = self.begin().await?;
+        sqlx::query("DELETE FROM sessions WHERE hash = ?")
+            .bind(&caller.session().as_bytes()[..])
+            .execute(&mut *write.tx)
+            .await?;
+        write.change(&Change::SessionEnded { session: caller.session() }, origin.at).await?;
+        write.audit(Action::Logout, caller.user().as_str(), origin).await?;
+        write.commit().await
+    }
+
+    async fn end_sessions(&self, caller: &Caller, origin: &Origin) -> Result<u32> {
+        let mut write = self.begin().await?;
+        let ended = write.end_sessions(caller.account(), None, origin.at).await?;
+        write.audit(Action::LogoutAll, caller.user().as_str(), origin).await?;
+        write.commit().await?;
+        Ok(ended)
+    }
+}
+
+#[async_trait]
+impl Peers for Sqlite {
+    async fn register_peer(
+        &self,
+        caller: &Caller,
+        peer: PeerId,
+        expires: SystemTime,
+        origin: &Origin,
+    ) -> Result<()> {
+        let mut write = self.begin().await?;
+        let sql = "SELECT count(*) FROM peers WHERE account = ? AND peer <> ? AND expires_at > ?";
+        let (others,): (i64,) = sqlx::query_as(sql)
+            .bind(caller.account().0)
+            .bind(&peer.as_bytes()[..])
+            .bind(millis(origin.at))
+            .fetch_one(&mut *write.tx)
+            .await?;
+        Quota::Peers.admit(count(others), 1)?;
+        let sql = "INSERT INTO peers (peer, account, expires_at) VALUES (?, ?, ?)
+                   ON CONFLICT (peer) DO UPDATE SET account = excluded.account, expires_at = excluded.expires_at";
+        sqlx::query(sql)
+            .bind(&peer.as_bytes()[..])
+            .bind(caller.account().0)
+            .bind(millis(expires))
+            .execute(&mut *write.tx)
+            .await?;
+        write.audit(Action::IssuePeerCert, &peer.to_string(), origin).await?;
+        write.commit().await
+    }
+
+    async fn peer_owner(&self, peer: PeerId) -> Result<Option<Username>> {
+        let sql = "SELECT a.username FROM peers p JOIN accounts a ON a.id = p.account WHERE p.peer = ?";
+        let row: Option<(String,)> =
+            sqlx::query_as(sql).bind(&peer.as_bytes()[..]).fetch_optional(&self.readers).await?;
+        row.map(|(user,)| stored(&user)).transpose()
+    }
+}
