@@ -1,6 +1,6 @@
 //! What the audit log says: who did what to what, from where, with which result.
 
-use std::{net::IpAddr, time::SystemTime};
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use proto::domain::Username;
 
@@ -11,8 +11,8 @@ pub struct Origin {
     pub actor: Option<Username>,
     /// The address that the call came from; none for the operator's commands.
     pub ip: Option<IpAddr>,
-    /// Names the call in logs and audit; random.
-    pub request: u64,
+    /// Names the call in logs and audit.
+    pub request: Arc<str>,
     /// When the call came in.
     pub at: SystemTime,
 }

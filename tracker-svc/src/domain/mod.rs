@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod population;
 pub mod quota;
 pub mod refusal;
 pub mod session;

@@ -187,7 +187,7 @@ impl Write<'_> {
             .bind(origin.ip.map(|ip| ip.to_string()))
             .bind(action.as_str())
             .bind(object)
-            .bind(format!("{:016x}", origin.request))
+            .bind(&*origin.request)
             .execute(&mut *self.tx)
             .await?;
         Ok(())
