@@ -6,8 +6,13 @@
 
 mod ci;
 mod cmd;
+mod demo;
+mod e2e;
 mod floors;
+mod images;
 mod source;
+mod stage;
+mod story;
 mod tidy;
 
 use std::process::ExitCode;
@@ -15,8 +20,13 @@ use std::process::ExitCode;
 const HELP: &str = "\
 The project's own commands.
 
-    cargo xtask ci       everything a change must pass: format, lints, house rules, tests, docs, dependencies
-    cargo xtask tidy     the house rules alone: pure folders, layers, file sizes, the README's map
+    cargo xtask demo [FILE] [--keep]   a tracker and three peers move FILE (or one made for it) between them; --keep leaves
+                                       them running, with lines to try by hand
+    cargo xtask ci [SECTION]...        everything a change must pass: format, lints, house rules, tests, docs, dependencies
+    cargo xtask tidy                   the house rules alone: pure folders, layers, file sizes, the README's map
+    cargo xtask e2e [--processes]      the story on several hosts, with partitions and crashes: docker-compose.yml where an
+                                       engine answers, else network namespaces
+    cargo xtask images                 the container images, where need be without any registry
 ";
 
 fn main() -> ExitCode {
@@ -25,6 +35,9 @@ fn main() -> ExitCode {
     let result = match args.split_first() {
         Some((&"ci", rest)) => ci::run(rest),
         Some((&"tidy", [])) => tidy::run(),
+        Some((&"demo", rest)) => demo::run(rest),
+        Some((&"e2e", rest)) => e2e::run(rest),
+        Some((&"images", [])) => images::build().map(drop),
         None | Some((&("help" | "--help" | "-h"), _)) => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

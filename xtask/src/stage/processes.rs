@@ -1,0 +1,333 @@
+//! A tracker and peers as plain processes: on loopback, or each in a network namespace of its own, where one can be cut off.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Ended, Host, Stage, wait_for};
+use crate::cmd;
+
+/// How long a service may take to answer, or to end.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// One service.
+struct Service {
+    host: Host,
+    child: Option<Child>,
+}
+
+/// See the module.
+pub(crate) struct Processes {
+    /// Holds everything; removed at the end unless kept.
+    dir: PathBuf,
+    /// Where the binaries are.
+    bin: PathBuf,
+    network: Network,
+    services: Vec<Service>,
+    tracker_address: String,
+    keep: bool,
+}
+
+/// What the services talk over.
+enum Network {
+    Loopback,
+    /// Namespaces called `PREFIX-tracker`, `PREFIX-peer1`, … around `PREFIX-switch`.
+    Namespaces {
+        prefix: String,
+    },
+}
+
+impl Processes {
+    /// Starts a tracker and `peers` peers on loopback ports that the kernel picks.
+    pub(crate) fn on_loopback(bin: &Path, peers: usize) -> Result<Self> {
+        Self::start_all(bin, peers, Network::Loopback)
+    }
+
+    /// Starts a tracker and `peers` peers, each in a network namespace of its own. Needs root.
+    pub(crate) fn in_namespaces(bin: &Path, peers: usize) -> Result<Self> {
+        let prefix = format!("mini{}", std::process::id());
+        Self::start_all(bin, peers, Network::Namespaces { prefix })
+    }
+
+    /// Whether namespaces can be made here.
+    pub(crate) fn namespaces_work() -> bool {
+        let probe = format!("mini{}-probe", std::process::id());
+        cmd::works("ip", &["netns", "add", &probe]) && cmd::works("ip", &["netns", "del", &probe])
+    }
+
+    fn start_all(bin: &Path, peers: usize, network: Network) -> Result<Self> {
+        let dir = std::env::temp_dir().join(format!("minitorrent-{}", std::process::id()));
+        if dir.exists() {
+            bail!("{} is there already: remove it", dir.display());
+        }
+        let hosts: Vec<Host> = std::iter::once(Host::Tracker).chain((1..=peers).map(Host::Peer)).collect();
+        let services = hosts.iter().map(|&host| Service { host, child: None }).collect();
+        let mut stage = Self {
+            dir,
+            bin: bin.to_owned(),
+            network,
+            services,
+            tracker_address: "127.0.0.1:0".to_owned(),
+            keep: false,
+        };
+        stage.network.set_up(&hosts)?;
+        if matches!(stage.network, Network::Namespaces { .. }) {
+            stage.tracker_address = format!("{}:7700", address(Host::Tracker));
+        }
+        for host in hosts {
+            fs::create_dir_all(stage.files(host))?;
+            stage.start(host)?;
+        }
+        Ok(stage)
+    }
+
+    /// Leaves everything running when dropped.
+    pub(crate) fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// Where everything is.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folder that a host's commands run in.
+    pub(crate) fn files(&self, host: Host) -> PathBuf {
+        self.dir.join(host.to_string())
+    }
+
+    /// `https://HOST:PORT`.
+    pub(crate) fn tracker_url(&self) -> String {
+        format!("https://{}", self.tracker_address)
+    }
+
+    /// The CA's certificate.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.dir.join("tracker-data/ca.pem")
+    }
+
+    /// The home of a peer.
+    pub(crate) fn home(&self, host: Host) -> PathBuf {
+        self.dir.join(format!("{host}-home"))
+    }
+
+    /// Process ids of all that runs.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.services.iter().filter_map(|service| service.child.as_ref().map(Child::id)).collect()
+    }
+
+    fn service(&mut self, host: Host) -> Result<&mut Service> {
+        self.services
+            .iter_mut()
+            .find(|service| service.host == host)
+            .with_context(|| format!("there is no {host}"))
+    }
+
+    fn child(&mut self, host: Host) -> Result<&mut Child> {
+        self.service(host)?.child.as_mut().with_context(|| format!("{host} isn't running"))
+    }
+
+    fn log(&self, host: Host, what: &str) -> PathBuf {
+        self.dir.join(format!("{host}.{what}"))
+    }
+
+    /// The address of the `listening` line, once it is printed.
+    fn listening(&mut self, host: Host) -> Result<String> {
+        let out = self.log(host, "out");
+        let log = self.log(host, "log");
+        let child = self.child(host)?;
+        wait_for(&format!("{host} says that it listens"), PATIENCE, || {
+            if let Some(status) = child.try_wait()? {
+                bail!("{host} ended ({status}): {}", fs::read_to_string(&log).unwrap_or_default());
+            }
+            let text = fs::read_to_string(&out).unwrap_or_default();
+            Ok(text.lines().find_map(|line| line.strip_prefix("listening https://")).map(str::to_owned))
+        })
+    }
+}
+
+impl Network {
+    fn namespace(&self, host: Host) -> Option<String> {
+        match self {
+            Self::Loopback => None,
+            Self::Namespaces { prefix } => Some(format!("{prefix}-{host}")),
+        }
+    }
+
+    /// A bridge in a namespace of its own, so that the machine's own network stays as it is, and a cable to each host.
+    fn set_up(&self, hosts: &[Host]) -> Result<()> {
+        let Self::Namespaces { prefix } = self else { return Ok(()) };
+        let switch = format!("{prefix}-switch");
+        ip(&["netns", "add", &switch])?;
+        ip(&["-n", &switch, "link", "add", "bridge", "type", "bridge"])?;
+        ip(&["-n", &switch, "link", "set", "bridge", "up"])?;
+        for &host in hosts {
+            let name = format!("{prefix}-{host}");
+            let plug = host.to_string();
+            ip(&["netns", "add", &name])?;
+            ip(&[
+                "-n", &switch, "link", "add", &plug, "type", "veth", "peer", "name", "eth0", "netns", &name,
+            ])?;
+            ip(&["-n", &switch, "link", "set", &plug, "master", "bridge"])?;
+            ip(&["-n", &switch, "link", "set", &plug, "up"])?;
+            ip(&["-n", &name, "address", "add", &format!("{}/24", address(host)), "dev", "eth0"])?;
+            ip(&["-n", &name, "link", "set", "eth0", "up"])?;
+            ip(&["-n", &name, "link", "set", "lo", "up"])?;
+        }
+        Ok(())
+    }
+
+    fn tear_down(&self, hosts: &[Host]) {
+        let Self::Namespaces { prefix } = self else { return };
+        for name in hosts.iter().map(ToString::to_string).chain(["switch".to_owned()]) {
+            let _ = ip(&["netns", "del", &format!("{prefix}-{name}")]);
+        }
+    }
+}
+
+fn ip(args: &[&str]) -> Result<()> {
+    cmd::capture(cmd::command("ip", args)).map(drop)
+}
+
+/// The address of a host in its namespace.
+fn address(host: Host) -> String {
+    match host {
+        Host::Tracker => "10.77.0.1".to_owned(),
+        Host::Peer(n) => format!("10.77.0.{}", 10 + n),
+    }
+}
+
+impl Stage for Processes {
+    fn describe(&self) -> String {
+        let network = match self.network {
+            Network::Loopback => "plain processes on loopback",
+            Network::Namespaces { .. } => "processes in network namespaces",
+        };
+        format!("{network}, in {}", self.dir.display())
+    }
+
+    fn command(&self, host: Host, argv: &[&str]) -> Command {
+        let (program, args) =
+            argv.split_first().map_or(("true", &[][..]), |(program, args)| (*program, args));
+        let own = self.bin.join(program);
+        let program = if own.is_file() { own.to_string_lossy().into_owned() } else { program.to_owned() };
+        let mut command = match self.network.namespace(host) {
+            None => Command::new(program),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", &namespace, &program]);
+                command
+            }
+        };
+        command.args(args).current_dir(self.files(host));
+        command
+            .env("PEER_TRACKER", self.tracker_url())
+            .env("PEER_CA", self.ca())
+            .env("PEER_HOME", self.home(host));
+        command.env("PEER_NO_AUTOSTART", "1").env("TRACKER_DATA_DIR", self.dir.join("tracker-data"));
+        command
+    }
+
+    fn grpcurl(&self, flags: &[&str], words: &[&str]) -> Command {
+        let ca = self.ca();
+        let ca = ca.to_string_lossy();
+        let argv = [&["grpcurl", "-cacert", &ca], flags, &[self.tracker_address.as_str()], words].concat();
+        self.command(Host::Tracker, &argv)
+    }
+
+    fn start(&mut self, host: Host) -> Result<()> {
+        let tracker_address = self.tracker_address.clone();
+        let argv = match (host, &self.network) {
+            (Host::Tracker, Network::Loopback) => vec!["tracker-svc", "serve", "--listen", &tracker_address],
+            (Host::Tracker, Network::Namespaces { .. }) => {
+                let name = tracker_address.split(':').next().unwrap_or_default();
+                vec!["tracker-svc", "serve", "--listen", &tracker_address, "--tls-name", name]
+            }
+            (Host::Peer(_), Network::Loopback) => vec!["peer", "daemon", "--listen", "127.0.0.1:0"],
+            (Host::Peer(_), Network::Namespaces { .. }) => vec!["peer", "daemon"],
+        };
+        let mut command = self.command(host, &argv);
+        let log = fs::File::options().create(true).append(true).open(self.log(host, "log"))?;
+        let out = fs::File::create(self.log(host, "out"))?;
+        command.stdin(Stdio::null()).stdout(out).stderr(log);
+        // A Ctrl-C in the terminal is for us, not for what we look after.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let child = command.spawn().with_context(|| format!("{host} did not start"))?;
+        self.service(host)?.child = Some(child);
+        let listening = self.listening(host)?;
+        if host == Host::Tracker {
+            self.tracker_address = listening;
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, host: Host) -> Result<Ended> {
+        let start = Instant::now();
+        let child = self.child(host)?;
+        cmd::capture(cmd::command("sh", &["-c", &format!("kill -TERM {}", child.id())]))?;
+        let status = wait_for(&format!("{host} ends"), PATIENCE, || Ok(child.try_wait()?))?;
+        self.service(host)?.child = None;
+        Ok(Ended { code: status.code(), took: start.elapsed() })
+    }
+
+    fn kill(&mut self, host: Host) -> Result<()> {
+        let child = self.child(host)?;
+        child.kill()?;
+        child.wait()?;
+        self.service(host)?.child = None;
+        Ok(())
+    }
+
+    fn cut(&mut self, host: Host) -> Result<()> {
+        match &self.network {
+            Network::Namespaces { prefix } => {
+                ip(&["-n", &format!("{prefix}-switch"), "link", "set", &host.to_string(), "down"])
+            }
+            // Nothing to unplug: a stopped process is as silent.
+            Network::Loopback => {
+                let pid = self.child(host)?.id();
+                cmd::capture(cmd::command("sh", &["-c", &format!("kill -STOP {pid}")])).map(drop)
+            }
+        }
+    }
+
+    fn heal(&mut self, host: Host) -> Result<()> {
+        match &self.network {
+            Network::Namespaces { prefix } => {
+                ip(&["-n", &format!("{prefix}-switch"), "link", "set", &host.to_string(), "up"])
+            }
+            Network::Loopback => {
+                let pid = self.child(host)?.id();
+                cmd::capture(cmd::command("sh", &["-c", &format!("kill -CONT {pid}")])).map(drop)
+            }
+        }
+    }
+
+    fn logs(&self) -> Result<String> {
+        let mut all = String::new();
+        for service in &self.services {
+            all.push_str(&fs::read_to_string(self.log(service.host, "log"))?);
+        }
+        Ok(all)
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        for child in self.services.iter_mut().filter_map(|service| service.child.as_mut()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let hosts: Vec<Host> = self.services.iter().map(|service| service.host).collect();
+        self.network.tear_down(&hosts);
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
