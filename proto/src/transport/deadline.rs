@@ -103,6 +103,7 @@ mod tests {
 
     async fn code(asked: Option<&str>, takes: Duration) -> Code {
         let slow = tower::service_fn(move |_: Request<Body>| async move {
+            // On a paused clock: it passes at once, and is the very thing that is measured.
             tokio::time::sleep(takes).await;
             Ok::<_, std::convert::Infallible>(Status::ok("").into_http::<Body>())
         });

@@ -41,6 +41,7 @@ const ADAPTERS: &[&str] = &[
     "proto/src/lib.rs",         // generates them
     "proto/src/convert.rs",     // turns them into the domain's types and back
     "proto/src/reason.rs",      // writes and reads the details of an error
+    "proto/src/ticket.rs",      // says how each refusal is told
     "proto/src/transport",      // answers before a service is reached
     "tracker-svc/src/lib.rs",   // composes the services
     "tracker-svc/src/error.rs", // the one table from errors to codes
