@@ -5,7 +5,7 @@ use std::time::Duration;
 use proto::{convert::ConvertError, domain::manifest::ManifestError, reason::Reason};
 use tonic::Status;
 
-use crate::{domain::Refusal, store::StoreError};
+use crate::{ca::CsrError, domain::Refusal, store::StoreError};
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,18 @@ pub enum TrackerError {
     /// A fault of ours. What it was goes into the log; the caller is told nothing of it.
     #[error("internal fault: {0}")]
     Internal(String),
+}
+
+impl From<CsrError> for TrackerError {
+    fn from(error: CsrError) -> Self {
+        match error {
+            CsrError::TooLong => Self::Invalid("csr_der has at most 4 KiB"),
+            CsrError::Malformed => Self::Invalid("csr_der is not a PKCS #10 certificate request"),
+            CsrError::NotP256 => Self::Invalid("the request's key is not an ECDSA P-256 key"),
+            CsrError::BadSignature => Self::Invalid("the request is not signed by its own key"),
+            CsrError::Failed => Self::Internal("can't sign a peer's certificate".to_owned()),
+        }
+    }
 }
 
 impl From<StoreError> for TrackerError {
