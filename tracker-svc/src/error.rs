@@ -74,6 +74,12 @@ impl From<StoreError> for TrackerError {
     }
 }
 
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        TrackerError::from(error).into()
+    }
+}
+
 impl From<TrackerError> for Status {
     fn from(error: TrackerError) -> Self {
         let message = error.to_string();

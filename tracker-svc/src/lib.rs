@@ -7,4 +7,5 @@ pub mod error;
 pub mod events;
 pub mod grpc;
 pub mod keys;
+pub mod password;
 pub mod store;

@@ -6,6 +6,7 @@ pub mod population;
 pub mod quota;
 pub mod refusal;
 pub mod session;
+pub mod throttle;
 
 pub use access::{Applicant, Caller, Membership, Ownership, Requirement, Standing};
 pub use audit::{Action, Origin};

@@ -6,7 +6,7 @@ use proto::domain::GroupId;
 
 use crate::{
     domain::{
-        Caller, Refusal,
+        Caller, Origin, Refusal,
         access::{self, Proof},
     },
     error::TrackerError,
@@ -41,4 +41,13 @@ impl Gate {
 /// [`Refusal::NotLoggedIn`] when there is none, which the layer never lets happen.
 pub fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, TrackerError> {
     request.extensions().get::<Caller>().cloned().ok_or(TrackerError::Refused(Refusal::NotLoggedIn))
+}
+
+/// Where a request came from: put there by the authentication layer for every method.
+///
+/// # Errors
+/// A fault of ours when it is not there.
+pub fn origin<T>(request: &tonic::Request<T>) -> Result<Origin, TrackerError> {
+    let origin = request.extensions().get::<Origin>().cloned();
+    origin.ok_or_else(|| TrackerError::Internal("a request without an origin".into()))
 }

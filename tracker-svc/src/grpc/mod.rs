@@ -1,3 +1,7 @@
 //! The services, one file each: decode, decide, store, encode.
 
+pub mod authn;
 pub mod gate;
+pub mod group;
+pub mod limits;
+mod page;

@@ -1,0 +1,252 @@
+//! Limits that do not depend on what a call says: rates by user and address, deadlines, and what the library says of
+//! requests that it can't read.
+
+use std::{
+    future::Future,
+    net::IpAddr,
+    num::NonZeroU32,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use governor::{
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+};
+use http::{Request, Response};
+use proto::reason::Reason;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+
+use crate::{
+    domain::{Caller, Origin, session::AccountId},
+    error::TrackerError,
+};
+
+/// How long a call may take to be answered.
+const UNARY: Duration = Duration::from_secs(10);
+
+/// The limit of the deadline layer. Client streams have their own: a publication 60 s, announces and reflection none.
+pub fn deadline(path: &str) -> Option<Duration> {
+    let is_client_stream = path.ends_with("/PublishFile")
+        || path.ends_with("/Announce")
+        || path.ends_with("/ServerReflectionInfo");
+    (!is_client_stream).then_some(UNARY)
+}
+
+/// Calls a second that a user may make, and at once.
+const USER: (u32, u32) = (100, 200);
+/// Of these, calls for tickets.
+const TICKETS: (u32, u32) = (10, 20);
+/// Of these, calls for sources.
+const SOURCES: (u32, u32) = (5, 10);
+/// Accounts that may be made from one address an hour.
+const ACCOUNTS_AN_HOUR: u32 = 600;
+
+/// Counts calls.
+pub struct Rates {
+    users: DefaultKeyedRateLimiter<AccountId>,
+    tickets: DefaultKeyedRateLimiter<AccountId>,
+    sources: DefaultKeyedRateLimiter<AccountId>,
+    accounts: DefaultKeyedRateLimiter<IpAddr>,
+    loopback_exempt: bool,
+}
+
+impl Rates {
+    /// Nobody called yet. With `loopback_exempt`, any number of accounts can be made from this very machine.
+    pub fn new(loopback_exempt: bool) -> Self {
+        Self {
+            users: RateLimiter::keyed(per_second(USER)),
+            tickets: RateLimiter::keyed(per_second(TICKETS)),
+            sources: RateLimiter::keyed(per_second(SOURCES)),
+            accounts: RateLimiter::keyed(Quota::per_hour(non_zero(ACCOUNTS_AN_HOUR))),
+            loopback_exempt,
+        }
+    }
+
+    /// Forgets those who did not call lately. To be called now and then.
+    pub fn forget(&self) {
+        for limiter in [&self.users, &self.tickets, &self.sources] {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
+        }
+        self.accounts.retain_recent();
+        self.accounts.shrink_to_fit();
+    }
+
+    fn admit(&self, path: &str, caller: Option<&Caller>, ip: Option<IpAddr>) -> Result<(), TrackerError> {
+        if let Some(caller) = caller {
+            take(&self.users, &caller.account())?;
+            match path {
+                "/minitorrent.v1.SwarmService/IssueTickets" => take(&self.tickets, &caller.account())?,
+                "/minitorrent.v1.SwarmService/FindPeers" => take(&self.sources, &caller.account())?,
+                _ => {}
+            }
+        }
+        if path == "/minitorrent.v1.AuthService/CreateUser"
+            && let Some(ip) = ip.filter(|ip| !(self.loopback_exempt && ip.is_loopback()))
+        {
+            take(&self.accounts, &ip)?;
+        }
+        Ok(())
+    }
+}
+
+fn non_zero(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
+}
+
+fn per_second((rate, burst): (u32, u32)) -> Quota {
+    Quota::per_second(non_zero(rate)).allow_burst(non_zero(burst))
+}
+
+fn take<K: Clone + Eq + std::hash::Hash>(
+    limiter: &DefaultKeyedRateLimiter<K>,
+    key: &K,
+) -> Result<(), TrackerError> {
+    limiter.check_key(key).map_err(|not_until| {
+        TrackerError::RateLimited(not_until.wait_time_from(DefaultClock::default().now()))
+    })
+}
+
+/// Refuses calls over [`Rates`]. Goes inside the authentication layer, whose findings it reads.
+#[derive(Clone)]
+pub struct RateLayer(pub Arc<Rates>);
+
+impl<S> Layer<S> for RateLayer {
+    type Service = Rate<S>;
+
+    fn layer(&self, inner: S) -> Rate<S> {
+        Rate { inner, rates: Arc::clone(&self.0) }
+    }
+}
+
+/// See [`RateLayer`].
+#[derive(Clone)]
+pub struct Rate<S> {
+    inner: S,
+    rates: Arc<Rates>,
+}
+
+type Answer<B, E> = Pin<Box<dyn Future<Output = Result<Response<B>, E>> + Send>>;
+
+impl<S, A, B> Service<Request<A>> for Rate<S>
+where
+    S: Service<Request<A>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Send,
+    B: Default + Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = Answer<B, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<A>) -> Self::Future {
+        let extensions = request.extensions();
+        let ip = extensions.get::<Origin>().and_then(|origin| origin.ip);
+        match self.rates.admit(request.uri().path(), extensions.get(), ip) {
+            Ok(()) => Box::pin(self.inner.call(request)),
+            Err(error) => {
+                let refused = Status::from(error).into_http();
+                Box::pin(async move { Ok(refused) })
+            }
+        }
+    }
+}
+
+/// Gives the library's own refusals of requests that it can't read a reason, and a code that puts the blame right:
+/// broken protobuf and frames are INVALID_ARGUMENT rather than INTERNAL.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UnreadableLayer;
+
+impl<S> Layer<S> for UnreadableLayer {
+    type Service = Unreadable<S>;
+
+    fn layer(&self, inner: S) -> Unreadable<S> {
+        Unreadable { inner }
+    }
+}
+
+/// See [`UnreadableLayer`].
+#[derive(Clone, Debug)]
+pub struct Unreadable<S> {
+    inner: S,
+}
+
+impl<S, A, B> Service<Request<A>> for Unreadable<S>
+where
+    S: Service<Request<A>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    B: Default,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = Answer<B, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<A>) -> Self::Future {
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let response = answer.await?;
+            Ok(match Status::from_header_map(response.headers()).map(readable) {
+                Some(Some(status)) => status.into_http(),
+                _ => response,
+            })
+        })
+    }
+}
+
+/// What to say instead of a status that the library made; `None` to leave it.
+pub fn readable(status: Status) -> Option<Status> {
+    if Reason::of(&status).is_some() {
+        return None;
+    }
+    match status.code() {
+        Code::Internal => Some(Reason::InvalidRequest.status("the request can't be read")),
+        Code::OutOfRange => Some(Reason::OutOfRange.status("the request is larger than it may be")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_are_counted_by_address_and_loopback_may_be_exempt() {
+        let path = "/minitorrent.v1.AuthService/CreateUser";
+        let (near, far) = ("127.0.0.1".parse().ok(), "192.0.2.1".parse().ok());
+        let rates = Rates::new(true);
+        for _ in 0..ACCOUNTS_AN_HOUR {
+            assert!(rates.admit(path, None, far).is_ok());
+            assert!(rates.admit(path, None, near).is_ok());
+        }
+        let refused = rates.admit(path, None, far);
+        let Err(TrackerError::RateLimited(wait)) = refused else { panic!("{refused:?}") };
+        assert!(wait > Duration::ZERO && wait <= Duration::from_hours(1) / ACCOUNTS_AN_HOUR);
+        assert!(rates.admit(path, None, near).is_ok());
+        let strict = Rates::new(false);
+        let let_in = (0..=ACCOUNTS_AN_HOUR).filter(|_| strict.admit(path, None, near).is_ok()).count();
+        assert_eq!(let_in, ACCOUNTS_AN_HOUR as usize);
+    }
+
+    #[test]
+    fn only_the_librarys_own_refusals_are_reworded() {
+        assert_eq!(readable(Status::internal("x")).map(|status| status.code()), Some(Code::InvalidArgument));
+        assert_eq!(
+            readable(Status::out_of_range("x")).as_ref().and_then(Reason::of),
+            Some(Reason::OutOfRange)
+        );
+        assert!(readable(Reason::Internal.status("ours")).is_none());
+        assert!(readable(Status::unimplemented("x")).is_none());
+    }
+}
