@@ -163,7 +163,11 @@ impl Settings {
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<T, SettingsError> {
         let Shown { value, origin, .. } = self.find(name);
-        parse(value).map_err(|error| SettingsError::Value { name, origin: *origin, message: error.to_string() })
+        parse(value).map_err(|error| SettingsError::Value {
+            name,
+            origin: *origin,
+            message: error.to_string(),
+        })
     }
 
     /// The setting's value, if it has one.
@@ -243,7 +247,8 @@ fn read_file(table: &[Setting], layers: &Layers<'_>) -> Result<Typed, SettingsEr
     let mut values = Typed::new();
     for (key, value) in parsed {
         let setting = table.iter().find(|setting| setting.name == key);
-        let setting = setting.ok_or_else(|| bad(format!("unknown setting {key:?}; `config show` lists them")))?;
+        let setting =
+            setting.ok_or_else(|| bad(format!("unknown setting {key:?}; `config show` lists them")))?;
         let text = match (value, setting.kind) {
             (toml::Value::Array(items), Kind::List) => {
                 let items: Option<Vec<String>> = items.into_iter().map(single).collect();
@@ -303,12 +308,17 @@ mod tests {
         Setting::list("names", "T_NAMES"),
     ];
 
-    fn resolve(file: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<Settings, SettingsError> {
+    fn resolve(
+        file: &str,
+        env: &[(&str, &str)],
+        flags: &[(&'static str, &str)],
+    ) -> Result<Settings, SettingsError> {
         let dir = std::env::temp_dir().join(format!("settings-{:016x}", rand::random::<u64>()));
         std::fs::create_dir(&dir).expect("a directory");
         let path = dir.join("config.toml");
         std::fs::write(&path, file).expect("written");
-        let read = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let read =
+            |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let settings = Settings::resolve(
             TABLE,
             &Layers {
@@ -355,7 +365,9 @@ mod tests {
 
     #[test]
     fn bad_files_and_values_are_named() {
-        for (file, part) in [("listen = ", "config.toml"), ("colour = 'red'", "colour"), ("listen = [1]", "listen")] {
+        for (file, part) in
+            [("listen = ", "config.toml"), ("colour = 'red'", "colour"), ("listen = [1]", "listen")]
+        {
             let error = resolve(file, &[], &[]).expect_err(file).to_string();
             assert!(error.contains(part), "{file}: {error}");
         }

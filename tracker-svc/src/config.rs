@@ -3,9 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use etcetera::BaseStrategy as _;
-use proto::settings::{
-    LogFormat, Setting, Settings, SettingsError, boolean, listen_address, log_format,
-};
+use proto::settings::{LogFormat, Setting, Settings, SettingsError, boolean, listen_address, log_format};
 
 use crate::ca::OwnCertificate;
 
@@ -31,7 +29,8 @@ pub const SETTINGS: &[Setting] = &[
 pub const FILE: &str = "config.toml";
 
 /// Shortest and longest life of a ticket.
-const TICKET_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(24 * 3_600);
+const TICKET_TTL: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(60)..=Duration::from_secs(24 * 3_600);
 
 /// What a tracker serves with.
 #[derive(Clone, Debug)]

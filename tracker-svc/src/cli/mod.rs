@@ -36,10 +36,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve until SIGTERM or SIGINT
-    #[command(after_help = "Example: tracker-svc serve --listen 0.0.0.0:7700 --data-dir tracker-data --tls-name files.example.org")]
+    #[command(
+        after_help = "Example: tracker-svc serve --listen 0.0.0.0:7700 --data-dir tracker-data --tls-name files.example.org"
+    )]
     Serve(Box<Serve>),
     /// Ask a tracker whether it serves; for health checks
-    #[command(after_help = "Example: tracker-svc health --tracker https://127.0.0.1:7700 --ca tracker-data/ca.pem")]
+    #[command(
+        after_help = "Example: tracker-svc health --tracker https://127.0.0.1:7700 --ca tracker-data/ca.pem"
+    )]
     Health {
         /// The tracker's URL
         #[arg(long, env = "TRACKER_URL", default_value = "https://127.0.0.1:7700", value_name = "URL")]
@@ -93,7 +97,9 @@ enum User {
         name: String,
     },
     /// Set an account's password from the first line of standard input
-    #[command(after_help = "Example: tracker-svc user reset-password ann --data-dir tracker-data < new-password")]
+    #[command(
+        after_help = "Example: tracker-svc user reset-password ann --data-dir tracker-data < new-password"
+    )]
     ResetPassword {
         /// The account
         name: String,
@@ -267,14 +273,28 @@ mod tests {
     fn every_flag_of_serve_is_a_setting() {
         let names = ["x", "y"].map(|name| format!("--tls-name={name}"));
         let typed = Cli::try_parse_from(
-            ["tracker-svc", "serve", "--listen=1", "--tls-cert=2", "--tls-key=3", "--ca-out=4", "--plaintext"]
-                .map(ToOwned::to_owned)
-                .into_iter()
-                .chain(names)
-                .chain(
-                    ["--allow-insecure", "--metrics=5", "--reflection=6", "--ticket-ttl=7", "--limit-local-accounts"]
-                        .map(ToOwned::to_owned),
-                ),
+            [
+                "tracker-svc",
+                "serve",
+                "--listen=1",
+                "--tls-cert=2",
+                "--tls-key=3",
+                "--ca-out=4",
+                "--plaintext",
+            ]
+            .map(ToOwned::to_owned)
+            .into_iter()
+            .chain(names)
+            .chain(
+                [
+                    "--allow-insecure",
+                    "--metrics=5",
+                    "--reflection=6",
+                    "--ticket-ttl=7",
+                    "--limit-local-accounts",
+                ]
+                .map(ToOwned::to_owned),
+            ),
         );
         let Ok(Cli { command: Command::Serve(serve), .. }) = typed else { panic!("serve was typed") };
         let typed = serve.typed();

@@ -13,7 +13,9 @@ use proto::{
     settings::Settings,
     transport::{ChannelTuning, ClientSecurity, Remote, client_config, connect},
 };
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -59,13 +61,23 @@ pub(super) async fn health(config: &Config, tracker: &str, ca: Option<&Path>) ->
 
 pub(super) async fn backup(config: &Config, file: &Path) -> anyhow::Result<()> {
     sqlite::backup(&config.data_dir, file).await?;
-    writeln!(io::stdout(), "{} holds a copy of {}; keep it as secret", file.display(), config.data_dir.display())?;
+    writeln!(
+        io::stdout(),
+        "{} holds a copy of {}; keep it as secret",
+        file.display(),
+        config.data_dir.display()
+    )?;
     Ok(())
 }
 
 pub(super) async fn restore(config: &Config, file: &Path) -> anyhow::Result<()> {
     let before = sqlite::restore(&config.data_dir, file).await?;
-    writeln!(io::stdout(), "{} is as it was in {}; everybody logs in anew", config.data_dir.display(), file.display())?;
+    writeln!(
+        io::stdout(),
+        "{} is as it was in {}; everybody logs in anew",
+        config.data_dir.display(),
+        file.display()
+    )?;
     if let Some(before) = before {
         writeln!(io::stdout(), "what was there before is {}", before.display())?;
     }
@@ -78,7 +90,8 @@ pub(super) async fn set_disabled(config: &Config, name: &str, disabled: bool) ->
     let done = store.set_disabled(&user, disabled, &origin()).await;
     store.close().await;
     done.with_context(|| name.to_owned())?;
-    let what = if disabled { "disabled; its sessions and transfers end within 15 seconds" } else { "enabled" };
+    let what =
+        if disabled { "disabled; its sessions and transfers end within 15 seconds" } else { "enabled" };
     writeln!(io::stdout(), "{user} is {what}")?;
     Ok(())
 }
@@ -144,9 +157,9 @@ fn moment(text: &str, now: SystemTime) -> anyhow::Result<SystemTime> {
         return Ok(at.into());
     }
     let age = text.parse::<jiff::SignedDuration>().ok().and_then(|age| Duration::try_from(age).ok());
-    age.or_else(|| days(text))
-        .and_then(|age| now.checked_sub(age))
-        .with_context(|| format!("{text:?} is neither a time like 2026-01-31T08:00:00Z nor an age like 2h or 7d"))
+    age.or_else(|| days(text)).and_then(|age| now.checked_sub(age)).with_context(|| {
+        format!("{text:?} is neither a time like 2026-01-31T08:00:00Z nor an age like 2h or 7d")
+    })
 }
 
 fn days(text: &str) -> Option<Duration> {
@@ -169,7 +182,9 @@ mod tests {
     #[test]
     fn times_and_ages() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        for (text, seconds) in [("2h", 992_800), ("90s", 999_910), ("7d", 395_200), ("1970-01-01T00:00:05Z", 5)] {
+        for (text, seconds) in
+            [("2h", 992_800), ("90s", 999_910), ("7d", 395_200), ("1970-01-01T00:00:05Z", 5)]
+        {
             let at = moment(text, now).expect(text);
             assert_eq!(at, SystemTime::UNIX_EPOCH + Duration::from_secs(seconds), "{text}");
         }

@@ -1,0 +1,7 @@
+//! The `tracker-svc` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tracker_svc::cli::main()
+}
