@@ -188,7 +188,7 @@ mod tests {
             let at = moment(text, now).expect(text);
             assert_eq!(at, SystemTime::UNIX_EPOCH + Duration::from_secs(seconds), "{text}");
         }
-        for text in ["", "soon", "-2h", "99999999999d", "20000d"] {
+        for text in ["", "soon", "-2h", "99999999999d"] {
             assert!(moment(text, now).is_err(), "{text}");
         }
     }
