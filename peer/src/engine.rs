@@ -7,293 +7,55 @@
 //!
 //! Non-goals: which files to take up after a restart (the library's), and what to print.
 
-use std::{future::Future, ops::ControlFlow, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+mod totals;
+mod types;
+mod upkeep;
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    ops::ControlFlow,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use proto::{
-    domain::{Bitfield, FileId, GroupId, Manifest, PeerId, PieceIndex, Username},
+    domain::{Bitfield, FileId, GroupId, PeerId},
     reason::Reason,
+    ticket::VerifyingKey,
 };
 use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::hashing::{FileStamp, HashError};
+pub(crate) use totals::Totals;
+pub use types::{
+    DialError, Dialer, DownloadSpec, DownloadState, DownloadView, EngineConfig, Held, Holding, Problem,
+    ShareSpec, ShareView, SourceAddr, SourceState, SourceView, Stats, TicketRefused, TicketSource,
+};
+
+use crate::{
+    domain::upload,
+    download::{
+        driver::{self, Handle, Tools},
+        links::Links,
+    },
+    hashing::{self, FileStamp, HashError},
+    limiter::Limiter,
+    serve::{
+        admission::Admission,
+        get_chunk::Uploads,
+        shares::{Offer, Shares},
+        slots::Slots,
+    },
+    storage::{OpenStore, Opener, SharedFile, StoreError, check_destination},
+};
+
+pub use crate::serve::{PeerService, holdings::Holdings};
 
 /// A boxed future, as the engine's traits return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// What the engine is told once, at its start. The defaults are what the daemon uses.
-#[derive(Clone, Debug)]
-pub struct EngineConfig {
-    /// Uploads that run at the same time.
-    pub upload_slots: u32,
-    /// Requests that may wait for a slot.
-    pub upload_queue: u32,
-    /// Upload limit in bytes a second; 0 for none.
-    pub upload_limit: u64,
-    /// Download limit in bytes a second; 0 for none.
-    pub download_limit: u64,
-    /// Where epochs and bans are kept over restarts; `None` keeps them in memory alone.
-    pub state_dir: Option<PathBuf>,
-}
-
-impl Default for EngineConfig {
-    fn default() -> Self {
-        Self { upload_slots: 2, upload_queue: 64, upload_limit: 0, download_limit: 0, state_dir: None }
-    }
-}
-
-/// A file of this peer's user that is to be offered in a group.
-#[derive(Clone, Debug)]
-pub struct ShareSpec {
-    /// The group.
-    pub group: GroupId,
-    /// The file.
-    pub file: FileId,
-    /// What the file is.
-    pub manifest: Arc<Manifest>,
-    /// Where it lies.
-    pub path: PathBuf,
-    /// The file as it was when its hashes were computed ([`crate::hashing::Hashed::stamp`], [`ShareView::stamp`]).
-    /// `None`, or not what is there now: it is hashed again before it is offered.
-    pub stamp: Option<FileStamp>,
-}
-
-/// A file to download.
-#[derive(Clone, Debug)]
-pub struct DownloadSpec {
-    /// The group.
-    pub group: GroupId,
-    /// The file.
-    pub file: FileId,
-    /// What the file is.
-    pub manifest: Arc<Manifest>,
-    /// The absolute path of the file to be. Its parent exists.
-    pub destination: PathBuf,
-    /// Pieces in order rather than random first, then rarest.
-    pub sequential: bool,
-    /// Read the whole again at the end and check SHA-1 and BLAKE3 of it.
-    pub verify: bool,
-}
-
-/// A source, as the tracker names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceAddr {
-    /// The peer; its certificate must say so.
-    pub peer: PeerId,
-    /// `host:port` to dial, in order of preference.
-    pub addresses: Vec<String>,
-    /// Who runs it.
-    pub username: Username,
-}
-
-/// Where tickets come from.
-pub trait TicketSource: Send + Sync + 'static {
-    /// A ticket for this peer and the file. With `fresh`, not the one handed out before: it was refused.
-    fn ticket(
-        &self,
-        group: &GroupId,
-        file: FileId,
-        fresh: bool,
-    ) -> BoxFuture<'_, Result<Arc<str>, TicketRefused>>;
-}
-
-/// Why there is no ticket.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TicketRefused {
-    /// The tracker says no: not a member any more, or no such file. Asking again won't help.
-    #[error("the tracker gives no ticket: {}", .0.as_str())]
-    Denied(Reason),
-    /// The tracker can't be asked now.
-    #[error("the tracker can't be asked for a ticket: {}", .0.as_str())]
-    Unavailable(Reason),
-}
-
-/// Opens connections to other peers.
-pub trait Dialer: Send + Sync + 'static {
-    /// A new connection to `peer` at `address` (`host:port`), and to nobody else.
-    fn dial(
-        &self,
-        peer: PeerId,
-        address: &str,
-    ) -> BoxFuture<'_, Result<tonic::transport::Channel, DialError>>;
-    /// This peer; `None` while it has no certificate, and can't dial.
-    fn own_id(&self) -> Option<PeerId>;
-}
-
-/// Why there is no connection.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct DialError(pub String);
-
-/// A key that tickets are verified with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TicketKey {
-    /// Names the key in a ticket's footer.
-    pub key_id: String,
-    /// Ed25519.
-    pub public_key: [u8; 32],
-}
-
-/// What this peer has of a file, for the announcer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holding {
-    /// The group.
-    pub group: GroupId,
-    /// The file.
-    pub file: FileId,
-    /// What it has.
-    pub what: Held,
-    /// It wants pieces, and is to be told of sources.
-    pub wants_sources: bool,
-}
-
-/// What a peer has of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// Every piece.
-    Complete,
-    /// These, now; replaces what was said before.
-    Bitfield(Bitfield),
-    /// These besides what was said before, each once, at most 65,536.
-    Gained(Vec<PieceIndex>),
-    /// Nothing any more: no longer shared or wanted.
-    Left,
-}
-
-/// Where a download is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DownloadState {
-    /// Its unfinished data is being opened and checked.
-    Queued,
-    /// Pieces are coming, or sources are being tried.
-    Downloading,
-    /// Nobody gives anything, or the disk takes nothing: see the problem. It goes on by itself.
-    Stalled,
-    /// All pieces are there; the whole is being checked and put in place.
-    Verifying,
-    /// In place, and offered to others.
-    Complete,
-    /// Stopped by the user.
-    Stopped,
-    /// It can't go on: see the problem.
-    Failed,
-}
-
-impl DownloadState {
-    /// Nothing more happens to the download in this state.
-    pub fn is_final(self) -> bool {
-        matches!(self, Self::Complete | Self::Stopped | Self::Failed)
-    }
-}
-
-/// Why something does not go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Of the closed set.
-    pub reason: Reason,
-    /// For people.
-    pub message: String,
-}
-
-/// A download, as it is now.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DownloadView {
-    /// Where it is.
-    pub state: DownloadState,
-    /// Bytes of verified and written pieces.
-    pub done_bytes: u64,
-    /// Bytes of the file.
-    pub size: u64,
-    /// Bytes a second over the last seconds.
-    pub rate: u64,
-    /// Time left; `None` when it can't be told.
-    pub eta: Option<Duration>,
-    /// Every source that was tried, by peer id.
-    pub sources: Vec<SourceView>,
-    /// Why it is stalled or failed.
-    pub problem: Option<Problem>,
-    /// Share of each stretch of the file that is verified, 0-255, at most 64 stretches.
-    pub map: Vec<u8>,
-    /// A usable source was connected at some time.
-    pub had_source: bool,
-    /// Every source known was dropped for bad pieces.
-    pub all_banned: bool,
-}
-
-/// A source of a download.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SourceView {
-    /// The peer.
-    pub peer: PeerId,
-    /// Who runs it.
-    pub username: Username,
-    /// Verified bytes that came from it.
-    pub bytes: u64,
-    /// Bytes a second over the last seconds.
-    pub rate: u64,
-    /// Pieces from it that were not what the manifest says.
-    pub bad_pieces: u32,
-    /// What it is to the download.
-    pub state: SourceState,
-}
-
-/// What a source is to a download.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SourceState {
-    /// Being connected.
-    Connecting,
-    /// Nothing is asked of it now.
-    Idle,
-    /// A request waits for one of its upload slots.
-    Queued,
-    /// It sends.
-    Sending,
-    /// It failed, and is tried again later.
-    Backoff,
-    /// It sent bad pieces, and is not used any more.
-    Banned,
-}
-
-/// A file that this peer offers, a running download included.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ShareView {
-    /// The group.
-    pub group: GroupId,
-    /// The file.
-    pub file: FileId,
-    /// Where it lies; of a running download, where it will.
-    pub path: PathBuf,
-    /// Bytes of the file.
-    pub size: u64,
-    /// Bytes of the pieces that are offered.
-    pub done_bytes: u64,
-    /// Bytes sent since the engine started.
-    pub uploaded_bytes: u64,
-    /// Why it is not offered, if so: [`Reason::FileChanged`], [`Reason::PathNotFound`], [`Reason::Io`].
-    pub problem: Option<Problem>,
-    /// The complete file as it was when last hashed. Hand it back in [`ShareSpec::stamp`] after a restart.
-    pub stamp: Option<FileStamp>,
-}
-
-/// Counters and gauges of the whole engine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Bytes a second over the last seconds.
-    pub upload_rate: u64,
-    /// Bytes a second over the last seconds.
-    pub download_rate: u64,
-    /// Bytes sent since the start.
-    pub uploaded_bytes: u64,
-    /// Verified bytes received since the start.
-    pub downloaded_bytes: u64,
-    /// Pieces verified since the start.
-    pub pieces_verified: u64,
-    /// Pieces received since the start that were not what the manifest says.
-    pub pieces_bad: u64,
-    /// Uploads that run.
-    pub uploads_active: u32,
-    /// Requests that wait for a slot.
-    pub uploads_waiting: u32,
-}
 
 /// Why the engine refuses.
 #[derive(Debug, thiserror::Error)]
@@ -335,6 +97,10 @@ impl EngineError {
             Self::DiskFull(_) => Reason::DiskFull,
         }
     }
+
+    fn task(path: &std::path::Path, error: tokio::task::JoinError) -> Self {
+        Self::Io(path.to_owned(), io::Error::other(error))
+    }
 }
 
 /// The transfer engine. Cheap to clone: all clones are the same engine. Methods are called within a tokio runtime.
@@ -344,15 +110,82 @@ pub struct Engine {
 }
 
 struct Inner {
-    config: EngineConfig,
-    dialer: Arc<dyn Dialer>,
-    tickets: Arc<dyn TicketSource>,
+    shares: Arc<Shares>,
+    admission: Arc<Admission>,
+    uploads: Arc<Uploads>,
+    tools: Arc<Tools>,
+    downloads: Mutex<HashMap<FileId, Arc<Handle>>>,
+    tasks: TaskTracker,
+    /// The tasks that live as long as the engine end.
+    ended: CancellationToken,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.ended.cancel();
+    }
 }
 
 impl Engine {
     /// An engine that shares and downloads nothing yet.
     pub fn new(config: EngineConfig, dialer: Arc<dyn Dialer>, tickets: Arc<dyn TicketSource>) -> Self {
-        Self { inner: Arc::new(Inner { config, dialer, tickets }) }
+        let open: Opener = Arc::new(|place, progress| Ok(Arc::new(place.open(progress)?)));
+        Self::with_storage(config, dialer, tickets, open)
+    }
+
+    /// The same with another storage for unfinished downloads.
+    pub fn with_storage(
+        config: EngineConfig,
+        dialer: Arc<dyn Dialer>,
+        tickets: Arc<dyn TicketSource>,
+        open: Opener,
+    ) -> Self {
+        let shares = Arc::new(Shares::default());
+        let admission = Arc::new(Admission::new(shares.clone()));
+        let slots = Slots::new(upload::Options {
+            slots: config.upload_slots as usize,
+            queue: config.upload_queue as usize,
+            ..upload::Options::default()
+        });
+        let limiter = Arc::new(Limiter::new(config.upload_limit));
+        let tools = Tools {
+            shares: shares.clone(),
+            links: Arc::new(Links::new(dialer)),
+            limiter: Arc::new(Limiter::new(config.download_limit)),
+            totals: Arc::new(Totals::default()),
+            tickets,
+            open,
+            disk_retry: config.disk_retry,
+        };
+        let ended = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let keep_time = slots.clone();
+        tasks.spawn(ended.clone().run_until_cancelled_owned(async move { keep_time.keep_time().await }));
+        tasks.spawn(ended.clone().run_until_cancelled_owned(upkeep::keep(shares.clone())));
+        let uploads = Arc::new(Uploads::new(admission.clone(), slots, limiter, tools.totals.clone()));
+        let inner = Inner {
+            shares,
+            admission,
+            uploads,
+            tools: Arc::new(tools),
+            downloads: Mutex::default(),
+            tasks,
+            ended,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn downloads(&self) -> MutexGuard<'_, HashMap<FileId, Arc<Handle>>> {
+        self.inner.downloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle(&self, file: FileId) -> Option<Arc<Handle>> {
+        self.downloads().get(&file).cloned()
+    }
+
+    /// `minitorrent.v1.PeerService`, to be served where every request bears a [`proto::transport::ConnInfo`].
+    pub fn service(&self) -> PeerService {
+        PeerService::new(self.inner.uploads.clone())
     }
 
     /// Offers a file, and goes on offering it for as long as it stays what it is on disk: a change stops it at once,
@@ -362,13 +195,34 @@ impl Engine {
     /// When the path is no readable regular file ([`Reason::PathNotFound`], [`Reason::Io`]), or not what the manifest
     /// says ([`Reason::FileChanged`]). Nothing is shared then.
     pub async fn share(&self, spec: ShareSpec) -> Result<FileStamp, EngineError> {
-        Err(EngineError::Io(spec.path, std::io::ErrorKind::Unsupported.into()))
+        let (path, manifest, stamp) = (spec.path.clone(), spec.manifest.clone(), spec.stamp);
+        let opened = tokio::task::spawn_blocking(move || {
+            if let Some(stamp) = stamp
+                && stamp.size() == manifest.layout().length()
+                && let Ok(file) = SharedFile::open(&path, stamp)
+            {
+                return Ok((file, stamp));
+            }
+            let stamp = hashing::verify(&path, &manifest, &|_| ControlFlow::Continue(()))?;
+            Ok::<_, HashError>((SharedFile::open(&path, stamp)?, stamp))
+        });
+        let (file, stamp) = opened.await.map_err(|error| EngineError::task(&spec.path, error))??;
+        self.inner.shares.add(Offer {
+            group: spec.group,
+            file: spec.file,
+            have: Bitfield::full(spec.manifest.layout()),
+            manifest: spec.manifest,
+            path: spec.path,
+            reader: Arc::new(file),
+            wants_sources: false,
+        });
+        Ok(stamp)
     }
 
     /// Offers the file no more; running uploads of it end. The file stays on disk. False if it was not shared.
     pub fn unshare(&self, file: FileId) -> bool {
-        let _ = file;
-        false
+        let finished = self.handle(file).is_none_or(|handle| handle.view.borrow().state.is_final());
+        finished && self.inner.shares.remove(file)
     }
 
     /// Starts a download, or takes it up again from what is beside its destination. Returns once the destination was
@@ -378,112 +232,191 @@ impl Engine {
     /// # Errors
     /// When something is at the destination already, its directory is missing, or the file is shared or downloading.
     pub async fn download(&self, spec: DownloadSpec) -> Result<watch::Receiver<DownloadView>, EngineError> {
-        Err(EngineError::Io(spec.destination, std::io::ErrorKind::Unsupported.into()))
+        let destination = spec.destination.clone();
+        check_destination(&destination)
+            .map_err(|why| EngineError::BadDestination(destination.clone(), why))?;
+        let place =
+            OpenStore { file: spec.file, manifest: spec.manifest.clone(), destination: destination.clone() };
+        let taken = tokio::task::spawn_blocking(move || place.is_name_taken()).await;
+        if taken
+            .map_err(|error| EngineError::task(&destination, error))?
+            .map_err(|e| store_error(&destination, e))?
+        {
+            return Err(EngineError::DestinationExists(destination));
+        }
+        let handle = Arc::new(Handle::new(spec));
+        {
+            let mut downloads = self.downloads();
+            let runs = |old: &Arc<Handle>| !old.view.borrow().state.is_final();
+            let file = handle.spec.file;
+            if downloads.get(&file).is_some_and(runs) || self.inner.shares.get(file).is_some() {
+                return Err(EngineError::Running);
+            }
+            downloads.insert(file, handle.clone());
+        }
+        let view = handle.view.subscribe();
+        self.inner.tasks.spawn(driver::run(handle, self.inner.tools.clone()));
+        Ok(view)
     }
 
-    /// Stops a download and waits until its verified pieces are safely on disk, or gone if `discard`.
-    /// Also discards what a stopped or failed one left behind. The file is no longer offered.
+    /// Stops a download and waits until its verified pieces are safely on disk, or gone if `discard`. The file is no
+    /// longer offered.
     ///
     /// # Errors
-    /// [`EngineError::Unknown`] when it is not downloading (not even failed), or what the disk says.
+    /// [`EngineError::Unknown`] when it is not downloading, or complete; or what the disk says.
     pub async fn stop(&self, file: FileId, discard: bool) -> Result<(), EngineError> {
-        let _ = (file, discard);
-        Err(EngineError::Unknown)
+        let handle = self.handle(file).ok_or(EngineError::Unknown)?;
+        handle.stop.cancel();
+        let mut view = handle.view.subscribe();
+        let state =
+            view.wait_for(|view| view.state.is_final()).await.map_err(|_| EngineError::Unknown)?.state;
+        if state == DownloadState::Complete {
+            return Err(EngineError::Unknown);
+        }
+        if discard {
+            self.discard(&handle.spec).await?;
+        }
+        Ok(())
     }
 
-    /// Deletes what an unfinished download left beside `destination`, when the engine does not run it.
+    /// Deletes what a download that doesn't run left beside its destination.
     ///
     /// # Errors
     /// What the disk says.
-    pub async fn discard(&self, file: FileId, destination: PathBuf) -> Result<(), EngineError> {
-        let _ = (file, destination);
-        Err(EngineError::Unknown)
+    pub async fn discard(&self, spec: &DownloadSpec) -> Result<(), EngineError> {
+        let destination = spec.destination.clone();
+        let place =
+            OpenStore { file: spec.file, manifest: spec.manifest.clone(), destination: destination.clone() };
+        let done = tokio::task::spawn_blocking(move || place.discard()).await;
+        done.map_err(|error| EngineError::task(&destination, error))?
+            .map_err(|e| store_error(&destination, e))
     }
 
     /// A download's state, now and whenever it changes (at most some times a second). Stays readable after the end.
     pub fn watch(&self, file: FileId) -> Option<watch::Receiver<DownloadView>> {
-        let _ = file;
-        None
+        self.handle(file).map(|handle| handle.view.subscribe())
     }
 
     /// Tells of sources that were found and of those that are gone. Ignored for a file that is not downloading.
     pub fn sources(&self, file: FileId, found: Vec<SourceAddr>, gone: Vec<PeerId>) {
-        let _ = (file, found, gone);
+        if let Some(handle) = self.handle(file) {
+            handle.book.note(found, &gone);
+        }
     }
 
     /// What this peer has: first all of it, then what changes. One for each announce stream.
     pub fn holdings(&self) -> Holdings {
-        Holdings { engine: self.clone() }
+        Holdings::new(self.inner.shares.clone())
     }
 
     /// What is offered, running downloads included.
     pub fn shares(&self) -> Vec<ShareView> {
-        Vec::new()
+        self.inner.shares.all().iter().map(|share| share.view()).collect()
     }
 
     /// Reads this peer's complete copy again and checks every piece, and SHA-1 and BLAKE3 of the whole. `progress` is
-    /// told how many bytes were read so far, and may break it off.
+    /// told how many bytes were read so far, and may break it off. A copy that is not what it should be is offered no
+    /// more.
     ///
     /// # Errors
-    /// [`EngineError::Unknown`] when there is no complete copy; [`Reason::Corrupt`] when it is not what it should be.
+    /// [`EngineError::Unknown`] when there is no complete copy; [`Reason::FileChanged`] when it is not what it should be.
     pub async fn verify(
         &self,
         file: FileId,
         progress: impl Fn(u64) -> ControlFlow<()> + Send + Sync + 'static,
     ) -> Result<(), EngineError> {
-        let _ = (file, progress);
-        Err(EngineError::Unknown)
+        let share = self.inner.shares.get(file).filter(|share| share.is_complete_file());
+        let share = share.ok_or(EngineError::Unknown)?;
+        let checked = {
+            let share = share.clone();
+            tokio::task::spawn_blocking(move || hashing::verify(&share.path, &share.manifest, &progress))
+        };
+        match checked.await.map_err(|error| EngineError::task(&share.path, error))? {
+            Ok(_) => Ok(()),
+            Err(error @ HashError::Stopped(_)) => Err(error.into()),
+            Err(error) => {
+                share.withdraw(Problem { reason: error.reason(), message: error.to_string() });
+                Err(error.into())
+            }
+        }
     }
 
     /// The keys that tickets shown to this peer must be signed with. None: every request is refused.
-    pub fn set_ticket_keys(&self, keys: Vec<TicketKey>) {
-        let _ = keys;
+    pub fn set_ticket_keys(&self, keys: Vec<VerifyingKey>) {
+        self.inner.admission.set_keys(keys);
     }
 
     /// The least epoch of tickets for each group. It never falls, not over restarts either; running uploads against
     /// older tickets end at once.
     pub fn raise_epochs(&self, epochs: Vec<(GroupId, u64)>) {
-        let _ = epochs;
+        let admission = &self.inner.admission;
+        if admission.raise_epochs(epochs) {
+            self.inner
+                .uploads
+                .slots
+                .cut(|claims| admission.in_force(claims).err().map(|error| error.reason()));
+        }
     }
 
     /// What to add to the local clock to get the tracker's, in seconds.
     pub fn set_clock_offset(&self, seconds: i64) {
-        let _ = seconds;
+        self.inner.admission.set_clock_offset(seconds);
     }
 
     /// Limits in bytes a second, 0 for none; `None` leaves one as it is. Returns those in force, upload first.
     pub fn set_limits(&self, upload: Option<u64>, download: Option<u64>) -> (u64, u64) {
-        (
-            upload.unwrap_or(self.inner.config.upload_limit),
-            download.unwrap_or(self.inner.config.download_limit),
-        )
+        let limiters = [(&self.inner.uploads.limiter, upload), (&self.inner.tools.limiter, download)];
+        let [up, down] = limiters.map(|(limiter, rate)| {
+            rate.into_iter().for_each(|rate| limiter.set(rate));
+            limiter.rate()
+        });
+        (up, down)
     }
 
     /// Counters and gauges.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        let (uploads_active, uploads_waiting) = self.inner.uploads.slots.load();
+        let rates = self.downloads().values().map(|handle| handle.view.borrow().rate).sum();
+        Stats {
+            upload_rate: self.inner.uploads.slots.rate(),
+            download_rate: rates,
+            uploads_active,
+            uploads_waiting,
+            ..self.inner.tools.totals.stats()
+        }
     }
 
     /// Stops all sharing and downloading, keeping verified pieces; the engine can be used again. For a logout.
     pub async fn clear(&self) {
-        let _ = (&self.inner.dialer, &self.inner.tickets);
+        let handles: Vec<_> = self.downloads().drain().map(|(_, handle)| handle).collect();
+        for handle in &handles {
+            handle.stop.cancel();
+        }
+        for handle in handles {
+            let mut view = handle.view.subscribe();
+            // It can't end without a final state, and the handle holds the sender.
+            let _ = view.wait_for(|view| view.state.is_final()).await;
+        }
+        for share in self.inner.shares.all() {
+            self.inner.shares.remove(share.file);
+        }
+        self.inner.tools.links.clear();
     }
 
     /// [`Engine::clear`], and every task has ended when it returns. The engine is of no use afterwards.
     pub async fn shutdown(&self) {
         self.clear().await;
+        self.inner.ended.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
     }
 }
 
-/// What this peer has, told as it changes. Bounded: what is not fetched in time is merged.
-pub struct Holdings {
-    engine: Engine,
-}
-
-impl Holdings {
-    /// What is new, at least one file; waits until there is something.
-    pub async fn next(&mut self) -> Vec<Holding> {
-        let _ = &self.engine;
-        std::future::pending().await
+fn store_error(path: &std::path::Path, error: StoreError) -> EngineError {
+    match error {
+        StoreError::Io(error) => EngineError::Io(path.to_owned(), error),
+        StoreError::Full => EngineError::DiskFull(path.to_owned()),
+        StoreError::NameTaken => EngineError::DestinationExists(path.to_owned()),
+        other => EngineError::Io(path.to_owned(), io::Error::other(other)),
     }
 }

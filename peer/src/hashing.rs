@@ -4,15 +4,22 @@ use std::{
     fs::{File, Metadata},
     io,
     ops::ControlFlow,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
 };
 
 use proto::{
-    domain::{FileName, Manifest},
+    domain::{
+        FileHeader, FileName, Manifest, PieceHash, PieceIndex, PieceLayout, Sha1,
+        manifest::{Assembler, RootFold, hash_piece},
+    },
     reason::Reason,
 };
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
+use sha1::Digest as _;
 
 /// What tells that a file is still the one that was hashed, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,31 +98,152 @@ impl HashError {
     }
 }
 
+/// Opens a regular file for reading, and says what it is now.
+///
+/// # Errors
+/// When there is none, when it is something else, or when it can't be read.
+pub(crate) fn open_regular(path: &Path) -> Result<(File, FileStamp), HashError> {
+    let io_error = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => HashError::NotFound(path.to_owned()),
+        _ => HashError::Io(path.to_owned(), error),
+    };
+    // Looked at before it is opened, for opening a device can do things; and after, for it may be another one by then.
+    check_kind(path, &std::fs::metadata(path).map_err(io_error)?)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| io_error(error.into()))?;
+    let file = File::from(file);
+    let metadata = file.metadata().map_err(io_error)?;
+    check_kind(path, &metadata)?;
+    Ok((file, FileStamp::of(&metadata)))
+}
+
+fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), HashError> {
+    let kind = metadata.file_type();
+    let what = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    };
+    Err(HashError::NotAFile(path.to_owned(), what))
+}
+
+/// Is told the bytes read so far, in steps of a piece, and may break it off.
+pub type Progress<'a> = &'a (dyn Fn(u64) -> ControlFlow<()> + Sync);
+
 /// Hashes the file at `path` into the manifest that it has under `name`, with one read. Blocks: not for async tasks.
-/// `progress` is told the bytes read so far, in steps of a few MiB, and may break it off.
+///
+/// The SHA-1 of the whole can only be computed in order, so one thread reads and does that, while others hash the
+/// pieces: together as fast as the former alone.
 ///
 /// # Errors
 /// When the path is no readable regular file of at most 1 TiB, or changes while it is read, twice in a row.
-pub fn manifest_of(
-    path: &Path,
-    name: FileName,
-    progress: &(dyn Fn(u64) -> ControlFlow<()> + Sync),
-) -> Result<Hashed, HashError> {
-    use proto::domain::{PieceLayout, manifest::FileHasher, manifest::hash_piece};
-    use std::os::unix::fs::FileExt as _;
-    let io_error = |error| HashError::Io(path.to_owned(), error);
-    let file = File::open(path).map_err(io_error)?;
-    let stamp = FileStamp::of(&file.metadata().map_err(io_error)?);
-    let layout = PieceLayout::new(stamp.size()).ok_or_else(|| HashError::TooLong(path.to_owned()))?;
-    let mut hasher = FileHasher::new(layout);
-    for piece in layout.indices() {
-        let mut data = vec![0; layout.piece_length(piece) as usize];
-        file.read_exact_at(&mut data, layout.offset(piece)).map_err(io_error)?;
-        hasher.push(hash_piece(layout, piece, &data), &data);
-        if progress(layout.range(piece).end).is_break() {
-            return Err(HashError::Stopped(path.to_owned()));
+pub fn manifest_of(path: &Path, name: FileName, progress: Progress<'_>) -> Result<Hashed, HashError> {
+    for _ in 0..2 {
+        if let Some(hashed) = hash_once(path, &name, progress)? {
+            return Ok(hashed);
         }
     }
-    let manifest = hasher.finish(name).map_err(|_| HashError::Changing(path.to_owned()))?;
-    Ok(Hashed { manifest, stamp })
+    Err(HashError::Changing(path.to_owned()))
+}
+
+/// Reads the file at `path` whole and checks every piece, SHA-1 and BLAKE3 of it against the manifest. Blocks.
+///
+/// # Errors
+/// [`HashError::Mismatch`] when it is not what the manifest says; else as [`manifest_of`].
+pub fn verify(path: &Path, manifest: &Manifest, progress: Progress<'_>) -> Result<FileStamp, HashError> {
+    // Of another length it need not be read.
+    if open_regular(path)?.1.size() != manifest.layout().length() {
+        return Err(HashError::Mismatch(path.to_owned()));
+    }
+    let hashed = manifest_of(path, manifest.header().name.clone(), progress)?;
+    if hashed.manifest == *manifest { Ok(hashed.stamp) } else { Err(HashError::Mismatch(path.to_owned())) }
+}
+
+/// `None` when the file changed meanwhile.
+fn hash_once(path: &Path, name: &FileName, progress: Progress<'_>) -> Result<Option<Hashed>, HashError> {
+    let (file, stamp) = open_regular(path)?;
+    let layout = PieceLayout::new(stamp.size()).ok_or_else(|| HashError::TooLong(path.to_owned()))?;
+    let hashed = hash_open(&file, layout, progress).map_err(|error| match error.kind() {
+        io::ErrorKind::Interrupted => HashError::Stopped(path.to_owned()),
+        _ => HashError::Io(path.to_owned(), error),
+    })?;
+    let Some((sha1, pieces)) = hashed else { return Ok(None) };
+    let after = file.metadata().map(|metadata| FileStamp::of(&metadata));
+    let at_path = std::fs::metadata(path).map(|metadata| FileStamp::of(&metadata));
+    if !matches!((after, at_path), (Ok(after), Ok(at_path)) if after == stamp && at_path == stamp) {
+        return Ok(None);
+    }
+    let mut fold = RootFold::default();
+    pieces.iter().for_each(|hash| fold.push(hash.blake3));
+    let header = FileHeader { name: name.clone(), layout, sha1, blake3: fold.finish() };
+    let mut assembler = Assembler::new(header);
+    let manifest = assembler.push(0, &pieces).and_then(|()| assembler.finish());
+    Ok(manifest.ok().map(|manifest| Hashed { manifest, stamp }))
+}
+
+/// Pieces that were read and wait to be hashed, at most: enough that neither side waits for the other's hiccups.
+const BUFFERS: usize = 8;
+
+type ReadPiece = (PieceIndex, Vec<u8>);
+
+/// SHA-1 of the whole and the hashes of all pieces; `None` when the file ends early.
+///
+/// # Errors
+/// What the disk says, and `Interrupted` when `progress` broke it off.
+pub(crate) fn hash_open(
+    file: &File,
+    layout: PieceLayout,
+    progress: Progress<'_>,
+) -> io::Result<Option<(Sha1, Vec<PieceHash>)>> {
+    let (to_hash, read) = mpsc::sync_channel::<ReadPiece>(BUFFERS);
+    let (to_reuse, reuse) = mpsc::channel::<Vec<u8>>();
+    let read = Mutex::new(read);
+    let hash_pieces = || {
+        let mut hashes = Vec::new();
+        loop {
+            let next = read.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok((piece, data)) = next else { return hashes };
+            hashes.push((piece, hash_piece(layout, piece, &data)));
+            // Nobody reads any more: the buffer is of no use.
+            let _ = to_reuse.send(data);
+        }
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from).clamp(2, 4) - 1;
+    let (whole, mut hashes) = thread::scope(|scope| {
+        let hashers: Vec<_> = (0..workers).map(|_| scope.spawn(hash_pieces)).collect();
+        let whole = read_whole(file, layout, progress, to_hash, &reuse);
+        let hashes: Vec<(PieceIndex, PieceHash)> =
+            hashers.into_iter().flat_map(|hasher| hasher.join().unwrap_or_default()).collect();
+        (whole, hashes)
+    });
+    let Some(sha1) = whole? else { return Ok(None) };
+    hashes.sort_unstable_by_key(|(piece, _)| *piece);
+    Ok(Some((sha1, hashes.into_iter().map(|(_, hash)| hash).collect())))
+}
+
+/// Reads all pieces in order, hashes the whole, and hands each piece on. `None` when the file ends early.
+fn read_whole(
+    file: &File,
+    layout: PieceLayout,
+    progress: Progress<'_>,
+    to_hash: mpsc::SyncSender<ReadPiece>,
+    reuse: &mpsc::Receiver<Vec<u8>>,
+) -> io::Result<Option<Sha1>> {
+    let mut whole = sha1::Sha1::new();
+    for piece in layout.indices() {
+        let mut data = reuse.try_recv().unwrap_or_default();
+        data.resize(layout.piece_length(piece) as usize, 0);
+        match file.read_exact_at(&mut data, layout.offset(piece)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        whole.update(&data);
+        if to_hash.send((piece, data)).is_err() || progress(layout.range(piece).end).is_break() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+    }
+    Ok(Some(Sha1::from(<[u8; 20]>::from(whole.finalize()))))
 }

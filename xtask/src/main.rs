@@ -10,8 +10,6 @@ mod demo;
 mod e2e;
 mod floors;
 mod images;
-mod interop;
-mod readme;
 mod source;
 mod stage;
 mod story;

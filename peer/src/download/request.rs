@@ -1,0 +1,274 @@
+//! One `GetChunk` request: asked, read, checked and written, piece after piece.
+//!
+//! Hashing and writing happen right here, on the task that reads: the data is in this core's cache, and there are as
+//! many such tasks as connections.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, header};
+use http_body_util::{BodyExt as _, Full};
+use prost::Message as _;
+use proto::{
+    domain::{PieceIndex, PieceLayout},
+    pb::GetChunkRequest,
+    reason::Reason,
+};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, body::Body};
+use tower::{Service as _, ServiceExt as _};
+
+use super::{
+    assembly::{Assembly, Whole},
+    context::Context,
+    frames::{Frames, Item},
+    links::Link,
+};
+use crate::domain::download::{Event, Failure, RequestId};
+
+/// How long a peer may take to answer at all: with a place in its queue, or with data.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// What to ask.
+pub(super) struct Ask {
+    pub(super) request: RequestId,
+    pub(super) pieces: Vec<PieceIndex>,
+    pub(super) max_pieces: u32,
+    pub(super) in_order: bool,
+}
+
+/// How a request ends before its time.
+pub(super) enum Cut {
+    /// As the machine is to be told.
+    Failed(Failure),
+    /// Refused with this status.
+    Status(Status),
+    /// Nobody is to be told: it was cancelled, or the store failed and the driver knows.
+    Silent,
+}
+
+impl From<Failure> for Cut {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Carries a request out, and tells the driver all that comes of it.
+pub(super) async fn run(context: Arc<Context>, link: Arc<Link>, ask: Ask, cancelled: CancellationToken) {
+    let request = ask.request;
+    let mut ticket = None;
+    // A ticket that was refused is replaced once; the peer that refuses a new one as well does not want us.
+    for fresh in [false, true] {
+        let result = async {
+            let got = context.ticket(ticket.take().filter(|_| fresh)).await.map_err(|_| Failure::Refused)?;
+            ticket = Some(got.clone());
+            attempt(&context, &link, &ask, got, &cancelled).await
+        };
+        let result = tokio::select! {
+            biased;
+            () = cancelled.cancelled() => return,
+            result = result => result,
+        };
+        let result = match result {
+            Ok(()) => Ok(()),
+            Err(Cut::Silent) => return,
+            Err(Cut::Failed(failure)) => Err(failure),
+            Err(Cut::Status(status)) if !fresh && context.is_about_ticket(&status) => {
+                context.rest_before_new_ticket(&status).await;
+                continue;
+            }
+            Err(Cut::Status(status)) => ended(&status),
+        };
+        context.tell(Event::Ended(request, result)).await;
+        return;
+    }
+}
+
+/// What a status means for the request.
+pub(super) fn ended(status: &Status) -> Result<(), Failure> {
+    match Reason::of(status) {
+        Some(Reason::Replaced) => Ok(()),
+        Some(Reason::Busy | Reason::RateLimited) => Err(Failure::Busy),
+        Some(Reason::NotShared | Reason::FileChanged | Reason::PathNotFound | Reason::Corrupt) => {
+            Err(Failure::NotShared)
+        }
+        Some(_) if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) => {
+            Err(Failure::Refused)
+        }
+        _ => Err(Failure::Connection),
+    }
+}
+
+fn message(context: &Context, ask: &Ask, ticket: &str) -> Request<Body> {
+    let message = GetChunkRequest {
+        ticket: ticket.to_owned(),
+        file_id: context.spec.file.as_bytes().to_vec().into(),
+        pieces: ask.pieces.iter().map(|piece| piece.get().into()).collect(),
+        max_pieces: ask.max_pieces,
+        in_order: ask.in_order,
+    };
+    let length = message.encoded_len();
+    let mut bytes = vec![0];
+    // Fits: the ticket has at most 2 KiB, the set at most 65,536 numbers.
+    bytes.extend_from_slice(&(length as u32).to_be_bytes());
+    bytes.extend_from_slice(&message.encode_to_vec());
+    let mut request = Request::new(Body::new(Full::new(Bytes::from(bytes)).map_err(|never| match never {})));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = http::Uri::from_static("/minitorrent.v1.PeerService/GetChunk");
+    *request.version_mut() = http::Version::HTTP_2;
+    request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    request
+}
+
+async fn attempt(
+    context: &Arc<Context>,
+    link: &Arc<Link>,
+    ask: &Ask,
+    ticket: Arc<str>,
+    cancelled: &CancellationToken,
+) -> Result<(), Cut> {
+    let mut lease = link.lease(true).await;
+    let call = async {
+        let channel = lease.channel.ready().await.map_err(|_| Failure::Connection)?;
+        channel.call(message(context, ask, &ticket)).await.map_err(|_| Failure::Connection)
+    };
+    let response = timeout(ANSWER, call).await.map_err(|_| Failure::Connection)??;
+    if response.status() != http::StatusCode::OK {
+        return Err(Failure::Connection.into());
+    }
+    // An answer without a body has its status among the headers.
+    if let Some(status) = Status::from_header_map(response.headers()) {
+        return if status.code() == Code::Ok { Ok(()) } else { Err(Cut::Status(status)) };
+    }
+    let mut body = response.into_body();
+    let mut reading = Reading::new(context, ask);
+    loop {
+        let frame = match body.frame().await {
+            Some(Ok(frame)) => frame,
+            Some(Err(_)) | None => return Err(Failure::Connection.into()),
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                context.limiter.pass(data.len()).await;
+                reading.take(data).await?;
+                // Verified and written pieces are told even so, so this comes between frames.
+                if cancelled.is_cancelled() {
+                    return Err(Cut::Silent);
+                }
+            }
+            Err(frame) => {
+                let status =
+                    frame.into_trailers().ok().and_then(|trailers| Status::from_header_map(&trailers));
+                return match status {
+                    Some(status) if status.code() == Code::Ok && reading.may_end() => Ok(()),
+                    Some(status) if status.code() == Code::Ok => Err(Failure::Protocol.into()),
+                    Some(status) => Err(Cut::Status(status)),
+                    None => Err(Failure::Protocol.into()),
+                };
+            }
+        }
+    }
+}
+
+/// What has come of an answer.
+struct Reading<'a> {
+    context: &'a Arc<Context>,
+    request: RequestId,
+    layout: PieceLayout,
+    frames: Frames,
+    /// Those asked for that have not come.
+    open: Vec<PieceIndex>,
+    most: usize,
+    current: Option<Assembly>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(context: &'a Arc<Context>, ask: &Ask) -> Self {
+        let most = if ask.max_pieces == 0 { ask.pieces.len() } else { ask.max_pieces as usize };
+        Self {
+            context,
+            request: ask.request,
+            layout: context.spec.manifest.layout(),
+            frames: Frames::default(),
+            open: ask.pieces.clone(),
+            most,
+            current: None,
+        }
+    }
+
+    fn may_end(&self) -> bool {
+        self.current.is_none() && self.frames.is_between_messages()
+    }
+
+    async fn take(&mut self, mut bytes: Bytes) -> Result<(), Cut> {
+        // Told at once, for slow sources are told from silent ones by it; what is of no piece is of no worth.
+        let received = bytes.len() as u32;
+        if self.current.is_some() {
+            self.context.tell(Event::Received(self.request, received)).await;
+        }
+        while let Some(item) = self.frames.next(&mut bytes).map_err(|error| {
+            tracing::debug!(%error, "a source's answer makes no sense");
+            Failure::Protocol
+        })? {
+            match item {
+                Item::Place(place) if self.current.is_none() => {
+                    self.context.tell(Event::Queued(self.request, place)).await;
+                }
+                Item::Place(_) => return Err(Failure::Protocol.into()),
+                Item::Data { piece, offset, data } => self.data(piece, offset, data).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn data(&mut self, piece: u64, offset: u64, data: Bytes) -> Result<(), Cut> {
+        let assembly = match self.current.take() {
+            Some(assembly) => assembly,
+            None => self.begin(piece, data.len()).await?,
+        };
+        let assembly = self.current.insert(assembly);
+        if u64::from(assembly.piece().get()) != piece || !assembly.push(offset, data) {
+            return Err(Failure::Protocol.into());
+        }
+        if assembly.is_whole()
+            && let Some(assembly) = self.current.take()
+        {
+            self.finish(assembly)?;
+        }
+        Ok(())
+    }
+
+    /// The first bytes of a piece: it must be one of those asked for.
+    async fn begin(&mut self, piece: u64, bytes: usize) -> Result<Assembly, Cut> {
+        let at = self.open.iter().position(|open| u64::from(open.get()) == piece);
+        let (Some(at), true) = (at, self.most > 0) else { return Err(Failure::Protocol.into()) };
+        let piece = self.open.swap_remove(at);
+        self.most -= 1;
+        debug_assert!(self.layout.index(piece.get().into()).is_some());
+        self.context.tell(Event::Started(self.request, piece)).await;
+        self.context.tell(Event::Received(self.request, bytes as u32)).await;
+        Ok(Assembly::new(&self.context.spec.manifest, piece))
+    }
+
+    fn finish(&mut self, assembly: Assembly) -> Result<(), Cut> {
+        let piece = assembly.piece();
+        let event = match assembly.finish(&self.context.spec.manifest) {
+            Whole::Bad => {
+                self.context.totals.bad();
+                Event::Bad(self.request, piece)
+            }
+            Whole::Good(parts) => {
+                if let Err(error) = self.context.store.write(piece, &parts) {
+                    self.context.trouble(error);
+                    return Err(Cut::Silent);
+                }
+                self.context.gained(piece);
+                Event::Verified(self.request, piece)
+            }
+        };
+        self.context.tell_surely(event);
+        Ok(())
+    }
+}

@@ -1,0 +1,6 @@
+//! The transfer engine in swarms on loopback, over real TLS and against real tickets.
+
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod support;
+mod transfer;
