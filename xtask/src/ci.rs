@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{cmd, tidy};
+use crate::{cmd, demo, e2e, interop, readme, story, tidy};
 
 /// How a section that did not fail went.
 enum Done {
@@ -32,7 +32,14 @@ const SECTIONS: &[Section] = &[
     ("docs", docs),
     ("dependencies", dependencies),
     ("advisories", advisories),
+    ("demo", a_demo),
+    ("readme", the_readme),
+    ("interop", other_languages),
+    ("e2e", end_to_end),
 ];
+
+/// Enough pieces for two who download to trade.
+const DEMO_BYTES: u64 = 24 << 20;
 
 pub(crate) fn run(only: &[&str]) -> Result<()> {
     if let Some(unknown) = only.iter().find(|name| !SECTIONS.iter().any(|(section, _)| section == *name)) {
@@ -160,4 +167,30 @@ fn advisories() -> Result<Done> {
         return Ok(Done::Skipped(why.to_owned()));
     }
     passed(cargo(&["deny", "check", "--disable-fetch", "advisories"]))
+}
+
+fn a_demo() -> Result<Done> {
+    let file = cmd::root().join("target/demo/ci.bin");
+    story::make_file(&file, DEMO_BYTES, 4)?;
+    demo::run(&["--dev", &file.to_string_lossy()]).map(|()| Done::Passed)
+}
+
+fn the_readme() -> Result<Done> {
+    if !cmd::works("grpcurl", &["-version"]) {
+        return Ok(Done::Skipped("`grpcurl` is not installed: the README's lines were not run".to_owned()));
+    }
+    readme::run(&demo::build(true)?).map(|()| Done::Passed)
+}
+
+fn other_languages() -> Result<Done> {
+    if !interop::available() {
+        return Ok(Done::Skipped(
+            "Python has no grpcio and grpcio-tools: no other implementation was tried".to_owned(),
+        ));
+    }
+    interop::run(&demo::build(true)?).map(|()| Done::Passed)
+}
+
+fn end_to_end() -> Result<Done> {
+    e2e::run(&[]).map(|()| Done::Passed)
 }

@@ -10,6 +10,8 @@ mod demo;
 mod e2e;
 mod floors;
 mod images;
+mod interop;
+mod readme;
 mod source;
 mod stage;
 mod story;
