@@ -1,11 +1,14 @@
 //! The tracker's rules. Pure: no I/O, no clock, no ambient randomness, no async; `now` and randomness are arguments.
 
 pub mod access;
+pub mod address;
 pub mod audit;
 pub mod population;
 pub mod quota;
 pub mod refusal;
+pub mod selection;
 pub mod session;
+pub mod swarm;
 pub mod throttle;
 
 pub use access::{Applicant, Caller, Membership, Ownership, Requirement, Standing};
