@@ -5,7 +5,11 @@ use std::time::Duration;
 use proto::{convert::ConvertError, domain::manifest::ManifestError, reason::Reason};
 use tonic::Status;
 
-use crate::{ca::CsrError, domain::Refusal, store::StoreError};
+use crate::{
+    ca::CsrError,
+    domain::{Refusal, address::AddressError},
+    store::StoreError,
+};
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,19 @@ pub enum TrackerError {
     /// A fault of ours. What it was goes into the log; the caller is told nothing of it.
     #[error("internal fault: {0}")]
     Internal(String),
+}
+
+impl From<AddressError> for TrackerError {
+    fn from(error: AddressError) -> Self {
+        Self::Invalid(match error {
+            AddressError::Malformed => {
+                "advertise is HOST:PORT: an IP address or a host name, at most 255 bytes"
+            }
+            AddressError::Port => "a port is 1-65535",
+            AddressError::Unreachable => "advertise can't be reached from elsewhere",
+            AddressError::Loopback => "a loopback address is only taken from loopback",
+        })
+    }
 }
 
 impl From<CsrError> for TrackerError {

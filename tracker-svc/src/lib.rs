@@ -8,6 +8,7 @@ mod durable;
 pub mod error;
 pub mod events;
 pub mod grpc;
+pub mod hub;
 pub mod keys;
 pub mod password;
 pub mod store;

@@ -6,19 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 const MAX_ADDRESS: usize = 255;
 
 /// Why an address is not handed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressError {
     /// Not `HOST:PORT`, too long, or not a host.
-    #[error("advertise is HOST:PORT: an IP address or a host name, at most 255 bytes")]
     Malformed,
     /// Port 0 or above 65,535.
-    #[error("a port is 1-65535")]
     Port,
     /// Unspecified, broadcast, multicast or link-local.
-    #[error("that address can't be reached from elsewhere")]
     Unreachable,
     /// Loopback, and the peer itself does not come from loopback.
-    #[error("a loopback address is only taken from loopback")]
     Loopback,
 }
 

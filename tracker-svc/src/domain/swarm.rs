@@ -152,10 +152,10 @@ pub struct Swarms {
 }
 
 impl Swarms {
-    /// The layout of a file that the peer announced before and that still stands.
-    pub fn announced(&self, peer: &PeerId, file: FileId) -> Option<PieceLayout> {
+    /// The layout of a file of the group, if the peer announced it before and that still stands.
+    pub fn announced(&self, peer: &PeerId, group: &GroupId, file: FileId) -> Option<PieceLayout> {
         let key = self.keys.get(peer)?;
-        let swarm = self.files.get(&file)?;
+        let swarm = self.files.get(&file).filter(|swarm| swarm.group == *group)?;
         swarm.places.contains_key(key).then_some(swarm.layout)
     }
 
@@ -177,7 +177,7 @@ impl Swarms {
         holds: Holds,
         wants_sources: bool,
     ) -> Result<Vec<Wake>, NoBaseline> {
-        if matches!(holds, Holds::Also(_)) && self.announced(&who.id, file).is_none() {
+        if matches!(holds, Holds::Also(_)) && self.announced(&who.id, group, file).is_none() {
             return Err(NoBaseline);
         }
         let mut wakes = Vec::new();

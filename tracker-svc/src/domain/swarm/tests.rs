@@ -267,8 +267,10 @@ fn files_groups_and_members_end() {
     assert_eq!(sorted(ended), [(id(1), file(2)), (id(3), file(2))]);
     swarms.check_invariants();
     assert_eq!(swarms.count(file(3)), Count { seeders: 3, leechers: 0 });
-    assert_eq!(swarms.announced(&id(1), file(1)), None);
-    assert_eq!(swarms.announced(&id(1), file(3)), Some(layout(4)));
+    assert_eq!(swarms.announced(&id(1), &films, file(1)), None);
+    assert_eq!(swarms.announced(&id(1), &films, file(3)), None, "of another group");
+    let music = "music".parse().expect("a group");
+    assert_eq!(swarms.announced(&id(1), &music, file(3)), Some(layout(4)));
 }
 
 #[derive(Clone, Debug)]
@@ -319,7 +321,7 @@ proptest! {
                     prop_assert!(said.is_ok());
                 }
                 Step::Gains { peer: number, file: which, piece } => {
-                    let known = swarms.announced(&id(number), file(which)).is_some();
+                    let known = swarms.announced(&id(number), &group, file(which)).is_some();
                     let gained = Holds::Also(vec![layout.index(piece).expect("a piece")]);
                     let said = swarms.announce(now, &peer(number), &group, file(which), layout, gained, true);
                     prop_assert_eq!(said.is_ok(), known);
@@ -357,7 +359,7 @@ proptest! {
             }
             swarms.check_invariants();
             // Who is no leecher of a file any more starts anew when it comes back.
-            believed.retain(|(id, file), _| swarms.announced(id, *file).is_some());
+            believed.retain(|(id, file), _| swarms.announced(id, &group, *file).is_some());
             let leeching = |id: &PeerId, file: &FileId| {
                 let (key, swarm) = (&swarms.keys[id], &swarms.files[file]);
                 swarm.members[swarm.places[key] as usize].leech.is_some()

@@ -1,0 +1,374 @@
+//! The living side of the swarms: time, locks, and a mailbox for each announce stream.
+//!
+//! Nothing here is on disk. Files are spread over shards, each a [`Swarms`] behind a short lock. What a stream is to be
+//! told is kept as marks in its [`Mailbox`], which can't grow past what its peer announces, and is worked out when the
+//! stream is ready to send.
+//!
+//! Access: a stream checks with the store what its peer may announce, while changes of access arrive from elsewhere. Who
+//! checks reads [`Hub::generation`] before, announces, and compares after; whoever brings a change counts it up before
+//! removing anything. So either the change finds the announce, or the announce finds the change.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use proto::{
+    domain::{FileId, GroupId, PeerId, Username},
+    reason::Reason,
+};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    domain::{
+        SessionHash,
+        population::{Count, Population},
+        selection::{FewestPieces, Policy},
+        swarm::{News, Source, Swarms, Wake},
+    },
+    events::{Change, Heard, Listener},
+    keys::TicketKeys,
+};
+
+/// Power of two; enough that two cores seldom meet.
+const SHARDS: usize = 64;
+/// How often leases are looked over.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+
+/// Why a stream ends before its peer ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// The session is over.
+    SessionEnded,
+    /// A newer stream of the same peer.
+    Replaced,
+    /// What the stream was told may be out of date: the peer is to begin anew.
+    Stale,
+}
+
+/// What one announce stream has to tell, as marks.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    pub(crate) peer: PeerId,
+    pub(crate) user: Username,
+    pub(crate) session: SessionHash,
+    mail: Mutex<Mail>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Mail {
+    /// Files with news of sources.
+    woken: HashSet<FileId>,
+    /// Files that the peer must let go of.
+    ended: HashMap<FileId, (GroupId, Reason)>,
+    /// Least epochs of the groups that the peer announces in, and whether the peer was told.
+    epochs: HashMap<GroupId, (u64, bool)>,
+    /// The ticket keys are others than those told last.
+    keys: bool,
+    over: Option<Over>,
+}
+
+/// What a stream takes out of its mailbox at once.
+#[derive(Debug, Default)]
+pub(crate) struct Letter {
+    pub(crate) woken: Vec<FileId>,
+    pub(crate) ended: Vec<(FileId, GroupId, Reason)>,
+    pub(crate) epochs: Vec<(GroupId, u64)>,
+    pub(crate) keys: bool,
+}
+
+impl Letter {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.woken.is_empty() && self.ended.is_empty() && self.epochs.is_empty() && !self.keys
+    }
+}
+
+impl Mailbox {
+    pub(crate) fn new(peer: PeerId, user: Username, session: SessionHash) -> Arc<Self> {
+        Arc::new(Self { peer, user, session, mail: Mutex::default(), arrived: Notify::new() })
+    }
+
+    /// Resolves when something was marked since the last time. Cancel safe.
+    pub(crate) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Marks it again after [`Self::arrived`], for somebody who only looked whether it is over.
+    pub(crate) fn look_again(&self) {
+        self.arrived.notify_one();
+    }
+
+    pub(crate) fn over(&self) -> Option<Over> {
+        self.lock().over
+    }
+
+    /// Takes marks of at most so many files; with more left, the mailbox stays marked.
+    pub(crate) fn take(&self, most: usize) -> Letter {
+        let mut mail = self.lock();
+        let woken: Vec<_> = mail.woken.iter().take(most).copied().collect();
+        mail.woken.retain(|file| !woken.contains(file));
+        let ended: Vec<_> = mail.ended.keys().take(most).copied().collect();
+        let ended = ended.into_iter().filter_map(|file| {
+            let (group, reason) = mail.ended.remove(&file)?;
+            Some((file, group, reason))
+        });
+        let ended = ended.collect();
+        let untold = mail.epochs.iter_mut().filter(|(_, (_, told))| !told);
+        let epochs = untold.map(|(group, (epoch, told))| {
+            *told = true;
+            (group.clone(), *epoch)
+        });
+        let epochs = epochs.collect();
+        let keys = std::mem::take(&mut mail.keys);
+        if !mail.woken.is_empty() || !mail.ended.is_empty() {
+            self.arrived.notify_one();
+        }
+        Letter { woken, ended, epochs, keys }
+    }
+
+    /// The peer announces in a group of this least epoch.
+    pub(crate) fn learn_epoch(&self, group: &GroupId, epoch: u64) {
+        self.mark(|mail| {
+            let known = mail.epochs.entry(group.clone()).or_insert((epoch, false));
+            if known.0 < epoch {
+                *known = (epoch, false);
+            }
+        });
+    }
+
+    pub(crate) fn end_file(&self, file: FileId, group: GroupId, reason: Reason) {
+        self.mark(|mail| {
+            mail.woken.remove(&file);
+            mail.ended.insert(file, (group, reason));
+        });
+    }
+
+    fn close(&self, over: Over) {
+        self.mark(|mail| mail.over = mail.over.or(Some(over)));
+    }
+
+    fn mark(&self, change: impl FnOnce(&mut Mail)) {
+        change(&mut self.lock());
+        self.arrived.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Mail> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The swarms and the streams.
+pub struct Hub {
+    shards: Vec<Mutex<Swarms>>,
+    streams: Mutex<HashMap<PeerId, Arc<Mailbox>>>,
+    policy: Box<dyn Policy>,
+    instance: [u8; 16],
+    started: Instant,
+    generation: AtomicU64,
+    /// Of the streams; owned by [`Hub::run`].
+    pub(crate) tasks: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Hub {
+    /// No peer has announced yet. Streams end at `shutdown`.
+    pub fn new(shutdown: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            streams: Mutex::default(),
+            policy: Box::new(FewestPieces),
+            instance: rand::random(),
+            started: Instant::now(),
+            generation: AtomicU64::new(0),
+            tasks: TaskTracker::new(),
+            shutdown,
+        })
+    }
+
+    /// Expires leases, and brings changes of access and of ticket keys to the streams, until shutdown; then waits for
+    /// the streams to end. The listener must have been made before the first stream.
+    pub async fn run(self: Arc<Self>, mut changes: Listener, keys: Arc<TicketKeys>) {
+        let mut verifying = keys.verifying_keys();
+        let mut tick = tokio::time::interval(EXPIRE_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => break,
+                heard = changes.next() => match heard {
+                    Some(Heard::Change(change)) => self.apply(&change),
+                    Some(Heard::Missed) => self.start_over(),
+                    None => break,
+                },
+                Ok(()) = verifying.changed() => {
+                    self.streams().values().for_each(|mailbox| mailbox.mark(|mail| mail.keys = true));
+                }
+                _ = tick.tick() => self.expire(),
+            }
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Random at each start.
+    pub(crate) fn instance(&self) -> [u8; 16] {
+        self.instance
+    }
+
+    /// Since the start: the swarms' time.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// How many changes of access there were.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Opens a stream's mailbox; an older stream of the same peer ends.
+    pub(crate) fn open(&self, mailbox: &Arc<Mailbox>) {
+        if let Some(older) = self.streams().insert(mailbox.peer, Arc::clone(mailbox)) {
+            older.close(Over::Replaced);
+        }
+    }
+
+    /// The stream is over. What its peer announced stays until its lease ends.
+    pub(crate) fn close(&self, mailbox: &Arc<Mailbox>) {
+        let mut streams = self.streams();
+        if streams.get(&mailbox.peer).is_some_and(|open| Arc::ptr_eq(open, mailbox)) {
+            streams.remove(&mailbox.peer);
+        }
+    }
+
+    /// The shard of a file, and its number.
+    pub(crate) fn shard(&self, file: FileId) -> (MutexGuard<'_, Swarms>, usize) {
+        // File ids are random, so their first byte spreads them well.
+        let number = usize::from(file.as_bytes()[0]) % SHARDS;
+        (self.shard_number(number), number)
+    }
+
+    pub(crate) fn shard_number(&self, number: usize) -> MutexGuard<'_, Swarms> {
+        self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks those streams.
+    pub(crate) fn wake(&self, wakes: &[Wake]) {
+        if wakes.is_empty() {
+            return;
+        }
+        let streams = self.streams();
+        for wake in wakes {
+            if let Some(mailbox) = streams.get(&wake.peer) {
+                mailbox.mark(|mail| mail.woken.extend([wake.file]));
+            }
+        }
+    }
+
+    /// See [`Swarms::pull`].
+    pub(crate) fn pull(&self, peer: &PeerId, file: FileId) -> Option<News> {
+        self.shard(file).0.pull(peer, file, &*self.policy, rand::random())
+    }
+
+    /// See [`Swarms::find`].
+    pub(crate) fn find(&self, file: FileId) -> Vec<Source> {
+        self.shard(file).0.find(file, &*self.policy, rand::random())
+    }
+
+    fn expire(&self) {
+        let now = self.now();
+        self.everywhere(|swarms| swarms.expire(now));
+    }
+
+    fn everywhere(&self, mut act: impl FnMut(&mut Swarms) -> Vec<Wake>) {
+        for number in 0..SHARDS {
+            let wakes = act(&mut self.shard_number(number));
+            self.wake(&wakes);
+        }
+    }
+
+    fn apply(&self, change: &Change) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        match change {
+            Change::SessionEnded { session } => self.end_streams(|mailbox| mailbox.session == *session),
+            Change::UserDisabled { user } => self.end_streams(|mailbox| mailbox.user == *user),
+            Change::MemberGone { group, user, epoch } => {
+                self.tell_epoch(group, *epoch);
+                self.end_group(group, Some(user), Reason::NotAMember);
+            }
+            Change::GroupGone { group, epoch } => {
+                self.tell_epoch(group, *epoch);
+                self.end_group(group, None, Reason::NotAMember);
+            }
+            Change::FileGone { group, file } => {
+                let announced = self.shard(*file).0.end_file(*file);
+                let streams = self.streams();
+                for mailbox in announced.iter().filter_map(|peer| streams.get(peer)) {
+                    mailbox.end_file(*file, group.clone(), Reason::FileNotFound);
+                }
+            }
+        }
+    }
+
+    /// Some changes were missed: nothing that is here can be relied on, so all peers begin anew.
+    fn start_over(&self) {
+        tracing::warn!("changes came faster than they could be applied: every peer announces anew");
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.streams().values().for_each(|mailbox| mailbox.close(Over::Stale));
+        for shard in &self.shards {
+            *shard.lock().unwrap_or_else(PoisonError::into_inner) = Swarms::default();
+        }
+    }
+
+    fn end_streams(&self, theirs: impl Fn(&Mailbox) -> bool) {
+        let ended: Vec<_> =
+            self.streams().values().filter(|mailbox| theirs(mailbox)).map(Arc::clone).collect();
+        for mailbox in ended {
+            mailbox.close(Over::SessionEnded);
+            self.everywhere(|swarms| swarms.forget(&mailbox.peer));
+        }
+    }
+
+    fn tell_epoch(&self, group: &GroupId, epoch: u64) {
+        for mailbox in self.streams().values() {
+            if mailbox.lock().epochs.contains_key(group) {
+                mailbox.learn_epoch(group, epoch);
+            }
+        }
+    }
+
+    fn end_group(&self, group: &GroupId, user: Option<&Username>, reason: Reason) {
+        let mut ended = Vec::new();
+        self.everywhere(|swarms| {
+            let (theirs, wakes) = swarms.end_group(group, user);
+            ended.extend(theirs);
+            wakes
+        });
+        let streams = self.streams();
+        for (peer, file) in ended {
+            if let Some(mailbox) = streams.get(&peer) {
+                mailbox.end_file(file, group.clone(), reason);
+            }
+        }
+    }
+
+    fn streams(&self) -> MutexGuard<'_, HashMap<PeerId, Arc<Mailbox>>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Population for Hub {
+    fn count(&self, _: &GroupId, file: FileId) -> Count {
+        self.shard(file).0.count(file)
+    }
+}
+
+/// Where the tracker sees a caller; without a network there is none.
+pub(crate) fn observed(ip: Option<IpAddr>) -> IpAddr {
+    ip.unwrap_or(IpAddr::from([127, 0, 0, 1])).to_canonical()
+}
