@@ -335,3 +335,57 @@ impl Trouble {
         due
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn error(errno: rustix::io::Errno) -> io::Error {
+        io::Error::from_raw_os_error(errno.raw_os_error())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn running_out_of_descriptors_rests_and_then_goes_on() {
+        use rustix::io::Errno;
+        let (tries, taken) = (AtomicU32::new(0), Arc::new(AtomicU32::new(0)));
+        let server = Server::new(Limits::tracker());
+        let accept = || async {
+            match tries.fetch_add(1, Ordering::Relaxed) {
+                0 | 2 => Err(error(Errno::MFILE)),
+                1 => Err(error(Errno::NFILE)),
+                3 => Err(error(Errno::CONNABORTED)),
+                4 => Ok(()),
+                _ => Err(error(Errno::BADF)),
+            }
+        };
+        let start = |()| {
+            taken.fetch_add(1, Ordering::Relaxed);
+            Some(async {})
+        };
+        let since = tokio::time::Instant::now();
+        let ended = server.accept(accept, start, &CancellationToken::new()).await;
+        assert_eq!(
+            since.elapsed(),
+            3 * ACCEPT_REST,
+            "rested for each of three, not for the client's own fault"
+        );
+        assert_eq!(taken.load(Ordering::Relaxed), 1, "accepts again once it can");
+        let ended = ended.expect_err("a broken listener ends it");
+        assert_eq!(ended.raw_os_error(), Some(Errno::BADF.raw_os_error()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rest_ends_with_the_server() {
+        let server = Server::new(Limits::tracker());
+        let shutdown = CancellationToken::new();
+        let accept = || async {
+            shutdown.cancel();
+            Err::<(), _>(error(rustix::io::Errno::MFILE))
+        };
+        let since = tokio::time::Instant::now();
+        assert!(server.accept(accept, |()| Some(async {}), &shutdown).await.is_ok());
+        assert!(since.elapsed() < ACCEPT_REST);
+    }
+}
