@@ -142,11 +142,12 @@ impl Engine {
     ) -> Self {
         let shares = Arc::new(Shares::default());
         let admission = Arc::new(Admission::new(shares.clone()));
-        let slots = Slots::new(upload::Options {
+        let uploads = upload::Options {
             slots: config.upload_slots as usize,
             queue: config.upload_queue as usize,
             ..upload::Options::default()
-        });
+        };
+        let slots = Slots::new(uploads, config.seed);
         let limiter = Arc::new(Limiter::new(config.upload_limit));
         let tools = Tools {
             shares: shares.clone(),
@@ -156,6 +157,7 @@ impl Engine {
             tickets,
             open,
             disk_retry: config.disk_retry,
+            seed: config.seed,
         };
         let ended = CancellationToken::new();
         let tasks = TaskTracker::new();

@@ -36,6 +36,8 @@ pub(crate) struct Tools {
     pub(crate) open: Opener,
     /// A full disk is tried again after so long.
     pub(crate) disk_retry: Duration,
+    /// What is left to chance follows from it.
+    pub(crate) seed: u64,
 }
 
 /// How the engine reaches a download that runs.
@@ -249,7 +251,7 @@ impl Driver {
             tickets: Arc::new(Tickets::new(tools.tickets.clone())),
             news: sender,
         });
-        Transfer::new(context, &self.handle.book, &self.handle.view).run(news, &self.handle.stop).await
+        Transfer::new(context, &self.handle.book, &self.handle.view, tools.seed).run(news, &self.handle.stop).await
     }
 
     async fn finish(&self, store: &Arc<dyn PieceStore>, share: &Arc<Share>) -> Result<(), StoreError> {

@@ -79,10 +79,15 @@ struct Checkpoint {
 }
 
 impl<'a> Transfer<'a> {
-    pub(super) fn new(context: Arc<Context>, book: &'a Book, view: &'a watch::Sender<DownloadView>) -> Self {
+    pub(super) fn new(
+        context: Arc<Context>,
+        book: &'a Book,
+        view: &'a watch::Sender<DownloadView>,
+        seed: u64,
+    ) -> Self {
         let options = Options { sequential: context.spec.sequential, ..Options::default() };
         let layout = context.spec.manifest.layout();
-        let machine = Download::new(layout, context.store.have(), options, rand::random());
+        let machine = Download::new(layout, context.store.have(), options, seed);
         let now = Instant::now();
         Self {
             checkpoint: Checkpoint { at: now, done_bytes: machine.done_bytes(), running: None },

@@ -25,6 +25,8 @@ pub struct EngineConfig {
     pub disk_retry: Duration,
     /// Where epochs and bans are kept over restarts; `None` keeps them in memory alone.
     pub state_dir: Option<PathBuf>,
+    /// What is left to chance follows from it, as far as the network lets it. Random by default.
+    pub seed: u64,
 }
 
 impl Default for EngineConfig {
@@ -36,6 +38,7 @@ impl Default for EngineConfig {
             download_limit: 0,
             disk_retry: Duration::from_secs(30),
             state_dir: None,
+            seed: rand::random(),
         }
     }
 }

@@ -66,9 +66,9 @@ pub(crate) struct Ask {
 }
 
 impl Slots {
-    pub(crate) fn new(options: Options) -> Arc<Self> {
+    pub(crate) fn new(options: Options, seed: u64) -> Arc<Self> {
         let inner = Inner {
-            machine: Upload::new(options, rand::random()),
+            machine: Upload::new(options, seed),
             requests: BTreeMap::new(),
             next: 0,
             actions: Vec::new(),

@@ -296,6 +296,7 @@ pub async fn until_complete(view: &mut watch::Receiver<DownloadView>) -> Downloa
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let waiting = async {
         while !holds() {
+            // Between two looks; the deadline is around it.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
