@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proto::{convert::ConvertError, domain::manifest::ManifestError, reason::Reason};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{
     ca::CsrError,
@@ -23,6 +23,9 @@ pub enum TrackerError {
     /// The frames of a manifest are off.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// A message in a stream can't be read; what the library says of it.
+    #[error("the request can't be read")]
+    Unreadable(Status),
     /// Something else of the request is off; says what.
     #[error("{0}")]
     Invalid(&'static str),
@@ -104,6 +107,7 @@ impl From<TrackerError> for Status {
             TrackerError::Refused(refusal) => refused(refusal, message),
             TrackerError::Convert(error) => error.into(),
             TrackerError::Manifest(_) => Reason::InvalidManifest.status(message),
+            TrackerError::Unreadable(status) => readable(&status).unwrap_or(status),
             TrackerError::Invalid(_) => Reason::InvalidRequest.status(message),
             TrackerError::WeakPassword(_) => Reason::WeakPassword.status(message),
             TrackerError::Busy(after) => Reason::Busy.status_retry(message, after),
@@ -116,6 +120,19 @@ impl From<TrackerError> for Status {
                 Reason::Internal.status("internal fault: the tracker's log says more")
             }
         }
+    }
+}
+
+/// Gives the library's own refusals of messages that it can't read a reason, and a code that puts the blame right:
+/// broken protobuf and frames are INVALID_ARGUMENT rather than INTERNAL. `None` for a status to be left as it is.
+pub fn readable(status: &Status) -> Option<Status> {
+    if Reason::of(status).is_some() {
+        return None;
+    }
+    match status.code() {
+        Code::Internal => Some(Reason::InvalidRequest.status("the request can't be read")),
+        Code::OutOfRange => Some(Reason::OutOfRange.status("the request is larger than it may be")),
+        _ => None,
     }
 }
 
@@ -139,4 +156,28 @@ fn refused(refusal: Refusal, message: String) -> Status {
         Refusal::Throttled(after) => return Reason::RateLimited.status_retry(message, after),
     };
     reason.status(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_librarys_own_refusals_are_reworded() {
+        let code = |status: Status| readable(&status).map(|status| status.code());
+        assert_eq!(code(Status::internal("x")), Some(Code::InvalidArgument));
+        assert_eq!(
+            readable(&Status::out_of_range("x")).as_ref().and_then(Reason::of),
+            Some(Reason::OutOfRange)
+        );
+        assert_eq!(code(Reason::Internal.status("ours")), None);
+        assert_eq!(code(Status::unimplemented("x")), None);
+    }
+
+    #[test]
+    fn faults_tell_the_caller_nothing() {
+        let status = Status::from(TrackerError::Internal("no such table: sessions".into()));
+        assert_eq!(Reason::of(&status), Some(Reason::Internal));
+        assert!(!status.message().contains("table"));
+    }
 }

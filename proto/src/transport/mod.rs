@@ -9,6 +9,7 @@
 //! - [`serve`], [`serve_unix`]: the server side, on sockets made by [`listen()`].
 //! - [`connect`], [`connect_lazy`]: the client side.
 //! - [`server_config`], [`client_config`]: TLS from PEM text.
+//! - [`serve_scrapes`]: metrics over HTTP.
 //! - [`fetch_authority`]: looks at a tracker's authority before trusting it.
 //! - [`RequestIdLayer`], [`DeadlineLayer`]: around every service.
 
@@ -18,6 +19,7 @@ mod limits;
 mod listen;
 mod preface;
 mod request_id;
+mod scrape;
 mod server;
 mod slots;
 mod stall;
@@ -31,6 +33,7 @@ pub use deadline::DeadlineLayer;
 pub use limits::Limits;
 pub use listen::{ListenOptions, listen, raise_open_files};
 pub use request_id::{RequestId, RequestIdLayer};
+pub use scrape::serve_scrapes;
 pub use server::{GrpcBody, GrpcService, Security, serve, serve_unix};
 pub use tls::{TlsError, client_config, peer_id_of_spki, peer_of_certificate, server_config};
 pub use trust::{

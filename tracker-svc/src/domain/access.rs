@@ -35,7 +35,6 @@ use Requirement::{Anyone, Applicant as AskedToJoin, Member, Owner, Session as Lo
 /// Every method that is served, with what it asks of its caller.
 pub const TABLE: &[(&str, Requirement)] = &[
     ("/grpc.health.v1.Health/Check", Anyone),
-    ("/grpc.health.v1.Health/List", Anyone),
     ("/grpc.health.v1.Health/Watch", Anyone),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Anyone),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Anyone),

@@ -16,13 +16,12 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 use http::{Request, Response};
-use proto::reason::Reason;
-use tonic::{Code, Status};
+use tonic::Status;
 use tower::{Layer, Service};
 
 use crate::{
     domain::{Caller, Origin, session::AccountId},
-    error::TrackerError,
+    error::{TrackerError, readable},
 };
 
 /// How long a call may take to be answered.
@@ -160,8 +159,7 @@ where
     }
 }
 
-/// Gives the library's own refusals of requests that it can't read a reason, and a code that puts the blame right:
-/// broken protobuf and frames are INVALID_ARGUMENT rather than INTERNAL.
+/// Rewords what the library says of requests that it can't read: see [`readable`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UnreadableLayer;
 
@@ -197,23 +195,12 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
-            Ok(match Status::from_header_map(response.headers()).map(readable) {
-                Some(Some(status)) => status.into_http(),
-                _ => response,
+            let status = Status::from_header_map(response.headers());
+            Ok(match status.as_ref().and_then(readable) {
+                Some(status) => status.into_http(),
+                None => response,
             })
         })
-    }
-}
-
-/// What to say instead of a status that the library made; `None` to leave it.
-pub fn readable(status: Status) -> Option<Status> {
-    if Reason::of(&status).is_some() {
-        return None;
-    }
-    match status.code() {
-        Code::Internal => Some(Reason::InvalidRequest.status("the request can't be read")),
-        Code::OutOfRange => Some(Reason::OutOfRange.status("the request is larger than it may be")),
-        _ => None,
     }
 }
 
@@ -237,16 +224,5 @@ mod tests {
         let strict = Rates::new(false);
         let let_in = (0..=ACCOUNTS_AN_HOUR).filter(|_| strict.admit(path, None, near).is_ok()).count();
         assert_eq!(let_in, ACCOUNTS_AN_HOUR as usize);
-    }
-
-    #[test]
-    fn only_the_librarys_own_refusals_are_reworded() {
-        assert_eq!(readable(Status::internal("x")).map(|status| status.code()), Some(Code::InvalidArgument));
-        assert_eq!(
-            readable(Status::out_of_range("x")).as_ref().and_then(Reason::of),
-            Some(Reason::OutOfRange)
-        );
-        assert!(readable(Reason::Internal.status("ours")).is_none());
-        assert!(readable(Status::unimplemented("x")).is_none());
     }
 }

@@ -1,9 +1,239 @@
-//! The services, one file each: decode, decide, store, encode.
+//! The services, one file each: decode, decide, store, encode; and the layers around them.
 
 mod announce;
+pub mod auth;
 pub mod authn;
+pub mod file;
 pub mod gate;
 pub mod group;
 pub mod limits;
 mod page;
 pub mod swarm;
+
+use std::sync::Arc;
+
+use prost::Message as _;
+use proto::{
+    domain::limits::MAX_REQUEST,
+    pb,
+    ticket::VerifyingKey,
+    transport::{DeadlineLayer, RequestIdLayer},
+};
+use tonic::{
+    body::Body,
+    server::NamedService,
+    service::{Routes, RoutesBuilder},
+};
+use tower::{Service, ServiceBuilder};
+
+use self::{
+    authn::AuthnLayer,
+    limits::{RateLayer, Rates, UnreadableLayer},
+};
+use crate::{
+    domain::access,
+    metrics::{Metrics, MetricsLayer},
+    store::Store,
+};
+
+/// Largest answer, in bytes: a page of 1,000 files with the longest names.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// A ticket key for the wire.
+pub fn ticket_key(key: &VerifyingKey) -> pb::TicketKey {
+    pb::TicketKey { key_id: key.id.clone(), public_key: key.bytes.to_vec().into() }
+}
+
+/// A method that is served and not in the access table.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is not in the access table")]
+pub struct Unlisted(String);
+
+/// What is served, with every method's line in the access table checked.
+pub struct Services {
+    routes: RoutesBuilder,
+    names: Vec<&'static str>,
+}
+
+impl Services {
+    /// Nothing is served.
+    pub fn new() -> Self {
+        Self { routes: RoutesBuilder::default(), names: Vec::new() }
+    }
+
+    /// Serves this, too.
+    #[must_use]
+    pub fn with<S>(mut self, service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = std::convert::Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.routes.add_service(service);
+        self.names.push(S::NAME);
+        self
+    }
+
+    /// Reflection of everything that is served so far, and of itself.
+    #[must_use]
+    pub fn with_reflection(self) -> Self {
+        let builder = || {
+            let all = [pb::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
+            let builder = tonic_reflection::server::Builder::configure();
+            let builder = all.into_iter().fold(builder, |b, set| b.register_encoded_file_descriptor_set(set));
+            self.names.iter().fold(builder, |builder, name| builder.with_service_name(*name))
+        };
+        let v1 = builder().with_service_name(REFLECTION_V1).build_v1();
+        let v1alpha = builder().with_service_name(REFLECTION_V1ALPHA).build_v1alpha();
+        let (Ok(v1), Ok(v1alpha)) = (v1, v1alpha) else {
+            unreachable!("compiled-in descriptors can be read")
+        };
+        self.with(v1).with(v1alpha)
+    }
+
+    /// The names of what is served.
+    pub fn names(&self) -> &[&'static str] {
+        &self.names
+    }
+
+    /// Everything as routes, if every method of it is in the access table.
+    ///
+    /// # Errors
+    /// [`Unlisted`].
+    pub fn routes(self) -> Result<Routes, Unlisted> {
+        for name in &self.names {
+            let methods = methods(name);
+            if methods.is_empty() {
+                return Err(Unlisted((*name).to_owned()));
+            }
+            if let Some(path) = methods.into_iter().find(|path| access::requirement(path).is_none()) {
+                return Err(Unlisted(path));
+            }
+        }
+        Ok(self.routes.routes().prepare())
+    }
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const REFLECTION_V1: &str = "grpc.reflection.v1.ServerReflection";
+const REFLECTION_V1ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
+
+/// The paths of a service's methods, by its descriptor; none for a service that has none.
+fn methods(service: &str) -> Vec<String> {
+    let sets = [
+        pb::DESCRIPTORS,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    let mut paths = Vec::new();
+    for set in sets {
+        let Ok(set) = prost_types::FileDescriptorSet::decode(set) else { continue };
+        for file in set.file {
+            for found in &file.service {
+                if format!("{}.{}", file.package(), found.name()) == service {
+                    paths.extend(found.method.iter().map(|method| format!("/{service}/{}", method.name())));
+                }
+            }
+        }
+    }
+    paths
+}
+
+/// Puts the layers around the services, the outermost first.
+pub fn layered(
+    routes: Routes,
+    store: Arc<dyn Store>,
+    rates: Arc<Rates>,
+    metrics: Metrics,
+) -> impl proto::transport::GrpcService<Body> {
+    ServiceBuilder::new()
+        .layer(RequestIdLayer)
+        .layer(MetricsLayer(metrics))
+        .layer(UnreadableLayer)
+        .layer(DeadlineLayer::new(limits::deadline))
+        .layer(AuthnLayer::new(store))
+        .layer(RateLayer(rates))
+        .service(routes)
+}
+
+/// A service's largest unary request is the tracker's.
+macro_rules! small_messages {
+    ($server:expr) => {
+        $server.max_decoding_message_size(MAX_REQUEST).max_encoding_message_size(MAX_ANSWER)
+    };
+}
+
+/// AuthService as a server.
+pub fn auth_server(
+    service: auth::AuthService,
+) -> pb::auth_service_server::AuthServiceServer<auth::AuthService> {
+    small_messages!(pb::auth_service_server::AuthServiceServer::new(service))
+}
+
+/// GroupService as a server.
+pub fn group_server(
+    service: group::GroupService,
+) -> pb::group_service_server::GroupServiceServer<group::GroupService> {
+    small_messages!(pb::group_service_server::GroupServiceServer::new(service))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVED: [&str; 7] = [
+        "minitorrent.v1.AuthService",
+        "minitorrent.v1.GroupService",
+        "minitorrent.v1.FileService",
+        "minitorrent.v1.SwarmService",
+        "grpc.health.v1.Health",
+        REFLECTION_V1,
+        REFLECTION_V1ALPHA,
+    ];
+
+    #[test]
+    fn the_access_table_lists_exactly_what_is_served() {
+        let mut served: Vec<String> = SERVED.into_iter().flat_map(methods).collect();
+        let mut listed: Vec<String> = access::TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
+        served.sort();
+        listed.sort();
+        assert_eq!(served, listed);
+    }
+
+    #[test]
+    fn a_service_that_is_not_in_the_table_does_not_start() {
+        struct Stranger;
+        #[tonic::async_trait]
+        impl pb::peer_service_server::PeerService for Stranger {
+            type GetChunkStream = tokio_stream::Empty<Result<pb::GetChunkResponse, tonic::Status>>;
+            type WatchAvailabilityStream =
+                tokio_stream::Empty<Result<pb::WatchAvailabilityResponse, tonic::Status>>;
+            async fn get_chunk(
+                &self,
+                _: tonic::Request<pb::GetChunkRequest>,
+            ) -> Result<tonic::Response<Self::GetChunkStream>, tonic::Status> {
+                Ok(tonic::Response::new(tokio_stream::empty()))
+            }
+            async fn watch_availability(
+                &self,
+                _: tonic::Request<pb::WatchAvailabilityRequest>,
+            ) -> Result<tonic::Response<Self::WatchAvailabilityStream>, tonic::Status> {
+                Ok(tonic::Response::new(tokio_stream::empty()))
+            }
+        }
+        let (_, health) = tonic_health::server::health_reporter();
+        assert!(Services::new().with(health.clone()).with_reflection().routes().is_ok());
+        let stranger = pb::peer_service_server::PeerServiceServer::new(Stranger);
+        assert!(Services::new().with(health).with(stranger).routes().is_err());
+    }
+}

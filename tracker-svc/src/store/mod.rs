@@ -99,6 +99,9 @@ pub trait Sessions: Send + Sync {
     /// Notes that the session was used at `now`.
     async fn touch_session(&self, hash: SessionHash, now: SystemTime) -> Result<()>;
 
+    /// How many sessions there are.
+    async fn sessions_open(&self) -> Result<u64>;
+
     /// Ends the caller's session.
     async fn end_session(&self, caller: &Caller, origin: &Origin) -> Result<()>;
 

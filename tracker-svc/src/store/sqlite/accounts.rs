@@ -174,6 +174,12 @@ impl Sessions for Sqlite {
         Ok(())
     }
 
+    async fn sessions_open(&self) -> Result<u64> {
+        let (open,): (i64,) =
+            sqlx::query_as("SELECT count(*) FROM sessions").fetch_one(&self.readers).await?;
+        Ok(count(open))
+    }
+
     async fn end_session(&self, caller: &Caller, origin: &Origin) -> Result<()> {
         let mut write = self.begin().await?;
         sqlx::query("DELETE FROM sessions WHERE hash = ?")

@@ -1,0 +1,228 @@
+//! AuthService.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use proto::{convert, domain::Username, pb, transport::ConnInfo};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::gate::{caller, origin};
+use crate::{
+    ca::Authority,
+    domain::{
+        Action, Origin, Refusal, SessionHash, session,
+        throttle::{Throttle, Try},
+    },
+    error::TrackerError,
+    keys::TicketKeys,
+    password::{Hasher, Password, Verdict},
+    store::{Credentials, Store},
+};
+
+/// AuthService over a store and the tracker's keys.
+pub struct AuthService {
+    store: Arc<dyn Store>,
+    hasher: Hasher,
+    authority: Arc<Authority>,
+    keys: Arc<TicketKeys>,
+    /// Held for a few map operations at a time.
+    throttle: Mutex<Throttle>,
+    loopback_exempt: bool,
+}
+
+impl AuthService {
+    /// The service of that store's accounts. With `loopback_exempt`, failed logins from this very machine are counted
+    /// by account only.
+    pub fn new(
+        store: Arc<dyn Store>,
+        hasher: Hasher,
+        authority: Arc<Authority>,
+        keys: Arc<TicketKeys>,
+        loopback_exempt: bool,
+    ) -> Self {
+        Self { store, hasher, authority, keys, throttle: Mutex::default(), loopback_exempt }
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a try at somebody's password before it is checked.
+    fn start(&self, user: &Username, origin: &Origin) -> Result<Guess<'_>, TrackerError> {
+        let ip = origin.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let exempt = self.loopback_exempt && ip.is_loopback();
+        let tried = self.throttle().start(user, ip, exempt, Instant::now()).map_err(Refusal::Throttled)?;
+        Ok(Guess { service: self, tried: Some(tried) })
+    }
+
+    /// Checks somebody's password, with the same work for those who do not exist and those who are disabled.
+    async fn verify(
+        &self,
+        user: &Username,
+        password: Password,
+        origin: &Origin,
+    ) -> Result<Option<(Credentials, Option<String>)>, TrackerError> {
+        let guess = self.start(user, origin)?;
+        let credentials = self.store.credentials(user).await?;
+        let stored = credentials.as_ref().map(|credentials| credentials.password.as_str());
+        let verdict = self.hasher.verify(password, stored).await?;
+        let rehashed = match verdict {
+            Verdict::Wrong => {
+                guess.was(Outcome::Wrong);
+                return Ok(None);
+            }
+            Verdict::Right => None,
+            Verdict::Rehashed(hash) => Some(hash),
+        };
+        guess.was(Outcome::Right);
+        Ok(credentials.filter(|credentials| !credentials.disabled).map(|credentials| (credentials, rehashed)))
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<pb::LoginRequest>,
+    ) -> Result<pb::LoginResponse, TrackerError> {
+        let origin = origin(&request)?;
+        let asked = request.into_inner();
+        let user = convert::username(&asked.username)?;
+        let password = Password::given(asked.password)?;
+        let Some((credentials, rehashed)) = self.verify(&user, password, &origin).await? else {
+            self.store.record(Action::LoginFailed, user.as_str(), &origin).await?;
+            return Err(Refusal::BadCredentials.into());
+        };
+        let session_token = session::token(&rand::random());
+        let hash = SessionHash::of_token(&session_token)
+            .ok_or_else(|| TrackerError::Internal("a token of ours is none".into()))?;
+        let origin = Origin { actor: Some(user), ..origin };
+        self.store.open_session(&credentials, rehashed.as_deref(), hash, &origin).await?;
+        Ok(pb::LoginResponse { session_token, expires_at: Some((origin.at + session::ABSOLUTE).into()) })
+    }
+}
+
+/// How a guess came out.
+enum Outcome {
+    Right,
+    Wrong,
+}
+
+/// A try that was counted; taken back when it is dropped before its outcome is known.
+struct Guess<'s> {
+    service: &'s AuthService,
+    tried: Option<Try>,
+}
+
+impl Guess<'_> {
+    fn was(mut self, outcome: Outcome) {
+        match (self.tried.take(), outcome) {
+            (Some(tried), Outcome::Right) => self.service.throttle().right(tried),
+            // It stays counted.
+            (_, Outcome::Wrong) | (None, _) => {}
+        }
+    }
+}
+
+impl Drop for Guess<'_> {
+    fn drop(&mut self) {
+        if let Some(tried) = self.tried.take() {
+            self.service.throttle().undone(tried);
+        }
+    }
+}
+
+#[async_trait]
+impl pb::auth_service_server::AuthService for AuthService {
+    async fn create_user(
+        &self,
+        request: Request<pb::CreateUserRequest>,
+    ) -> Result<Response<pb::CreateUserResponse>, Status> {
+        let origin = origin(&request)?;
+        let asked = request.into_inner();
+        let user = convert::username(&asked.username)?;
+        let password = Password::chosen(asked.password)?;
+        // No hash is run for a name that is taken anyway; the constraint decides when two come at once.
+        if self.store.credentials(&user).await?.is_some() {
+            return Err(TrackerError::from(Refusal::UsernameTaken).into());
+        }
+        let hash = self.hasher.hash(password).await?;
+        self.store.create_account(&user, &hash, &Origin { actor: Some(user.clone()), ..origin }).await?;
+        Ok(Response::new(pb::CreateUserResponse {}))
+    }
+
+    async fn login(&self, request: Request<pb::LoginRequest>) -> Result<Response<pb::LoginResponse>, Status> {
+        Ok(Response::new(self.open_session(request).await?))
+    }
+
+    async fn logout(
+        &self,
+        request: Request<pb::LogoutRequest>,
+    ) -> Result<Response<pb::LogoutResponse>, Status> {
+        self.store.end_session(&caller(&request)?, &origin(&request)?).await?;
+        Ok(Response::new(pb::LogoutResponse {}))
+    }
+
+    async fn logout_all(
+        &self,
+        request: Request<pb::LogoutAllRequest>,
+    ) -> Result<Response<pb::LogoutAllResponse>, Status> {
+        let sessions_ended = self.store.end_sessions(&caller(&request)?, &origin(&request)?).await?;
+        Ok(Response::new(pb::LogoutAllResponse { sessions_ended }))
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<pb::WhoAmIRequest>,
+    ) -> Result<Response<pb::WhoAmIResponse>, Status> {
+        let caller = caller(&request)?;
+        let remote = request.extensions().get::<ConnInfo>().and_then(|info| info.remote);
+        Ok(Response::new(pb::WhoAmIResponse {
+            username: caller.user().to_string(),
+            expires_at: Some(caller.session_ends().into()),
+            observed_ip: remote.map(|remote| remote.ip().to_string()).unwrap_or_default(),
+        }))
+    }
+
+    async fn change_password(
+        &self,
+        request: Request<pb::ChangePasswordRequest>,
+    ) -> Result<Response<pb::ChangePasswordResponse>, Status> {
+        let (caller, origin) = (caller(&request)?, origin(&request)?);
+        let asked = request.into_inner();
+        let (old, new) = (Password::given(asked.old_password)?, Password::chosen(asked.new_password)?);
+        let Some((credentials, _)) = self.verify(caller.user(), old, &origin).await? else {
+            self.store.record(Action::LoginFailed, caller.user().as_str(), &origin).await?;
+            return Err(TrackerError::from(Refusal::WrongPassword).into());
+        };
+        let hash = self.hasher.hash(new).await?;
+        self.store.change_password(&caller, &credentials.password, &hash, &origin).await?;
+        Ok(Response::new(pb::ChangePasswordResponse {}))
+    }
+
+    async fn issue_peer_cert(
+        &self,
+        request: Request<pb::IssuePeerCertRequest>,
+    ) -> Result<Response<pb::IssuePeerCertResponse>, Status> {
+        let (caller, origin) = (caller(&request)?, origin(&request)?);
+        let issued =
+            self.authority.issue_peer(&request.get_ref().csr_der, origin.at).map_err(TrackerError::from)?;
+        // Handed out only once it is known whose peer it is.
+        self.store.register_peer(&caller, issued.peer, issued.expires, &origin).await?;
+        Ok(Response::new(pb::IssuePeerCertResponse {
+            certificate_pem: issued.certificate_pem,
+            expires_at: Some(issued.expires.into()),
+            peer_id: issued.peer.to_string(),
+            tls_name: issued.peer.tls_name(),
+            authority_pem: self.authority.ca_pem().to_owned(),
+        }))
+    }
+
+    async fn get_tracker_keys(
+        &self,
+        _: Request<pb::GetTrackerKeysRequest>,
+    ) -> Result<Response<pb::GetTrackerKeysResponse>, Status> {
+        let keys = self.keys.verifying_keys().borrow().iter().map(super::ticket_key).collect();
+        Ok(Response::new(pb::GetTrackerKeysResponse { keys }))
+    }
+}

@@ -1,0 +1,347 @@
+//! FileService. Manifests pass through in runs of 4,096 pieces, whatever their size: nothing here grows with the file.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::{Stream, stream};
+use proto::{
+    convert,
+    domain::{
+        FileHeader, FileName, PieceHash,
+        limits::{MANIFEST_FRAME_PIECES, MAX_MANIFEST_FRAME},
+        manifest::ManifestCheck,
+    },
+    pb::{self, get_manifest_response, publish_file_request},
+};
+use tokio::time::{Instant, timeout_at};
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use super::{
+    gate::{Gate, caller, origin},
+    page,
+};
+use crate::{
+    domain::{Membership, Origin, Refusal, access::Proof, population::Population},
+    error::TrackerError,
+    store::{FileRow, HashRun, ManifestId, Published, Store},
+};
+
+/// How long a manifest may take to pass, in all.
+const WHOLE: Duration = Duration::from_secs(60);
+/// How long the next frame of a publication may take.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// FileService over a store and the swarms.
+pub struct FileService {
+    store: Arc<dyn Store>,
+    gate: Gate,
+    population: Arc<dyn Population>,
+}
+
+impl FileService {
+    /// The service of that store's files.
+    pub fn new(store: Arc<dyn Store>, population: Arc<dyn Population>) -> Self {
+        Self { gate: Gate::new(Arc::clone(&store)), store, population }
+    }
+
+    async fn enter<P: Proof, T>(&self, request: &Request<T>, group: &str) -> Result<P, TrackerError> {
+        let group = convert::group_id(group)?;
+        self.gate.enter(&caller(request)?, &group).await
+    }
+
+    async fn publish(
+        &self,
+        request: Request<Streaming<pb::PublishFileRequest>>,
+    ) -> Result<Published, TrackerError> {
+        let (caller, origin) = (caller(&request)?, origin(&request)?);
+        let mut frames = Frames { stream: request.into_inner(), deadline: Instant::now() + WHOLE };
+        let Some(publish_file_request::Frame::Start(start)) = frames.next().await? else {
+            return Err(TrackerError::Invalid("the first frame is to be `start`"));
+        };
+        let group = convert::group_id(&start.group_id)?;
+        let member: Membership = self.gate.enter(&caller, &group).await?;
+        let header = start.header.ok_or(TrackerError::Invalid("header is missing"))?;
+        let header = FileHeader::try_from(header)?;
+        match self.store.file_by_folded_name(&member, &header.name).await? {
+            Some(there) if there.header == header => confirm(frames, &there).await,
+            Some(_) => Err(Refusal::FileTaken.into()),
+            None => self.list(frames, &member, &header, &origin).await,
+        }
+    }
+
+    /// Stages the manifest run by run and binds it at the end.
+    async fn list(
+        &self,
+        mut frames: Frames,
+        member: &Membership,
+        header: &FileHeader,
+        origin: &Origin,
+    ) -> Result<Published, TrackerError> {
+        let manifest = self.store.stage_manifest(member, header.layout.count(), origin.at).await?;
+        let mut staged = Staged { store: &*self.store, manifest: Some(manifest) };
+        let (mut hashes, mut row) = (Hashes::new(header), Row::default());
+        while let Some(run) = frames.run().await? {
+            for part in row.take(hashes.take(&run)?) {
+                self.store.stage_run(manifest, &part).await?;
+            }
+        }
+        if let Some(rest) = row.rest() {
+            self.store.stage_run(manifest, &rest).await?;
+        }
+        let digest = hashes.finish()?;
+        let published = self.store.publish(member, header, digest, manifest, origin).await?;
+        if !published.already {
+            staged.manifest = None;
+        }
+        Ok(published)
+    }
+}
+
+/// The same file again: checks that its manifest is the same to the last bit, and stores nothing.
+async fn confirm(mut frames: Frames, there: &FileRow) -> Result<Published, TrackerError> {
+    let mut hashes = Hashes::new(&there.header);
+    while let Some(run) = frames.run().await? {
+        hashes.take(&run)?;
+    }
+    if hashes.finish()? != there.hashes {
+        return Err(Refusal::FileTaken.into());
+    }
+    Ok(Published { file: there.id, already: true })
+}
+
+/// The frames of a publication, each in time.
+struct Frames {
+    stream: Streaming<pb::PublishFileRequest>,
+    deadline: Instant,
+}
+
+impl Frames {
+    async fn next(&mut self) -> Result<Option<publish_file_request::Frame>, TrackerError> {
+        let deadline = self.deadline.min(Instant::now() + IDLE);
+        match timeout_at(deadline, self.stream.message()).await {
+            Err(_) => Err(TrackerError::TooSlow("a manifest takes at most 60 s, its frames 10 s each")),
+            Ok(Err(status)) => Err(TrackerError::Unreadable(status)),
+            Ok(Ok(None)) => Ok(None),
+            Ok(Ok(Some(frame))) => match frame.frame {
+                Some(frame) => Ok(Some(frame)),
+                None => Err(TrackerError::Invalid("a frame holds `start` or `pieces`")),
+            },
+        }
+    }
+
+    async fn run(&mut self) -> Result<Option<pb::PieceHashes>, TrackerError> {
+        match self.next().await? {
+            None => Ok(None),
+            Some(publish_file_request::Frame::Pieces(run)) => Ok(Some(run)),
+            Some(publish_file_request::Frame::Start(_)) => Err(TrackerError::Invalid("`start` comes once")),
+        }
+    }
+}
+
+/// Checks the hashes as they come, and digests them.
+struct Hashes {
+    check: ManifestCheck,
+    digest: blake3::Hasher,
+}
+
+impl Hashes {
+    fn new(header: &FileHeader) -> Self {
+        Self { check: ManifestCheck::new(header), digest: blake3::Hasher::new() }
+    }
+
+    fn take(&mut self, run: &pb::PieceHashes) -> Result<Vec<PieceHash>, TrackerError> {
+        let hashes = convert::piece_hashes(run)?;
+        self.check.push(run.first_piece, &hashes)?;
+        for hash in &hashes {
+            self.digest.update(hash.sha1.as_bytes()).update(hash.blake3.as_bytes());
+        }
+        Ok(hashes)
+    }
+
+    fn finish(self) -> Result<[u8; 32], TrackerError> {
+        self.check.finish()?;
+        Ok(self.digest.finalize().into())
+    }
+}
+
+/// Gathers hashes into rows of the same size, however they came: a client that sends one piece a frame does not fill
+/// the store with tiny rows.
+#[derive(Default)]
+struct Row {
+    first: u32,
+    hashes: Vec<PieceHash>,
+}
+
+impl Row {
+    /// Takes hashes; gives the row that they filled, if any. (A frame is no longer than a row.)
+    fn take(&mut self, hashes: Vec<PieceHash>) -> Option<HashRun> {
+        self.hashes.extend(hashes);
+        let full = self.hashes.len() >= MANIFEST_FRAME_PIECES;
+        full.then(|| {
+            let later = self.hashes.split_off(MANIFEST_FRAME_PIECES);
+            let run = self.run();
+            (self.first, self.hashes) = (self.first + MANIFEST_FRAME_PIECES as u32, later);
+            run
+        })
+    }
+
+    fn rest(&self) -> Option<HashRun> {
+        (!self.hashes.is_empty()).then(|| self.run())
+    }
+
+    fn run(&self) -> HashRun {
+        HashRun {
+            first: self.first,
+            sha1: self.hashes.iter().flat_map(|hash| *hash.sha1.as_bytes()).collect(),
+            blake3: self.hashes.iter().flat_map(|hash| *hash.blake3.as_bytes()).collect(),
+        }
+    }
+}
+
+/// A staged manifest: given up when dropped before it is bound, also when the client is gone.
+struct Staged<'s> {
+    store: &'s dyn Store,
+    manifest: Option<ManifestId>,
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if let Some(manifest) = self.manifest {
+            self.store.abandon_manifest(manifest);
+        }
+    }
+}
+
+/// Where a manifest that is being sent has got to.
+struct Sending {
+    store: Arc<dyn Store>,
+    file: FileRow,
+    next: Option<u32>,
+    deadline: Instant,
+}
+
+impl Sending {
+    async fn frame(&mut self) -> Result<Option<get_manifest_response::Frame>, TrackerError> {
+        if Instant::now() > self.deadline {
+            return Err(TrackerError::TooSlow("a manifest takes at most 60 s"));
+        }
+        let Some(first) = self.next else {
+            self.next = Some(0);
+            let header = Some((&self.file.header).into());
+            let file_id = self.file.id.as_bytes().to_vec().into();
+            return Ok(Some(get_manifest_response::Frame::Start(pb::ManifestStart { file_id, header })));
+        };
+        if first >= self.file.header.layout.count() {
+            return Ok(None);
+        }
+        // Unpublished while it is sent: the rows are being swept away.
+        let run = self.store.manifest_run(self.file.manifest, first).await?.ok_or(Refusal::FileNotFound)?;
+        self.next = Some(first + (run.sha1.len() / proto::domain::Sha1::LENGTH) as u32);
+        Ok(Some(get_manifest_response::Frame::Pieces(pb::PieceHashes {
+            first_piece: first.into(),
+            sha1: run.sha1.into(),
+            blake3: run.blake3.into(),
+        })))
+    }
+}
+
+/// The service as a server, with its limits on messages: a frame of a manifest is the largest.
+pub fn server(service: FileService) -> pb::file_service_server::FileServiceServer<FileService> {
+    pb::file_service_server::FileServiceServer::new(service)
+        .max_decoding_message_size(MAX_MANIFEST_FRAME)
+        .max_encoding_message_size(super::MAX_ANSWER)
+}
+
+#[async_trait]
+impl pb::file_service_server::FileService for FileService {
+    async fn publish_file(
+        &self,
+        request: Request<Streaming<pb::PublishFileRequest>>,
+    ) -> Result<Response<pb::PublishFileResponse>, Status> {
+        let published = self.publish(request).await?;
+        let file_id = published.file.as_bytes().to_vec().into();
+        Ok(Response::new(pb::PublishFileResponse { file_id, already_published: published.already }))
+    }
+
+    async fn list_files(
+        &self,
+        request: Request<pb::ListFilesRequest>,
+    ) -> Result<Response<pb::ListFilesResponse>, Status> {
+        let asked = request.get_ref();
+        let member: Membership = self.enter(&request, &asked.group_id).await?;
+        let (size, after) = (page::size(asked.page_size), page::cursor::<FileName>(&asked.page_token)?);
+        let rows = self.store.files(&member, after.as_ref(), size).await?;
+        let next_page_token = page::next(rows.len(), size, rows.last().map(|row| &row.header.name));
+        let file = |row: &FileRow| {
+            let count = self.population.count(member.group(), row.id);
+            pb::File {
+                file_id: row.id.as_bytes().to_vec().into(),
+                header: Some((&row.header).into()),
+                seeders: count.seeders,
+                leechers: count.leechers,
+                publisher: row.publisher.to_string(),
+                since: Some(row.since.into()),
+            }
+        };
+        Ok(Response::new(pb::ListFilesResponse { files: rows.iter().map(file).collect(), next_page_token }))
+    }
+
+    type GetManifestStream = Pin<Box<dyn Stream<Item = Result<pb::GetManifestResponse, Status>> + Send>>;
+
+    async fn get_manifest(
+        &self,
+        request: Request<pb::GetManifestRequest>,
+    ) -> Result<Response<Self::GetManifestStream>, Status> {
+        let name = convert::file_name(&request.get_ref().name)?;
+        let member: Membership = self.enter(&request, &request.get_ref().group_id).await?;
+        let file = self
+            .store
+            .file_by_name(&member, &name)
+            .await?
+            .ok_or(TrackerError::from(Refusal::FileNotFound))?;
+        let deadline = Instant::now() + WHOLE;
+        let sending = Sending { store: Arc::clone(&self.store), file, next: None, deadline };
+        // After an error the stream is over.
+        let frames = stream::unfold(Some(sending), async |sending| {
+            let mut sending = sending?;
+            match sending.frame().await {
+                Ok(None) => None,
+                Ok(frame) => Some((Ok(pb::GetManifestResponse { frame }), Some(sending))),
+                Err(error) => Some((Err(error.into()), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(frames)))
+    }
+
+    async fn unpublish_file(
+        &self,
+        request: Request<pb::UnpublishFileRequest>,
+    ) -> Result<Response<pb::UnpublishFileResponse>, Status> {
+        let name = convert::file_name(&request.get_ref().name)?;
+        let member: Membership = self.enter(&request, &request.get_ref().group_id).await?;
+        self.store.unpublish(&member, &name, &origin(&request)?).await?;
+        Ok(Response::new(pb::UnpublishFileResponse {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_full_but_for_the_last_however_the_hashes_come() {
+        let hash = |n: u32| PieceHash { sha1: [n as u8; 20].into(), blake3: [(n >> 8) as u8; 32].into() };
+        let all: Vec<_> = (0..10_000).map(hash).collect();
+        for step in [1, 7, 4_095, 4_096] {
+            let mut row = Row::default();
+            let mut runs: Vec<_> = all.chunks(step).filter_map(|part| row.take(part.to_vec())).collect();
+            runs.extend(row.rest());
+            assert_eq!(runs.iter().map(|run| run.first).collect::<Vec<_>>(), [0, 4_096, 8_192]);
+            let sha1: Vec<u8> = runs.iter().flat_map(|run| run.sha1.clone()).collect();
+            assert_eq!(sha1, all.iter().flat_map(|hash| *hash.sha1.as_bytes()).collect::<Vec<_>>());
+            assert_eq!(
+                runs.iter().map(|run| run.blake3.len() / 32).collect::<Vec<_>>(),
+                [4_096, 4_096, 1_808]
+            );
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What a tracker counts, for Prometheus.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use http::{Request, Response};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+
+use crate::domain::access;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    method: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Method {
+    method: &'static str,
+}
+
+/// What is counted. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    calls: Family<Call, Counter>,
+    seconds: Family<Method, Histogram, fn() -> Histogram>,
+    /// Sessions that are open.
+    pub sessions: Gauge<u64, AtomicU64>,
+    /// Calls that hash a password or wait for their turn to.
+    pub hashing: Gauge<u64, AtomicU64>,
+    /// Whether the store could be written when it was last tried: 1 or 0.
+    pub store_writable: Gauge<u64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        // 0.1 ms to 6.5 s.
+        let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.000_1, 4.0, 9));
+        let metrics = Self {
+            registry: Arc::new(Mutex::new(Registry::with_prefix("minitorrent_tracker"))),
+            calls: Family::default(),
+            seconds: Family::new_with_constructor(histogram),
+            sessions: Gauge::default(),
+            hashing: Gauge::default(),
+            store_writable: Gauge::default(),
+        };
+        metrics.register(|registry| {
+            registry.register("calls", "Calls by method and status code", metrics.calls.clone());
+            registry.register("call_seconds", "Time until an answer began", metrics.seconds.clone());
+            registry.register("sessions", "Sessions that are open", metrics.sessions.clone());
+            registry.register("hashing", "Calls that hash a password or wait to", metrics.hashing.clone());
+            let help = "Whether the store could be written when last tried";
+            registry.register("store_writable", help, metrics.store_writable.clone());
+        });
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Adds what another part counts.
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Everything in the OpenMetrics text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = encode(&mut text, &registry) {
+            tracing::error!(%error, "metrics can't be written");
+        }
+        text
+    }
+
+    fn count(&self, path: &str, code: Code, since: Instant) {
+        // Only names from the table become labels: a stranger can't make more of them.
+        let method =
+            access::TABLE.iter().find(|(listed, _)| *listed == path).map_or("unknown", |(path, _)| path);
+        self.calls.get_or_create(&Call { method, code: name(code) }).inc();
+        self.seconds.get_or_create(&Method { method }).observe(since.elapsed().as_secs_f64());
+    }
+}
+
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Counts every call; a stream counts by how it begins.
+#[derive(Clone)]
+pub struct MetricsLayer(pub Metrics);
+
+impl<S> Layer<S> for MetricsLayer {
+    type Service = Counted<S>;
+
+    fn layer(&self, inner: S) -> Counted<S> {
+        Counted { inner, metrics: self.0.clone() }
+    }
+}
+
+/// See [`MetricsLayer`].
+#[derive(Clone)]
+pub struct Counted<S> {
+    inner: S,
+    metrics: Metrics,
+}
+
+impl<S, A, B> Service<Request<A>> for Counted<S>
+where
+    S: Service<Request<A>, Response = Response<B>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<A>) -> Self::Future {
+        let (metrics, since, path) = (self.metrics.clone(), Instant::now(), request.uri().path().to_owned());
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let response = answer.await?;
+            // A call that fails before its first message has its status in the headers.
+            let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+            metrics.count(&path, code, since);
+            Ok(response)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_make_no_labels() {
+        let metrics = Metrics::default();
+        for path in ["/x/y", "/x/z", "/minitorrent.v1.AuthService/Login"] {
+            metrics.count(path, Code::Unimplemented, Instant::now());
+        }
+        let text = metrics.render();
+        assert!(text.contains(r#"calls_total{method="unknown",code="UNIMPLEMENTED"} 2"#), "{text}");
+        assert!(
+            text.contains(
+                r#"calls_total{method="/minitorrent.v1.AuthService/Login",code="UNIMPLEMENTED"} 1"#
+            )
+        );
+        assert!(text.ends_with("# EOF\n"));
+    }
+}
