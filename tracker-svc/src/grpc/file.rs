@@ -80,8 +80,8 @@ impl FileService {
         let mut staged = Staged { store: &*self.store, manifest: Some(manifest) };
         let (mut hashes, mut row) = (Hashes::new(header), Row::default());
         while let Some(run) = frames.run().await? {
-            for part in row.take(hashes.take(&run)?) {
-                self.store.stage_run(manifest, &part).await?;
+            if let Some(full) = row.take(hashes.take(&run)?) {
+                self.store.stage_run(manifest, &full).await?;
             }
         }
         if let Some(rest) = row.rest() {

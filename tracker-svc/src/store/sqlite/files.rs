@@ -64,6 +64,16 @@ impl TryFrom<Columns> for FileRow {
 }
 
 impl Sqlite {
+    /// How many manifests there are, bound to a file or not yet swept away.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn manifests_stored(&self) -> Result<u64> {
+        let (stored,): (i64,) =
+            sqlx::query_as("SELECT count(*) FROM manifests").fetch_one(&self.readers).await?;
+        Ok(count(stored))
+    }
+
     fn next_abandoned(&self) -> Option<ManifestId> {
         self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
