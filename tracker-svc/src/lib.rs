@@ -37,9 +37,14 @@ pub use run::run;
 use crate::{
     ca::{Authority, CaError},
     config::Config,
+    domain::population::Population,
     error::TrackerError,
     events::Events,
-    grpc::{Services, Unlisted, auth::AuthService, file::FileService, group::GroupService, limits::Rates},
+    grpc::{
+        Services, Unlisted, auth::AuthService, file::FileService, group::GroupService, limits::Rates,
+        swarm::SwarmService,
+    },
+    hub::Hub,
     keys::{KeysError, TicketKeys},
     metrics::Metrics,
     password::Hasher,
@@ -72,6 +77,7 @@ pub struct Tracker {
     authority: Arc<Authority>,
     keys: Arc<TicketKeys>,
     events: Events,
+    hub: Arc<Hub>,
     hasher: Hasher,
     rates: Arc<Rates>,
     metrics: Metrics,
@@ -116,12 +122,16 @@ impl Tracker {
             Arc::clone(&keys),
             loopback_exempt,
         );
-        let population: Arc<dyn domain::population::Population> = Arc::new(NoSwarms);
+        let stopping = CancellationToken::new();
+        let hub = Hub::new(stopping.clone());
+        let swarm = SwarmService::new(shared(), Arc::clone(&hub), Arc::clone(&keys), config.ticket_ttl);
+        let files = FileService::new(shared(), Arc::clone(&hub) as Arc<dyn Population>);
         let (health, health_server) = tonic_health::server::health_reporter();
         let services = Services::new()
             .with(grpc::auth_server(auth))
             .with(grpc::group_server(GroupService::new(shared())))
-            .with(grpc::file::server(FileService::new(shared(), population)))
+            .with(grpc::file_server(files))
+            .with(grpc::swarm_server(swarm))
             .with(health_server);
         let names = services.names().to_vec();
         let services = if config.reflection { services.with_reflection() } else { services };
@@ -130,8 +140,9 @@ impl Tracker {
             services: names,
             rates: Arc::new(Rates::new(loopback_exempt)),
             plaintext: config.plaintext,
-            stopping: CancellationToken::new(),
+            stopping,
             store,
+            hub,
             authority,
             keys,
             events,
@@ -167,13 +178,5 @@ impl Tracker {
         shutdown.cancel();
         while tasks.join_next().await.is_some() {}
         served
-    }
-}
-
-struct NoSwarms;
-
-impl domain::population::Population for NoSwarms {
-    fn count(&self, _: &proto::domain::GroupId, _: proto::domain::FileId) -> domain::population::Count {
-        domain::population::Count::default()
     }
 }

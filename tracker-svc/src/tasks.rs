@@ -34,6 +34,8 @@ impl Tracker {
     pub(crate) async fn start_tasks(&mut self, tasks: &mut JoinSet<()>, insecure: bool) -> Result<()> {
         let last = self.store.last_change().await?;
         let (store, stop) = (|| Arc::clone(&self.store), || self.stopping.clone());
+        // It listens before there is anything to hear.
+        tasks.spawn(Arc::clone(&self.hub).run(self.events.listen(), Arc::clone(&self.keys)));
         tasks.spawn(self.events.clone().pump(store(), last, stop()));
         tasks.spawn(until(stop(), sweep(store())));
         tasks.spawn(until(stop(), prune(store())));

@@ -167,7 +167,7 @@ impl Announce {
                     Ok(Some(message)) if message.hello.is_none() => self.take(opened, message).await?,
                     Ok(Some(_)) => return Err(TrackerError::Invalid("hello comes once").into()),
                     Ok(None) => return Ok(()),
-                    Err(status) => return Err(super::limits::readable(status).map_or(End::Quiet, End::Told)),
+                    Err(status) => return Err(crate::error::readable(&status).map_or(End::Quiet, End::Told)),
                 },
                 () = opened.mailbox.arrived() => self.deliver(opened).await?,
                 () = sleep_until(deadline.min(session_ends)) => {

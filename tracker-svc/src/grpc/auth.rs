@@ -222,7 +222,7 @@ impl pb::auth_service_server::AuthService for AuthService {
         &self,
         _: Request<pb::GetTrackerKeysRequest>,
     ) -> Result<Response<pb::GetTrackerKeysResponse>, Status> {
-        let keys = self.keys.verifying_keys().borrow().iter().map(super::ticket_key).collect();
+        let keys = self.keys.verifying_keys().borrow().iter().map(convert::to_ticket_key).collect();
         Ok(Response::new(pb::GetTrackerKeysResponse { keys }))
     }
 }

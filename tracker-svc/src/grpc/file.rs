@@ -5,11 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures_util::{Stream, stream};
 use proto::{
     convert,
-    domain::{
-        FileHeader, FileName, PieceHash,
-        limits::{MANIFEST_FRAME_PIECES, MAX_MANIFEST_FRAME},
-        manifest::ManifestCheck,
-    },
+    domain::{FileHeader, FileName, PieceHash, limits::MANIFEST_FRAME_PIECES, manifest::ManifestCheck},
     pb::{self, get_manifest_response, publish_file_request},
 };
 use tokio::time::{Instant, timeout_at};
@@ -242,13 +238,6 @@ impl Sending {
             blake3: run.blake3.into(),
         })))
     }
-}
-
-/// The service as a server, with its limits on messages: a frame of a manifest is the largest.
-pub fn server(service: FileService) -> pb::file_service_server::FileServiceServer<FileService> {
-    pb::file_service_server::FileServiceServer::new(service)
-        .max_decoding_message_size(MAX_MANIFEST_FRAME)
-        .max_encoding_message_size(super::MAX_ANSWER)
 }
 
 #[async_trait]

@@ -14,9 +14,11 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use proto::{
-    domain::limits::MAX_REQUEST,
-    pb,
-    ticket::VerifyingKey,
+    domain::limits::{MAX_ANNOUNCE, MAX_MANIFEST_FRAME, MAX_REQUEST},
+    pb::{
+        self, auth_service_server::AuthServiceServer, file_service_server::FileServiceServer,
+        group_service_server::GroupServiceServer, swarm_service_server::SwarmServiceServer,
+    },
     transport::{DeadlineLayer, RequestIdLayer},
 };
 use tonic::{
@@ -38,11 +40,8 @@ use crate::{
 
 /// Largest answer, in bytes: a page of 1,000 files with the longest names.
 const MAX_ANSWER: usize = 1 << 20;
-
-/// A ticket key for the wire.
-pub fn ticket_key(key: &VerifyingKey) -> pb::TicketKey {
-    pb::TicketKey { key_id: key.id.clone(), public_key: key.bytes.to_vec().into() }
-}
+/// Largest answer of the swarms, in bytes: the sources of 64 files, 50 each.
+const MAX_SWARM_ANSWER: usize = 4 << 20;
 
 /// A method that is served and not in the access table.
 #[derive(Debug, thiserror::Error)]
@@ -166,25 +165,31 @@ pub fn layered(
         .service(routes)
 }
 
-/// A service's largest unary request is the tracker's.
-macro_rules! small_messages {
-    ($server:expr) => {
-        $server.max_decoding_message_size(MAX_REQUEST).max_encoding_message_size(MAX_ANSWER)
+/// Puts a service behind its limits on the size of messages, in bytes.
+macro_rules! bounded {
+    ($server:expr, $request:expr, $answer:expr) => {
+        $server.max_decoding_message_size($request).max_encoding_message_size($answer)
     };
 }
 
 /// AuthService as a server.
-pub fn auth_server(
-    service: auth::AuthService,
-) -> pb::auth_service_server::AuthServiceServer<auth::AuthService> {
-    small_messages!(pb::auth_service_server::AuthServiceServer::new(service))
+pub fn auth_server(service: auth::AuthService) -> AuthServiceServer<auth::AuthService> {
+    bounded!(AuthServiceServer::new(service), MAX_REQUEST, MAX_ANSWER)
 }
 
 /// GroupService as a server.
-pub fn group_server(
-    service: group::GroupService,
-) -> pb::group_service_server::GroupServiceServer<group::GroupService> {
-    small_messages!(pb::group_service_server::GroupServiceServer::new(service))
+pub fn group_server(service: group::GroupService) -> GroupServiceServer<group::GroupService> {
+    bounded!(GroupServiceServer::new(service), MAX_REQUEST, MAX_ANSWER)
+}
+
+/// FileService as a server: a frame of a manifest is its largest request.
+pub fn file_server(service: file::FileService) -> FileServiceServer<file::FileService> {
+    bounded!(FileServiceServer::new(service), MAX_MANIFEST_FRAME, MAX_ANSWER)
+}
+
+/// SwarmService as a server: an announce is its largest request.
+pub fn swarm_server(service: swarm::SwarmService) -> SwarmServiceServer<swarm::SwarmService> {
+    bounded!(SwarmServiceServer::new(service), MAX_ANNOUNCE, MAX_SWARM_ANSWER)
 }
 
 #[cfg(test)]

@@ -40,12 +40,12 @@ use tracker_svc::{
 };
 
 /// The password of every user that the harness makes.
-pub const PASSWORD: &str = "a password of the tests";
+pub(crate) const PASSWORD: &str = "a password of the tests";
 
 /// A running tracker; stopped when dropped.
-pub struct Tracker {
-    pub address: SocketAddr,
-    pub store: Arc<Sqlite>,
+pub(crate) struct Tracker {
+    pub(crate) address: SocketAddr,
+    pub(crate) store: Arc<Sqlite>,
     data_dir: PathBuf,
     /// Removed with the tracker; none when the directory is the test's own.
     _dir: Option<tempfile::TempDir>,
@@ -55,12 +55,12 @@ pub struct Tracker {
 
 impl Tracker {
     /// Starts one on an empty data directory.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
     /// Starts one with settings by name, as flags would set them.
-    pub async fn start_with(flags: &[(&'static str, &str)]) -> Self {
+    pub(crate) async fn start_with(flags: &[(&'static str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut tracker = Self::start_in(dir.path(), flags).await;
         tracker._dir = Some(dir);
@@ -68,7 +68,7 @@ impl Tracker {
     }
 
     /// Starts one on a data directory of the test's.
-    pub async fn start_in(data_dir: &Path, flags: &[(&'static str, &str)]) -> Self {
+    pub(crate) async fn start_in(data_dir: &Path, flags: &[(&'static str, &str)]) -> Self {
         let config = config(data_dir, flags);
         let store = Arc::new(Sqlite::open(data_dir).await.expect("a store"));
         let tracker = tracker_svc::Tracker::prepare(store.clone(), &config).await.expect("a tracker");
@@ -81,12 +81,12 @@ impl Tracker {
     }
 
     /// Where its data is.
-    pub fn data_dir(&self) -> &Path {
+    pub(crate) fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
     /// Stops it and waits for the end.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         let serving = self.serving.take().expect("it is stopped once");
         serving.await.expect("no panic").expect("a good end");
@@ -94,12 +94,12 @@ impl Tracker {
     }
 
     /// Asks it to stop, without waiting.
-    pub fn ask_to_stop(&self) {
+    pub(crate) fn ask_to_stop(&self) {
         self.shutdown.cancel();
     }
 
     /// A new connection.
-    pub fn channel(&self) -> Channel {
+    pub(crate) fn channel(&self) -> Channel {
         let pem = std::fs::read_to_string(self.data_dir.join("ca.pem")).expect("the CA's certificate");
         let config = client_config(&pem, None).expect("a good certificate");
         let remote = Remote::Tcp { host: "127.0.0.1".into(), port: self.address.port() };
@@ -108,24 +108,24 @@ impl Tracker {
     }
 
     /// Clients without a token.
-    pub fn anonymous(&self) -> User {
+    pub(crate) fn anonymous(&self) -> User {
         User::new("", self.channel(), None)
     }
 
     /// Clients with that token.
-    pub fn with_token(&self, name: &str, token: &str) -> User {
+    pub(crate) fn with_token(&self, name: &str, token: &str) -> User {
         User::new(name, self.channel(), Some(token))
     }
 
     /// Makes an account and logs it in.
-    pub async fn user(&self, name: &str) -> User {
+    pub(crate) async fn user(&self, name: &str) -> User {
         let request = CreateUserRequest { username: name.into(), password: PASSWORD.into() };
         self.anonymous().auth().create_user(request).await.expect("an account");
         self.login(name).await
     }
 
     /// Logs an account in once more.
-    pub async fn login(&self, name: &str) -> User {
+    pub(crate) async fn login(&self, name: &str) -> User {
         let request = LoginRequest { username: name.into(), password: PASSWORD.into() };
         let session = self.anonymous().auth().login(request).await.expect("a session").into_inner();
         self.with_token(name, &session.session_token)
@@ -139,7 +139,7 @@ impl Drop for Tracker {
 }
 
 /// The settings of a tracker on that data directory.
-pub fn config(data_dir: &Path, flags: &[(&'static str, &str)]) -> Config {
+pub(crate) fn config(data_dir: &Path, flags: &[(&'static str, &str)]) -> Config {
     let mut typed = Typed::new();
     typed.insert("listen", "127.0.0.1:0".into());
     typed.extend(flags.iter().map(|(name, value)| (*name, (*value).to_owned())));
@@ -156,7 +156,7 @@ pub fn config(data_dir: &Path, flags: &[(&'static str, &str)]) -> Config {
 
 /// Puts the token into each request.
 #[derive(Clone)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
+pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -168,13 +168,13 @@ impl Interceptor for Bearer {
 }
 
 /// A channel that sends the token.
-pub type Authorised = InterceptedService<Channel, Bearer>;
+pub(crate) type Authorised = InterceptedService<Channel, Bearer>;
 
 /// Somebody who calls the tracker.
 #[derive(Clone)]
-pub struct User {
-    pub name: String,
-    pub token: String,
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) token: String,
     channel: Channel,
     bearer: Bearer,
 }
@@ -186,59 +186,63 @@ impl User {
     }
 
     /// The channel with the token, for any other client.
-    pub fn service(&self) -> Authorised {
+    pub(crate) fn service(&self) -> Authorised {
         InterceptedService::new(self.channel.clone(), self.bearer.clone())
     }
 
-    pub fn auth(&self) -> AuthServiceClient<Authorised> {
+    pub(crate) fn auth(&self) -> AuthServiceClient<Authorised> {
         AuthServiceClient::new(self.service())
     }
 
-    pub fn groups(&self) -> GroupServiceClient<Authorised> {
+    pub(crate) fn groups(&self) -> GroupServiceClient<Authorised> {
         GroupServiceClient::new(self.service())
     }
 
-    pub fn files(&self) -> FileServiceClient<Authorised> {
+    pub(crate) fn files(&self) -> FileServiceClient<Authorised> {
         FileServiceClient::new(self.service())
     }
 
     /// Makes a group.
-    pub async fn group(&self, group: &str) {
+    pub(crate) async fn group(&self, group: &str) {
         self.groups().create_group(CreateGroupRequest { group_id: group.into() }).await.expect("a group");
     }
 
     /// Asks to be let in.
-    pub async fn ask(&self, group: &str) {
+    pub(crate) async fn ask(&self, group: &str) {
         self.groups().join_group(JoinGroupRequest { group_id: group.into() }).await.expect("a request");
     }
 
     /// Lets somebody in who asked.
-    pub async fn accept(&self, group: &str, user: &User) {
+    pub(crate) async fn accept(&self, group: &str, user: &User) {
         let request = AcceptJoinRequestRequest { group_id: group.into(), username: user.name.clone() };
         self.groups().accept_join_request(request).await.expect("a member");
     }
 
     /// Asks and is let in by the owner.
-    pub async fn join(&self, group: &str, owner: &User) {
+    pub(crate) async fn join(&self, group: &str, owner: &User) {
         self.ask(group).await;
         owner.accept(group, self).await;
     }
 
     /// Puts a member out.
-    pub async fn remove(&self, group: &str, user: &User) {
+    pub(crate) async fn remove(&self, group: &str, user: &User) {
         let request = RemoveMemberRequest { group_id: group.into(), username: user.name.clone() };
         self.groups().remove_member(request).await.expect("a removal");
     }
 
     /// Publishes a manifest.
-    pub async fn publish(&self, group: &str, manifest: &Manifest) -> Result<PublishFileResponse, Status> {
+    pub(crate) async fn publish(
+        &self,
+        group: &str,
+        manifest: &Manifest,
+    ) -> Result<PublishFileResponse, Status> {
         let frames = tokio_stream::iter(frames(group, manifest));
         Ok(self.files().publish_file(frames).await?.into_inner())
     }
 }
 
 /// The manifest of that content.
-pub fn manifest(name: &str, content: &[u8]) -> Manifest {
+pub(crate) fn manifest(name: &str, content: &[u8]) -> Manifest {
     let layout = proto::domain::PieceLayout::new(content.len() as u64).expect("a short file");
     let mut hasher = FileHasher::new(layout);
     for (index, bytes) in layout.indices().zip(content.chunks(proto::domain::PIECE_LENGTH as usize)) {
@@ -248,25 +252,25 @@ pub fn manifest(name: &str, content: &[u8]) -> Manifest {
 }
 
 /// The frame that starts the publication of a file.
-pub fn start_frame(group: &str, header: &FileHeader) -> PublishFileRequest {
+pub(crate) fn start_frame(group: &str, header: &FileHeader) -> PublishFileRequest {
     let start = PublishStart { group_id: group.into(), header: Some(header.into()) };
     PublishFileRequest { frame: Some(publish_file_request::Frame::Start(start)) }
 }
 
 /// A frame of hashes.
-pub fn pieces_frame(run: PieceHashes) -> PublishFileRequest {
+pub(crate) fn pieces_frame(run: PieceHashes) -> PublishFileRequest {
     PublishFileRequest { frame: Some(publish_file_request::Frame::Pieces(run)) }
 }
 
 /// All frames of a publication.
-pub fn frames(group: &str, manifest: &Manifest) -> Vec<PublishFileRequest> {
+pub(crate) fn frames(group: &str, manifest: &Manifest) -> Vec<PublishFileRequest> {
     let runs = proto::convert::manifest_runs(manifest).map(pieces_frame);
     std::iter::once(start_frame(group, manifest.header())).chain(runs).collect()
 }
 
 /// Asserts that a call failed with that reason, and the code that goes with it.
 #[track_caller]
-pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>, reason: Reason) -> Status {
+pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T, Status>, reason: Reason) -> Status {
     let status = result.expect_err("it should be refused");
     assert_eq!(Reason::of(&status), Some(reason), "{status:?}");
     assert_eq!(status.code(), reason.code());
@@ -275,14 +279,14 @@ pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>, reason: Reason) ->
 
 /// Asserts that a call failed with that code.
 #[track_caller]
-pub fn failed<T: std::fmt::Debug>(result: Result<T, Status>, code: Code) -> Status {
+pub(crate) fn failed<T: std::fmt::Debug>(result: Result<T, Status>, code: Code) -> Status {
     let status = result.expect_err("it should fail");
     assert_eq!(status.code(), code, "{status:?}");
     status
 }
 
 /// Waits until `condition` holds, at most ten seconds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !condition().await {
         assert!(Instant::now() < deadline, "not within ten seconds: {what}");
