@@ -9,7 +9,10 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use proto::domain::{Bitfield, PeerId, PieceIndex, PieceLayout};
 use rand::SeedableRng;
@@ -40,16 +43,16 @@ pub enum Failure {
     NotShared,
     /// Its queue is full.
     Busy,
-    /// It broke the protocol: a wrong index, a short or an endless piece. Counts as a bad piece.
+    /// It broke the protocol: a wrong index, a wrong offset, a short or an endless piece. Counts as a bad piece.
     Protocol,
 }
 
 /// All that can happen to a download.
 ///
 /// The life of a request: any number of `Queued`, then for each piece that comes one `Started`, its bytes as `Received`
-/// and, once they are all there, exactly one `Verified` or `Bad`; at last one `Ended`. Pieces come one after the other,
-/// never interleaved, within a request. Checking a piece may take longer than the stream lives: `Verified` and `Bad` may
-/// follow the `Ended` of their request, and may follow the `Disconnected` of its source.
+/// and, once they are all there, exactly one `Verified` or `Bad`; at last one `Ended`. Pieces come one after the other
+/// within a request: a piece is judged before the next one starts, and before the request ends. After an
+/// [`Action::Cancel`] or [`Action::Disconnect`] a piece that was being judged may still be told, and counts.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The tracker names a source. The order in which sources are found is the order of the tracker's policy; naming one
@@ -70,8 +73,8 @@ pub enum Event {
     Queued(RequestId, u32),
     /// The first chunk of a piece came. Its bytes follow as `Received`.
     Started(RequestId, PieceIndex),
-    /// So many bytes came of the piece that was started last, not verified yet. Best told as they come off the wire, not
-    /// a whole chunk at a time: a slow source is told from a stalled one by it.
+    /// About so many bytes came of the piece that was started last, not verified yet. Best told as they come off the
+    /// wire, not a whole chunk at a time: speed is measured by it, and a slow source told from a stalled one.
     Received(RequestId, u32),
     /// The piece was verified and written: it may be offered to others.
     Verified(RequestId, PieceIndex),
@@ -105,11 +108,10 @@ pub enum Action {
         /// the source ends it (`Ended(_, Ok(()))`). Should its turn come before the newer request arrives, it is served.
         replaces: Option<RequestId>,
     },
-    /// Drop the request's stream. Pieces of it that came whole are still answered by `Verified` or `Bad`; no other event of
-    /// it follows.
+    /// Drop the request's stream. No event of it follows, but for the `Verified` or `Bad` of a piece that had come whole.
     Cancel(RequestId),
-    /// Close the connection and everything that runs over it. Pieces that came whole are still answered; no other event of
-    /// it or of its requests follows.
+    /// Close the connection and everything that runs over it. No event of it or of its requests follows, but for the
+    /// `Verified` or `Bad` of pieces that had come whole.
     Disconnect(PeerId),
     /// Every piece is verified and written. The last action there is; connections may be closed.
     Complete,
@@ -180,6 +182,8 @@ pub struct Download {
     availability: Availability,
     sources: Sources,
     requests: BTreeMap<RequestId, Request>,
+    /// The requests that ended last, and whose they were.
+    ended: VecDeque<(RequestId, PeerId)>,
     next_request: u64,
     next_rank: u64,
     /// Grows when a piece can be asked for again.
@@ -222,6 +226,7 @@ impl Download {
             availability,
             sources: Sources::new(),
             requests: BTreeMap::new(),
+            ended: VecDeque::new(),
             next_request: 0,
             next_rank: 0,
             opened: 0,
@@ -247,7 +252,7 @@ impl Download {
             Event::Disconnected(peer, failure) => self.disconnected(now, peer, failure),
             Event::Queued(request, place) => self.queued(now, request, place),
             Event::Started(request, piece) => self.started(now, request, piece, actions),
-            Event::Received(request, bytes) => self.received(now, request, bytes, actions),
+            Event::Received(request, bytes) => self.received(now, request, bytes),
             Event::Verified(request, piece) => self.verified(now, request, piece, actions),
             Event::Bad(request, piece) => self.bad(now, request, piece, actions),
             Event::Ended(request, result) => self.ended(now, request, result, actions),
@@ -347,14 +352,14 @@ impl Download {
                 }
                 PieceState::Promised(id) => {
                     let request = &self.requests[&id];
-                    assert!(request.firm && !request.closed && request.set.contains(&piece));
+                    assert!(request.firm && request.set.contains(&piece));
                 }
                 PieceState::Missing | PieceState::Verified => unreachable!("not a claim"),
             }
         }
         for (id, request) in &self.requests {
             let source = &self.sources[&request.source];
-            assert!(request.closed || source.link == Link::Connected, "{id:?} outlived its connection");
+            assert!(source.link == Link::Connected, "{id:?} outlived its connection");
             assert!(!(source.waiting == Some(*id) && source.sending.contains(id)));
         }
         for source in self.sources.values() {
@@ -363,7 +368,7 @@ impl Download {
                 source.has.iter(self.layout).filter(|piece| !self.have().contains(*piece)).count();
             assert_eq!(source.interesting as usize, interesting);
             for id in source.waiting.iter().chain(&source.sending) {
-                assert!(!self.requests[id].closed);
+                assert!(self.requests.contains_key(id));
             }
         }
     }

@@ -7,6 +7,8 @@ use super::{
     request::{Current, Request},
 };
 
+/// Requests that are remembered after their end, for the piece that may still have been under way to be judged.
+const REMEMBERED: usize = 256;
 /// Most sources that are remembered at a time.
 const MAX_KNOWN: usize = 1_000;
 
@@ -32,9 +34,7 @@ impl Download {
     fn forget(&mut self, peer: PeerId) {
         let idle = |source: &Source| !source.named && matches!(source.link, Link::Resting(_));
         let blank = |source: &Source| source.bad_pieces == 0 && source.verified_bytes == 0;
-        if self.sources.get(&peer).is_some_and(|source| idle(source) && blank(source))
-            && !self.requests.values().any(|request| request.source == peer)
-        {
+        if self.sources.get(&peer).is_some_and(|source| idle(source) && blank(source)) {
             self.sources.remove(&peer);
         }
     }
@@ -116,7 +116,7 @@ impl Download {
 
     /// The connection is no more, nor any request over it. The source rests.
     pub(super) fn unlink(&mut self, now: Moment, peer: PeerId) {
-        let ids = self.requests.iter().filter(|(_, request)| request.source == peer && !request.closed);
+        let ids = self.requests.iter().filter(|(_, request)| request.source == peer);
         let ids: Vec<_> = ids.map(|(id, _)| *id).collect();
         for id in ids {
             self.close(now, id);
@@ -150,7 +150,7 @@ impl Download {
     }
 
     pub(super) fn queued(&mut self, now: Moment, id: RequestId, place: u32) {
-        let Some(request) = self.requests.get_mut(&id).filter(|request| !request.closed) else { return };
+        let Some(request) = self.requests.get_mut(&id) else { return };
         let Some(source) = self.sources.get_mut(&request.source) else { return };
         if request.heard.is_none() {
             let latency = now.saturating_sub(request.asked);
@@ -171,7 +171,7 @@ impl Download {
         piece: PieceIndex,
         actions: &mut Vec<Action>,
     ) {
-        let Some(request) = self.requests.get_mut(&id).filter(|request| !request.closed) else { return };
+        let Some(request) = self.requests.get_mut(&id) else { return };
         let peer = request.source;
         let Ok(at) = request.set.binary_search(&piece) else { return self.violated(now, id, actions) };
         if request.current.is_some() || request.left == 0 {
@@ -237,28 +237,19 @@ impl Download {
         }
     }
 
-    pub(super) fn received(&mut self, now: Moment, id: RequestId, bytes: u32, actions: &mut Vec<Action>) {
-        let Some(request) = self.requests.get_mut(&id).filter(|request| !request.closed) else { return };
-        let Some(current) = request.current.as_mut() else { return self.violated(now, id, actions) };
+    pub(super) fn received(&mut self, now: Moment, id: RequestId, bytes: u32) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        let Some(current) = request.current.as_mut() else { return };
         let piece = current.piece;
-        let length = self.layout.piece_length(piece);
-        current.bytes = current.bytes.saturating_add(bytes);
+        current.bytes = current.bytes.saturating_add(bytes).min(self.layout.piece_length(piece));
         request.heard = Some(now);
-        let over = current.bytes > length;
-        if current.bytes == length {
-            request.current = None;
-            request.checking.push(piece);
-            request.whole += 1;
-        }
         let woke = std::mem::take(&mut request.stalled);
         if let Some(source) = self.sources.get_mut(&request.source) {
             source.note_bytes(now, bytes);
             self.touched.push(request.source);
         }
         self.rate.add(now, bytes);
-        if over {
-            self.violated(now, id, actions);
-        } else if woke && self.pieces.state(piece) == PieceState::Missing {
+        if woke && self.pieces.state(piece) == PieceState::Missing {
             self.claim(id, piece);
         }
     }
@@ -270,41 +261,51 @@ impl Download {
         piece: PieceIndex,
         actions: &mut Vec<Action>,
     ) {
-        let Some(request) = self.requests.get_mut(&id).filter(|request| request.is_on(piece)) else { return };
-        request.heard = Some(now);
-        take_whole(request, piece);
-        let peer = request.source;
-        if let Some(source) = self.sources.get_mut(&peer) {
-            source.failures = 0;
-        }
+        let peer = self.source_of(id);
+        self.take_whole(now, id, piece);
         self.availability.close(piece);
-        if self.pieces.verify(piece) {
-            let bytes = u64::from(self.layout.piece_length(piece));
-            for (&other, source) in &mut self.sources {
-                source.interesting -= u32::from(source.has.contains(piece));
-                source.verified_bytes += if other == peer { bytes } else { 0 };
-            }
-            self.outdate(piece);
-            let late = self.requests.iter().filter(|(_, other)| {
-                !other.closed && other.current.is_some_and(|current| current.piece == piece)
-            });
-            let late: Vec<_> = late.map(|(id, _)| *id).collect();
-            for other in late {
-                self.cancel(now, other, actions);
+        if !self.pieces.verify(piece) {
+            return;
+        }
+        let bytes = u64::from(self.layout.piece_length(piece));
+        for (&other, source) in &mut self.sources {
+            source.interesting -= u32::from(source.has.contains(piece));
+            if peer == Some(other) {
+                source.verified_bytes += bytes;
+                source.failures = 0;
             }
         }
-        self.drop_if_over(id);
+        self.outdate(piece);
+        let late = self.requests.iter().filter(|(_, other)| other.is_on(piece));
+        let late: Vec<_> = late.map(|(id, _)| *id).collect();
+        for other in late {
+            self.cancel(now, other, actions);
+        }
     }
 
     pub(super) fn bad(&mut self, now: Moment, id: RequestId, piece: PieceIndex, actions: &mut Vec<Action>) {
-        let Some(request) = self.requests.get_mut(&id).filter(|request| request.is_on(piece)) else { return };
-        let peer = request.source;
-        take_whole(request, piece);
+        self.take_whole(now, id, piece);
         self.release(id, piece);
+        let Some(peer) = self.source_of(id) else { return };
         self.lose(peer, piece);
-        self.drop_if_over(id);
         if self.strike(peer) >= STRIKES {
             self.expel(now, peer, actions);
+        }
+    }
+
+    /// The source of a request, also of one that has ended lately.
+    fn source_of(&self, id: RequestId) -> Option<PeerId> {
+        let ended = || self.ended.iter().find(|(ended, _)| *ended == id).map(|(_, peer)| *peer);
+        self.requests.get(&id).map(|request| request.source).or_else(ended)
+    }
+
+    /// The piece has come whole by this request and was judged.
+    fn take_whole(&mut self, now: Moment, id: RequestId, piece: PieceIndex) {
+        if let Some(request) = self.requests.get_mut(&id).filter(|request| request.is_on(piece)) {
+            request.current = None;
+            request.whole += 1;
+            request.heard = Some(now);
+            self.touched.push(request.source);
         }
     }
 
@@ -331,26 +332,24 @@ impl Download {
         result: Result<(), Failure>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(request) = self.requests.get(&id).filter(|request| !request.closed) else { return };
+        let Some(request) = self.requests.get(&id) else { return };
         let peer = request.source;
-        let source = self.sources.get_mut(&peer);
-        let replaced =
-            source.as_ref().is_some_and(|source| source.waiting != Some(id) && !source.sending.contains(&id));
-        let short = request.current.is_some() || request.whole == 0;
-        if let Some(source) = source
-            && result.is_ok()
-            && request.left > 0
-            && !request.set.is_empty()
-            && request.whole > 0
-        {
+        let (cut, fruitless) = (request.current.is_some(), request.whole == 0);
+        let excused = request.stale || request.left == 0;
+        let had_more = request.left > 0 && !request.set.is_empty();
+        if let Some(source) = self.sources.get_mut(&peer) {
+            let replaced = source.waiting != Some(id) && !source.sending.contains(&id);
             // It had more to send and did not: others wait there.
-            source.contended = true;
-        }
-        self.close(now, id);
-        match result {
-            Ok(()) if replaced || !short => {}
-            Ok(()) => self.blame(now, peer, Failure::NotShared, actions),
-            Err(failure) => self.blame(now, peer, failure, actions),
+            source.contended |= had_more && !fruitless && result.is_ok();
+            self.close(now, id);
+            match result {
+                Ok(()) if cut => self.blame(now, peer, Failure::Connection, actions),
+                Ok(()) if fruitless && !excused && !replaced => {
+                    self.blame(now, peer, Failure::NotShared, actions);
+                }
+                Ok(()) => {}
+                Err(failure) => self.blame(now, peer, failure, actions),
+            }
         }
         self.touched.push(peer);
     }
@@ -374,10 +373,11 @@ impl Download {
 
     /// The request's stream is no more: what it had and did not finish can be asked of others.
     fn close(&mut self, now: Moment, id: RequestId) {
-        let Some(request) = self.requests.get_mut(&id) else { return };
-        request.closed = true;
-        let set = std::mem::take(&mut request.set);
-        let current = request.current.take();
+        let Some(request) = self.requests.remove(&id) else { return };
+        if self.ended.len() == REMEMBERED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back((id, request.source));
         if let Some(source) = self.sources.get_mut(&request.source) {
             if source.waiting == Some(id) {
                 source.waiting = None;
@@ -386,11 +386,10 @@ impl Download {
             source.note_sending(now);
             self.touched.push(request.source);
         }
-        if let Some(current) = current {
+        if let Some(current) = request.current {
             self.release(id, current.piece);
         }
-        self.release_promised(id, &set);
-        self.drop_if_over(id);
+        self.release_promised(id, &request.set);
     }
 
     /// Gives up what the request promised of these pieces.
@@ -424,24 +423,5 @@ impl Download {
                 waiting.into_iter().for_each(Request::could_have_more);
             }
         }
-    }
-
-    fn drop_if_over(&mut self, id: RequestId) {
-        if let Some(request) =
-            self.requests.get(&id).filter(|request| request.closed && request.checking.is_empty())
-        {
-            let peer = request.source;
-            self.requests.remove(&id);
-            self.forget(peer);
-        }
-    }
-}
-
-/// The piece has come whole by this request and was judged.
-fn take_whole(request: &mut Request, piece: PieceIndex) {
-    request.checking.retain(|other| *other != piece);
-    if request.current.is_some_and(|current| current.piece == piece) {
-        request.current = None;
-        request.whole += 1;
     }
 }

@@ -33,14 +33,10 @@ pub(super) struct Request {
     /// Its set is out of date.
     pub(super) stale: bool,
     pub(super) current: Option<Current>,
-    /// Pieces that came whole and are being verified.
-    pub(super) checking: Vec<PieceIndex>,
-    /// Whole pieces that came.
+    /// Pieces that came whole.
     pub(super) whole: u32,
     /// Nothing has come for so long that others are asked for its pieces.
     pub(super) stalled: bool,
-    /// Its stream is no more; only `checking` is waited for.
-    pub(super) closed: bool,
 }
 
 impl Request {
@@ -56,16 +52,14 @@ impl Request {
             place: None,
             stale: false,
             current: None,
-            checking: Vec::new(),
             whole: 0,
             stalled: false,
-            closed: false,
         }
     }
 
     /// The piece is coming by it, or came and is being verified.
     pub(super) fn is_on(&self, piece: PieceIndex) -> bool {
-        self.current.is_some_and(|current| current.piece == piece) || self.checking.contains(&piece)
+        self.current.is_some_and(|current| current.piece == piece)
     }
 
     /// The piece is in its set, not started.
