@@ -159,6 +159,9 @@ impl Bound {
             transport::serve_unix(self.control, control, limits, stop).await
         });
         if let Some(listener) = self.metrics {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!("metrics at http://{address}/metrics");
+            }
             let (engine, stop) = (agent.engine().clone(), shutdown.clone());
             tasks.spawn(metrics::serve(listener, engine, stop));
         }

@@ -175,17 +175,7 @@ impl Agent {
         login: &Arc<Login>,
         entry: &Entry,
     ) -> Result<watch::Receiver<DownloadView>, PeerError> {
-        let manifest = Arc::new(login.manifest(entry)?);
-        let options = entry.download.as_ref();
-        let spec = DownloadSpec {
-            group: entry.group.clone(),
-            file: entry.file,
-            manifest,
-            destination: entry.path.clone(),
-            sequential: options.is_some_and(|options| options.sequential),
-            verify: options.is_some_and(|options| options.verify),
-        };
-        let view = match self.parts.engine.download(spec).await {
+        let view = match self.parts.engine.download(login.spec(entry)?).await {
             Ok(view) => view,
             Err(EngineError::DestinationExists(path)) => return Err(PeerError::DestinationExists(path)),
             Err(error) => return Err(error.into()),
@@ -231,6 +221,19 @@ impl Login {
         self.library
             .manifest(entry.file)
             .map_err(|error| PeerError::Internal(format!("the saved manifest of {name}: {error}")))
+    }
+
+    /// The download of an entry, for the engine.
+    pub(super) fn spec(&self, entry: &Entry) -> Result<DownloadSpec, PeerError> {
+        let options = entry.download.as_ref();
+        Ok(DownloadSpec {
+            group: entry.group.clone(),
+            file: entry.file,
+            manifest: Arc::new(self.manifest(entry)?),
+            destination: entry.path.clone(),
+            sequential: options.is_some_and(|options| options.sequential),
+            verify: options.is_some_and(|options| options.verify),
+        })
     }
 
     /// Changes an entry. A disk that takes no more is told in the log: what runs is right, only a restart would not

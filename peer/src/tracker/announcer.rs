@@ -17,6 +17,7 @@ use proto::{
         limits::{MAX_ANNOUNCE, MAX_PIECES_A_REQUEST},
     },
     pb::{self, file_announce::Holding as Wire},
+    ticket::VerifyingKey,
 };
 use rand::RngExt as _;
 use tokio::{
@@ -29,7 +30,7 @@ use tonic::Streaming;
 
 use super::client::{CALL_LIMIT, TrackerClient};
 use crate::{
-    engine::{Engine, Held, Holding, SourceAddr, TicketKey},
+    engine::{Engine, Held, Holding, SourceAddr},
     error::PeerError,
 };
 
@@ -360,9 +361,9 @@ fn source(source: pb::Source) -> Option<SourceAddr> {
     Some(SourceAddr { peer: convert::peer_id(&peer.peer_id).ok()?, addresses, username })
 }
 
-fn ticket_key(key: &pb::TicketKey) -> Option<TicketKey> {
-    let public_key = key.public_key.as_ref().try_into().ok()?;
-    Some(TicketKey { key_id: key.key_id.clone(), public_key })
+fn ticket_key(key: &pb::TicketKey) -> Option<VerifyingKey> {
+    let bytes = key.public_key.as_ref().try_into().ok()?;
+    Some(VerifyingKey { id: key.key_id.clone(), bytes })
 }
 
 /// The hello of this peer.
