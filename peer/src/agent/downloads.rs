@@ -1,0 +1,309 @@
+//! Downloading files to this peer.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use proto::domain::{FileName, GroupId};
+
+use super::{Agent, Login};
+use crate::{
+    engine::{DownloadState, DownloadView, Problem},
+    error::PeerError,
+    hashing::FileStamp,
+    library::{DownloadEntry, Entry, Phase},
+    tracker::manifests,
+};
+
+/// How a file is to be downloaded.
+#[derive(Clone, Debug)]
+pub struct DownloadOptions {
+    /// The full path of the file to be.
+    pub destination: PathBuf,
+    /// Make missing parent directories.
+    pub make_parents: bool,
+    /// Pieces in order.
+    pub sequential: bool,
+    /// Read the whole again at the end.
+    pub verify: bool,
+}
+
+/// A download, as it is now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DownloadStatus {
+    /// What it is.
+    pub entry: Entry,
+    /// Its state.
+    pub view: DownloadView,
+}
+
+/// What to do about a download that is asked for.
+enum Plan {
+    /// Nothing: it runs, or is in place.
+    Attach,
+    /// Start it, taking up what is there.
+    Resume(Box<Entry>),
+    /// Start it from nothing.
+    Fresh,
+}
+
+impl Agent {
+    /// Starts a download, takes it up again, or finds that it runs or is complete.
+    ///
+    /// # Errors
+    /// When the tracker says no or can't be reached, or the destination can't be used.
+    pub async fn download(
+        self: &Arc<Self>,
+        group: &GroupId,
+        name: &FileName,
+        options: DownloadOptions,
+    ) -> Result<(), PeerError> {
+        let login = self.login_now()?;
+        login.within(self.download_within(&login, group, name, options)).await
+    }
+
+    async fn download_within(
+        self: &Arc<Self>,
+        login: &Arc<Login>,
+        group: &GroupId,
+        name: &FileName,
+        options: DownloadOptions,
+    ) -> Result<(), PeerError> {
+        if let Plan::Attach = self.plan(login, group, name, &options.destination)? {
+            return Ok(());
+        }
+        // Outside the lock: a long manifest must not hold up other files.
+        let (file, manifest) = manifests::fetch(self.tracker(), group, name).await?;
+        let _guard = login.files.lock().await;
+        let known = match self.plan(login, group, name, &options.destination)? {
+            Plan::Attach => return Ok(()),
+            // Published anew since: what was downloaded of the old content is of no use.
+            Plan::Resume(entry) if entry.file != file => {
+                self.parts.engine.discard(&login.spec(&entry)?).await?;
+                None
+            }
+            Plan::Resume(entry) => Some(entry.file),
+            Plan::Fresh => None,
+        };
+        make_parent(&options)?;
+        if known.is_none() {
+            self.parts.engine.unshare(file);
+        }
+        let entry = Entry {
+            group: group.clone(),
+            name: name.clone(),
+            file,
+            size: manifest.layout().length(),
+            path: options.destination,
+            shared: true,
+            stamp: None,
+            download: Some(DownloadEntry {
+                sequential: options.sequential,
+                verify: options.verify,
+                phase: Phase::Active,
+            }),
+        };
+        let kept = login.library.put(entry.clone(), &manifest);
+        kept.map_err(|error| PeerError::Io { path: self.parts.home.directory().to_owned(), error })?;
+        let started = self.run_download(login, &entry).await;
+        if let Err(error) = &started {
+            match known {
+                None => login.remove(&entry),
+                Some(_) => login.set_phase(file, Phase::failed(error.reason(), error.to_string())),
+            }
+        }
+        started.map(|_| ())
+    }
+
+    fn plan(
+        &self,
+        login: &Login,
+        group: &GroupId,
+        name: &FileName,
+        destination: &Path,
+    ) -> Result<Plan, PeerError> {
+        let exists = || PeerError::DestinationExists(destination.to_owned());
+        let there = fs::symlink_metadata(destination);
+        let Some(entry) = login.library.find(group, name) else {
+            return if there.is_ok() { Err(exists()) } else { Ok(Plan::Fresh) };
+        };
+        let elsewhere = entry.path != destination;
+        if entry.is_unfinished() {
+            let (group, name, path) = (group.clone(), name.clone(), entry.path.clone());
+            return match entry.phase() {
+                _ if elsewhere => Err(PeerError::DownloadingElsewhere { group, name, path }),
+                Some(Phase::Active) if self.runs(&entry) || self.has_completed(&entry) => Ok(Plan::Attach),
+                _ if there.is_ok() => Err(exists()),
+                _ => Ok(Plan::Resume(Box::new(entry))),
+            };
+        }
+        match there {
+            Ok(found) if !elsewhere && is_intact(&entry, &found) => Ok(Plan::Attach),
+            Ok(_) => Err(exists()),
+            // The user moved or deleted it, or wants it elsewhere too.
+            Err(_) => Ok(Plan::Fresh),
+        }
+    }
+
+    fn runs(&self, entry: &Entry) -> bool {
+        self.parts.engine.watch(entry.file).is_some_and(|view| !view.borrow().state.is_final())
+    }
+
+    /// The engine is done; the library is about to be told.
+    fn has_completed(&self, entry: &Entry) -> bool {
+        self.parts.engine.watch(entry.file).is_some_and(|view| view.borrow().state == DownloadState::Complete)
+    }
+
+    /// One download, as it is now.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find_download(&self, group: &GroupId, name: &FileName) -> Result<DownloadStatus, PeerError> {
+        let login = self.login_now()?;
+        let entry = login.library.find(group, name);
+        let entry = entry.ok_or_else(|| PeerError::NoDownload(group.clone(), name.clone()))?;
+        Ok(self.download_status(entry))
+    }
+
+    /// All downloads, in the order in which they were begun.
+    ///
+    /// # Errors
+    /// When nobody is logged in.
+    pub fn downloads(&self) -> Result<Vec<DownloadStatus>, PeerError> {
+        let entries = self.login_now()?.library.entries().into_iter();
+        Ok(entries
+            .filter(|entry| entry.download.is_some())
+            .map(|entry| self.download_status(entry))
+            .collect())
+    }
+
+    fn download_status(&self, entry: Entry) -> DownloadStatus {
+        let live = self.parts.engine.watch(entry.file).map(|view| view.borrow().clone());
+        let (state, problem) = match entry.phase() {
+            None | Some(Phase::Complete) => (DownloadState::Complete, None),
+            Some(Phase::Active) => (DownloadState::Queued, None),
+            Some(Phase::Stopped) => (DownloadState::Stopped, None),
+            Some(Phase::Failed { reason, message }) => {
+                let reason =
+                    proto::reason::Reason::from_text(reason).unwrap_or(proto::reason::Reason::Internal);
+                (DownloadState::Failed, Some(Problem { reason, message: message.clone() }))
+            }
+        };
+        // What the engine says of a running download, or of the end that the library tells of too.
+        let view = live.filter(|view| state == DownloadState::Queued || view.state == state);
+        let view = view.unwrap_or_else(|| {
+            let done_bytes = if state == DownloadState::Complete { entry.size } else { 0 };
+            DownloadView {
+                state,
+                done_bytes,
+                size: entry.size,
+                rate: 0,
+                eta: None,
+                sources: Vec::new(),
+                problem,
+                map: Vec::new(),
+                had_source: false,
+                all_banned: false,
+            }
+        });
+        DownloadStatus { entry, view }
+    }
+
+    /// Stops a download, or drops what a stopped one left behind.
+    ///
+    /// # Errors
+    /// When there is none, or it is complete.
+    pub async fn stop_download(
+        &self,
+        group: &GroupId,
+        name: &FileName,
+        discard: bool,
+    ) -> Result<(), PeerError> {
+        let login = self.login_now()?;
+        let _guard = login.files.lock().await;
+        let entry = self.unfinished(&login, group, name)?;
+        if self.runs(&entry) {
+            self.parts.engine.stop(entry.file, discard).await.or_else(ignore_unknown)?;
+        } else if discard {
+            self.parts.engine.discard(&login.spec(&entry)?).await?;
+        }
+        if discard {
+            login.remove(&entry);
+        } else if entry.phase() == Some(&Phase::Active) {
+            login.set_phase(entry.file, Phase::Stopped);
+        }
+        Ok(())
+    }
+
+    /// Takes a stopped or failed download up again.
+    ///
+    /// # Errors
+    /// When there is none, it is complete, or its destination can't be used.
+    pub async fn resume_download(
+        self: &Arc<Self>,
+        group: &GroupId,
+        name: &FileName,
+    ) -> Result<(), PeerError> {
+        let login = self.login_now()?;
+        let resume = async {
+            let _guard = login.files.lock().await;
+            let entry = self.unfinished(&login, group, name)?;
+            if self.runs(&entry) {
+                return Ok(());
+            }
+            // First, for the end of a short download is noted soon after.
+            login.set_phase(entry.file, Phase::Active);
+            let started = self.run_download(&login, &entry).await;
+            if let Err(error) = &started {
+                login.set_phase(entry.file, Phase::failed(error.reason(), error.to_string()));
+            }
+            started.map(|_| ())
+        };
+        login.within(resume).await
+    }
+
+    fn unfinished(&self, login: &Login, group: &GroupId, name: &FileName) -> Result<Entry, PeerError> {
+        match login.library.find(group, name) {
+            Some(entry) if entry.is_unfinished() => Ok(entry),
+            Some(entry) if entry.download.is_some() => {
+                Err(PeerError::DownloadComplete(group.clone(), name.clone()))
+            }
+            _ => Err(PeerError::NoDownload(group.clone(), name.clone())),
+        }
+    }
+}
+
+impl Login {
+    fn remove(&self, entry: &Entry) {
+        if let Err(error) = self.library.remove(entry.file) {
+            tracing::error!(%error, "the library can't be written");
+        }
+    }
+}
+
+/// The file at the destination is the one that was put there.
+fn is_intact(entry: &Entry, found: &fs::Metadata) -> bool {
+    found.is_file()
+        && entry.stamp.is_none_or(|stamp| stamp == FileStamp::of(found))
+        && found.len() == entry.size
+}
+
+fn make_parent(options: &DownloadOptions) -> Result<(), PeerError> {
+    let parent = options.destination.parent().unwrap_or(Path::new("/"));
+    let io_error = |error| PeerError::Io { path: parent.to_owned(), error };
+    match fs::metadata(parent) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(PeerError::NoParent(parent.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && options.make_parents => {
+            fs::create_dir_all(parent).map_err(io_error)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(PeerError::NoParent(parent.to_owned())),
+        Err(error) => Err(io_error(error)),
+    }
+}
+
+fn ignore_unknown(error: crate::engine::EngineError) -> Result<(), PeerError> {
+    if matches!(error, crate::engine::EngineError::Unknown) { Ok(()) } else { Err(error.into()) }
+}

@@ -1,0 +1,287 @@
+//! How verbs end: one table from what went wrong to the exit code.
+
+use std::{fmt, io, process::ExitCode};
+
+use proto::reason::Reason;
+use tonic::{Code, Status};
+
+/// Every exit code there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Exit {
+    /// Done.
+    Done = 0,
+    /// None of the others.
+    Other = 1,
+    /// The command line, or a value in it, is off.
+    Usage = 2,
+    /// It does not exist.
+    NotFound = 3,
+    /// Not logged in, or a bad password.
+    NotLoggedIn = 4,
+    /// Not allowed.
+    Denied = 5,
+    /// It exists already, or something is in the way.
+    Conflict = 6,
+    /// The tracker can't be reached.
+    TrackerUnreachable = 7,
+    /// Nobody has the file.
+    NoSource = 8,
+    /// No space left.
+    DiskFull = 9,
+    /// There is no daemon.
+    NoDaemon = 10,
+    /// Bytes are not what they should be.
+    Integrity = 11,
+    /// Cancelled by somebody else.
+    Cancelled = 12,
+    /// Too much, too often.
+    Limited = 13,
+    /// It took too long.
+    TimedOut = 124,
+    /// Ctrl-C.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl Exit {
+    /// The exit code that goes with a reason.
+    pub(super) fn of_reason(reason: Reason) -> Self {
+        match reason {
+            Reason::InvalidRequest
+            | Reason::InvalidName
+            | Reason::WeakPassword
+            | Reason::InvalidManifest
+            | Reason::OutOfRange => Self::Usage,
+            Reason::NotLoggedIn | Reason::BadCredentials | Reason::WrongPassword => Self::NotLoggedIn,
+            Reason::NoCertificate
+            | Reason::TicketInvalid
+            | Reason::TicketExpired
+            | Reason::StaleEpoch
+            | Reason::TicketMismatch
+            | Reason::NotAMember
+            | Reason::NotTheOwner
+            | Reason::NotYourPeer => Self::Denied,
+            Reason::GroupNotFound
+            | Reason::FileNotFound
+            | Reason::UserNotFound
+            | Reason::NotShared
+            | Reason::DownloadNotFound
+            | Reason::PathNotFound => Self::NotFound,
+            Reason::AlreadyExists
+            | Reason::AlreadyAsked
+            | Reason::DestinationExists
+            | Reason::NoSuchRequest
+            | Reason::TargetNotAMember
+            | Reason::TargetIsOwner
+            | Reason::LoggedInAsAnother
+            | Reason::AnotherTracker
+            | Reason::Replaced => Self::Conflict,
+            Reason::FileChanged | Reason::Corrupt => Self::Integrity,
+            Reason::Stopped => Self::Cancelled,
+            Reason::RateLimited | Reason::QuotaExceeded | Reason::Busy => Self::Limited,
+            Reason::DiskFull => Self::DiskFull,
+            Reason::TooSlow | Reason::Deadline => Self::TimedOut,
+            Reason::NoSource => Self::NoSource,
+            Reason::TrackerUnreachable | Reason::NotServing => Self::TrackerUnreachable,
+            Reason::Io | Reason::Internal => Self::Other,
+        }
+    }
+
+    /// The exit code of a status that bears no reason of ours.
+    pub(super) fn of_code(code: Code) -> Self {
+        match code {
+            Code::Ok => Self::Done,
+            Code::InvalidArgument | Code::OutOfRange => Self::Usage,
+            Code::NotFound => Self::NotFound,
+            Code::Unauthenticated => Self::NotLoggedIn,
+            Code::PermissionDenied => Self::Denied,
+            Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => Self::Conflict,
+            Code::Unavailable => Self::TrackerUnreachable,
+            Code::DataLoss => Self::Integrity,
+            Code::Cancelled => Self::Cancelled,
+            Code::ResourceExhausted => Self::Limited,
+            Code::DeadlineExceeded => Self::TimedOut,
+            Code::Unknown | Code::Internal | Code::Unimplemented => Self::Other,
+        }
+    }
+}
+
+/// Why a verb did not do what it should: what is printed, and the exit code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// The exit code.
+    pub(super) exit: Exit,
+    /// A gRPC status code's name, such as `NOT_FOUND`.
+    pub(super) code: &'static str,
+    /// Of the closed set, or one of the command line's own.
+    pub(super) reason: String,
+    /// What happened, to what, and what to do next.
+    pub(super) message: String,
+}
+
+impl Failure {
+    fn own(exit: Exit, code: Code, reason: &str, message: impl Into<String>) -> Self {
+        Self { exit, code: code_name(code), reason: reason.into(), message: message.into() }
+    }
+
+    /// The command line, or a value in it, is off.
+    pub(super) fn usage(message: impl fmt::Display) -> Self {
+        Self::own(Exit::Usage, Code::InvalidArgument, "USAGE", message.to_string())
+    }
+
+    /// With a reason of the closed set.
+    pub(super) fn of(reason: Reason, message: impl Into<String>) -> Self {
+        Self::own(Exit::of_reason(reason), reason.code(), reason.as_str(), message)
+    }
+
+    /// There is no daemon, and none may be started.
+    pub(super) fn no_daemon() -> Self {
+        let message = "no daemon runs here; `peer daemon` starts one, as does any verb that needs it";
+        Self::own(Exit::NoDaemon, Code::Unavailable, "NO_DAEMON", message)
+    }
+
+    /// A daemon can't be started, or does not answer.
+    pub(super) fn daemon(message: impl Into<String>) -> Self {
+        Self::own(Exit::Other, Code::Unavailable, "DAEMON_FAILED", message)
+    }
+
+    /// The time limit is over.
+    pub(super) fn timed_out(message: impl Into<String>) -> Self {
+        Self::own(Exit::TimedOut, Code::DeadlineExceeded, "TIMED_OUT", message)
+    }
+
+    /// Ctrl-C.
+    pub(super) fn interrupted() -> Self {
+        Self::own(Exit::Interrupted, Code::Cancelled, "INTERRUPTED", "interrupted")
+    }
+
+    /// A local file or directory can't be used.
+    pub(super) fn io(what: impl fmt::Display, error: &io::Error) -> Self {
+        let reason = match error.kind() {
+            io::ErrorKind::NotFound => Reason::PathNotFound,
+            io::ErrorKind::AlreadyExists => Reason::DestinationExists,
+            io::ErrorKind::StorageFull => Reason::DiskFull,
+            _ => Reason::Io,
+        };
+        Self::of(reason, format!("{what}: {error}"))
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let message = status.message().to_owned();
+        match Reason::of(&status) {
+            Some(reason) => {
+                let again = proto::reason::retry_after(&status).map(|wait| wait.as_secs_f64().ceil());
+                let again = again.map(|wait| format!("; try again in {wait} s")).unwrap_or_default();
+                Self { code: code_name(status.code()), ..Self::of(reason, message + &again) }
+            }
+            // Only the daemon is called: a status without a reason is its connection's.
+            None if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
+                Self::daemon(format!("the daemon does not answer any more: {message}"))
+            }
+            None => Self::own(Exit::of_code(status.code()), status.code(), "UNSPECIFIED", message),
+        }
+    }
+}
+
+/// A code's name as it is written in JSON.
+pub(super) fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_agree_with_their_codes_unless_they_know_better() {
+        let finer = [
+            (Reason::WrongPassword, Exit::NotLoggedIn),
+            (Reason::NoCertificate, Exit::Denied),
+            (Reason::TicketInvalid, Exit::Denied),
+            (Reason::TicketExpired, Exit::Denied),
+            (Reason::StaleEpoch, Exit::Denied),
+            (Reason::FileChanged, Exit::Integrity),
+            (Reason::DiskFull, Exit::DiskFull),
+            (Reason::NoSource, Exit::NoSource),
+        ];
+        for &reason in Reason::ALL {
+            let expected = finer.iter().find(|(finer, _)| *finer == reason).map(|(_, exit)| *exit);
+            let expected = expected.unwrap_or_else(|| Exit::of_code(reason.code()));
+            assert_eq!(Exit::of_reason(reason), expected, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn codes_have_their_numbers() {
+        let table = [
+            (Code::Ok, 0),
+            (Code::Unknown, 1),
+            (Code::Internal, 1),
+            (Code::Unimplemented, 1),
+            (Code::InvalidArgument, 2),
+            (Code::OutOfRange, 2),
+            (Code::NotFound, 3),
+            (Code::Unauthenticated, 4),
+            (Code::PermissionDenied, 5),
+            (Code::AlreadyExists, 6),
+            (Code::FailedPrecondition, 6),
+            (Code::Aborted, 6),
+            (Code::Unavailable, 7),
+            (Code::DataLoss, 11),
+            (Code::Cancelled, 12),
+            (Code::ResourceExhausted, 13),
+            (Code::DeadlineExceeded, 124),
+        ];
+        for (code, number) in table {
+            assert_eq!(Exit::of_code(code) as u8, number, "{code:?}");
+        }
+        assert_eq!(Exit::of_reason(Reason::NoSource) as u8, 8);
+        assert_eq!(Exit::of_reason(Reason::DiskFull) as u8, 9);
+        assert_eq!(Failure::no_daemon().exit as u8, 10);
+        assert_eq!(Failure::interrupted().exit as u8, 130);
+    }
+
+    #[test]
+    fn a_status_tells_when_to_try_again() {
+        let status = Reason::RateLimited
+            .status_retry("too many failed logins", std::time::Duration::from_millis(1_500));
+        let failure = Failure::from(status);
+        assert_eq!(
+            (failure.exit, failure.code, failure.reason.as_str()),
+            (Exit::Limited, "RESOURCE_EXHAUSTED", "RATE_LIMITED")
+        );
+        assert_eq!(failure.message, "too many failed logins; try again in 2 s");
+    }
+
+    #[test]
+    fn a_daemon_that_goes_away_is_no_missing_tracker() {
+        let failure = Failure::from(Status::unavailable("broken pipe"));
+        assert_eq!(failure.exit, Exit::Other);
+    }
+}

@@ -1,0 +1,113 @@
+//! What needs no daemon.
+
+use std::{ops::ControlFlow, path::Path};
+
+use clap::CommandFactory as _;
+use proto::domain::{FileName, PIECE_LENGTH};
+use serde_json::json;
+
+use crate::{
+    cli::{Context, args::Cli, exit::Failure, render},
+    hashing, units,
+};
+
+/// Characters of each piece's SHA-1 in the classic hash string.
+const CLASSIC: usize = 20;
+
+pub(super) async fn hash(context: &Context, path: &Path) -> Result<(), Failure> {
+    let full = context.directory.join(path);
+    let size = std::fs::metadata(&full).map_or(0, |found| found.len());
+    let bar = context.style.bar(size).with_prefix("hashing");
+    let (seen, hashed) = (bar.clone(), full.clone());
+    let hashing = tokio::task::spawn_blocking(move || {
+        // Its name is not part of what is printed, so that files with names no group takes can be hashed too.
+        let name: FileName = "file".parse().map_err(|_| Failure::usage("no name"))?;
+        let progress = |bytes| {
+            seen.set_position(bytes);
+            ControlFlow::Continue(())
+        };
+        let hashed = hashing::manifest_of(&hashed, name, &progress);
+        hashed.map_err(|error| Failure::of(error.reason(), error.to_string()))
+    });
+    let hashed = hashing.await.map_err(|error| Failure::daemon(error.to_string()))??;
+    bar.finish_and_clear();
+    let header = hashed.manifest.header();
+    let pieces: Vec<String> = hashed.manifest.pieces().iter().map(|piece| piece.sha1.to_hex()).collect();
+    let classic: String = pieces.iter().map(|piece| &piece[..CLASSIC]).collect();
+    let object = json!({
+        "path": full,
+        "size": header.layout.length(),
+        "piece_length": PIECE_LENGTH,
+        "piece_count": pieces.len(),
+        "pieces": pieces,
+        "sha1": header.sha1.to_hex(),
+        "blake3": header.blake3.to_hex(),
+        "hash_string": classic,
+    });
+    let mut text = format!(
+        "size         {} bytes ({})\npieces       {}\n",
+        header.layout.length(),
+        units::size(header.layout.length()),
+        pieces.len()
+    );
+    for (index, piece) in pieces.iter().enumerate() {
+        text += &format!("{index:<12} {piece}\n");
+    }
+    text +=
+        &format!("sha1         {}\nblake3       {}\nhash string  {classic}\n", header.sha1, header.blake3);
+    context.style.result(&object, &text);
+    Ok(())
+}
+
+pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "peer", &mut script);
+    render::line(String::from_utf8_lossy(&script).trim_end());
+    Ok(())
+}
+
+/// One page for all verbs.
+pub(super) fn man() -> Result<(), Failure> {
+    let mut page = Vec::new();
+    let mut command = Cli::command();
+    command.build();
+    let rendered = clap_mangen::Man::new(command.clone()).render(&mut page);
+    rendered.map_err(|error| Failure::io("the manual page", &error))?;
+    let section = |page: &mut Vec<u8>, verb: &clap::Command| -> std::io::Result<()> {
+        use std::io::Write as _;
+        let man = clap_mangen::Man::new(verb.clone());
+        writeln!(page, ".SH \"{}\"", verb.get_bin_name().unwrap_or(verb.get_name()).to_uppercase())?;
+        man.render_synopsis_section(page)?;
+        man.render_description_section(page)?;
+        man.render_options_section(page)?;
+        man.render_extra_section(page)
+    };
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help") {
+        section(&mut page, verb).map_err(|error| Failure::io("the manual page", &error))?;
+    }
+    render::line(String::from_utf8_lossy(&page).trim_end());
+    Ok(())
+}
+
+pub(super) fn show_config(context: &Context) -> Result<(), Failure> {
+    let home = context.config.home.directory().display().to_string();
+    let file = context.config.config_file_given.as_deref().unwrap_or(context.config.home.config_file());
+    let shown = &context.config.shown;
+    let settings: serde_json::Map<_, _> = shown
+        .iter()
+        .map(|shown| {
+            (shown.name.to_owned(), json!({"value": shown.value, "origin": shown.origin.to_string()}))
+        })
+        .collect();
+    let rows: Vec<_> = shown
+        .iter()
+        .map(|shown| {
+            let value = if shown.value.is_empty() { "-".to_owned() } else { render::name(&shown.value) };
+            vec![shown.name.to_owned(), value, shown.origin.to_string()]
+        })
+        .collect();
+    let table = render::table(&["SETTING", "VALUE", "FROM"], &rows);
+    let text = format!("home         {home}\nconfig file  {}\n\n{table}", file.display());
+    context.style.result(&json!({"home": home, "config_file": file, "settings": settings}), &text);
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! The agent's words for the wire.
+
+use proto::pb;
+
+use crate::{
+    agent::{Check, DownloadStatus, Finding, ShareStatus},
+    engine::{DownloadState, SourceState, SourceView},
+};
+
+pub(super) fn download(status: DownloadStatus) -> pb::Download {
+    let DownloadStatus { entry, view } = status;
+    let (reason, cause) = view
+        .problem
+        .map_or_else(Default::default, |problem| (problem.reason.as_str().to_owned(), problem.message));
+    pb::Download {
+        group_id: entry.group.to_string(),
+        name: entry.name.to_string(),
+        state: download_state(view.state).into(),
+        done_bytes: view.done_bytes,
+        size: view.size,
+        rate: view.rate,
+        eta_seconds: view.eta.map(|eta| eta.as_secs()),
+        sources: view.sources.into_iter().map(source).collect(),
+        cause,
+        reason,
+        destination: entry.path.to_string_lossy().into_owned(),
+        map: view.map.into(),
+        had_source: view.had_source,
+        all_banned: view.all_banned,
+    }
+}
+
+fn download_state(state: DownloadState) -> pb::DownloadState {
+    match state {
+        DownloadState::Queued => pb::DownloadState::Queued,
+        DownloadState::Downloading => pb::DownloadState::Downloading,
+        DownloadState::Stalled => pb::DownloadState::Stalled,
+        DownloadState::Verifying => pb::DownloadState::Verifying,
+        DownloadState::Complete => pb::DownloadState::Complete,
+        DownloadState::Stopped => pb::DownloadState::Stopped,
+        DownloadState::Failed => pb::DownloadState::Failed,
+    }
+}
+
+fn source(source: SourceView) -> pb::DownloadSource {
+    let state = match source.state {
+        SourceState::Connecting => pb::SourceState::Connecting,
+        SourceState::Idle => pb::SourceState::Idle,
+        SourceState::Queued => pb::SourceState::Queued,
+        SourceState::Sending => pb::SourceState::Sending,
+        SourceState::Backoff => pb::SourceState::Backoff,
+        SourceState::Banned => pb::SourceState::Banned,
+    };
+    pb::DownloadSource {
+        peer_id: source.peer.to_string(),
+        username: source.username.to_string(),
+        bytes: source.bytes,
+        rate: source.rate,
+        bad_pieces: source.bad_pieces,
+        state: state.into(),
+    }
+}
+
+pub(super) fn share(status: ShareStatus) -> pb::Share {
+    pb::Share {
+        group_id: status.entry.group.to_string(),
+        name: status.entry.name.to_string(),
+        path: status.entry.path.to_string_lossy().into_owned(),
+        size: status.entry.size,
+        done_bytes: status.done_bytes,
+        uploaded_bytes: status.uploaded_bytes,
+        cause: status.problem.map(|problem| problem.message).unwrap_or_default(),
+    }
+}
+
+pub(super) fn check(check: Check) -> pb::Check {
+    let result = match check.finding {
+        Finding::Good => pb::CheckResult::Ok,
+        Finding::Warning => pb::CheckResult::Warning,
+        Finding::Bad => pb::CheckResult::Bad,
+    };
+    pb::Check { name: check.name.into(), result: result.into(), message: check.message }
+}

@@ -1,0 +1,364 @@
+//! ControlService: decode, ask the agent, encode.
+
+use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+
+use proto::{
+    convert as wire,
+    convert::ConvertError,
+    domain::{FileName, GroupId},
+    pb::{self, control_service_server::ControlService},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
+
+use super::convert;
+use crate::{
+    agent::{Agent, DownloadOptions, UploadProgress},
+    engine::DownloadState,
+    error::PeerError,
+    observe::with_same_id,
+};
+
+/// How often what is followed is looked at.
+const FOLLOW: Duration = Duration::from_millis(500);
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// See the module.
+pub(super) struct Control {
+    agent: Arc<Agent>,
+    shutdown: CancellationToken,
+}
+
+impl Control {
+    pub(super) fn new(agent: Arc<Agent>, shutdown: CancellationToken) -> Self {
+        Self { agent, shutdown }
+    }
+}
+
+fn file_name(file: Option<pb::FileName>) -> Result<(GroupId, FileName), PeerError> {
+    let file = file.ok_or(ConvertError::Missing("file"))?;
+    Ok((wire::group_id(&file.group_id)?, wire::file_name(&file.name)?))
+}
+
+fn absolute(path: String) -> Result<PathBuf, PeerError> {
+    let as_path = PathBuf::from(&path);
+    if as_path.is_absolute() { Ok(as_path) } else { Err(PeerError::RelativePath(path)) }
+}
+
+fn timestamp(at: std::time::SystemTime) -> prost_types::Timestamp {
+    at.into()
+}
+
+#[tonic::async_trait]
+impl ControlService for Control {
+    type UploadStream = Answers<pb::UploadResponse>;
+    type DownloadStream = Answers<pb::DownloadResponse>;
+    type ListDownloadsStream = Answers<pb::ListDownloadsResponse>;
+    type VerifyStream = Answers<pb::VerifyResponse>;
+
+    async fn login(
+        &self,
+        request: Request<pb::ControlServiceLoginRequest>,
+    ) -> Result<Response<pb::ControlServiceLoginResponse>, Status> {
+        let request = request.into_inner();
+        let password = Zeroizing::new(request.password);
+        let user = wire::username(&request.username)?;
+        let peer = self.agent.log_in(user.clone(), password).await?;
+        let answer =
+            pb::ControlServiceLoginResponse { username: user.to_string(), peer_id: peer.to_string() };
+        Ok(Response::new(answer))
+    }
+
+    async fn logout(
+        &self,
+        request: Request<pb::ControlServiceLogoutRequest>,
+    ) -> Result<Response<pb::ControlServiceLogoutResponse>, Status> {
+        let tracker_unreachable = self.agent.log_out(request.into_inner().all).await?;
+        Ok(Response::new(pb::ControlServiceLogoutResponse { tracker_unreachable }))
+    }
+
+    async fn get_status(
+        &self,
+        _: Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::GetStatusResponse>, Status> {
+        let status = self.agent.status();
+        let engine = self.agent.engine();
+        let (upload_limit, download_limit) = engine.set_limits(None, None);
+        let stats = engine.stats();
+        let expires = status.session.as_ref().map(|session| session.expires_at).filter(|at| *at > 0);
+        Ok(Response::new(pb::GetStatusResponse {
+            username: status.session.as_ref().map(|session| session.user.to_string()).unwrap_or_default(),
+            peer_id: status.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            tls_name: status.peer.map(|peer| peer.tls_name()).unwrap_or_default(),
+            tracker: self.agent.tracker().url().to_owned(),
+            tracker_connected: status.announce.connected,
+            listen: status.listen.to_string(),
+            advertise: status.advertise.unwrap_or_default(),
+            upload_rate: stats.upload_rate,
+            download_rate: stats.download_rate,
+            upload_limit,
+            download_limit,
+            shares: count(status.shares),
+            downloads: count(status.downloads),
+            uploads_active: stats.uploads_active,
+            uploads_waiting: stats.uploads_waiting,
+            session_expires_at: expires.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
+            certificate_expires_at: status.identity.map(|identity| timestamp(identity.not_after)),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }))
+    }
+
+    async fn diagnose(
+        &self,
+        _: Request<pb::DiagnoseRequest>,
+    ) -> Result<Response<pb::DiagnoseResponse>, Status> {
+        let checks = self.agent.diagnose().await.into_iter().map(convert::check).collect();
+        Ok(Response::new(pb::DiagnoseResponse { checks }))
+    }
+
+    async fn upload(
+        &self,
+        request: Request<pb::UploadRequest>,
+    ) -> Result<Response<Self::UploadStream>, Status> {
+        let request = request.into_inner();
+        let path = absolute(request.path)?;
+        let group = wire::group_id(&request.group_id)?;
+        let name = match request.name.as_str() {
+            "" => path.file_name().and_then(|name| name.to_str()).unwrap_or_default(),
+            name => name,
+        };
+        let name = wire::file_name(name)?;
+        let size = std::fs::metadata(&path).map_or(0, |found| found.len());
+        let agent = Arc::clone(&self.agent);
+        Ok(Response::new(with_progress(
+            move |progress| async move {
+                let uploaded = agent.upload(path, group, name, progress).await?;
+                let done = pb::UploadDone {
+                    name: uploaded.name.to_string(),
+                    file_id: uploaded.file.as_bytes().to_vec().into(),
+                    blake3: uploaded.blake3.as_bytes().to_vec().into(),
+                    already_published: uploaded.already,
+                };
+                Ok(pb::UploadResponse { hashed_bytes: uploaded.size, size: uploaded.size, done: Some(done) })
+            },
+            move |hashed_bytes| pb::UploadResponse { hashed_bytes, size, done: None },
+        )))
+    }
+
+    async fn download(
+        &self,
+        request: Request<pb::DownloadRequest>,
+    ) -> Result<Response<Self::DownloadStream>, Status> {
+        let request = request.into_inner();
+        let (group, name) = file_name(request.file)?;
+        let options = DownloadOptions {
+            destination: absolute(request.destination)?,
+            make_parents: request.make_parents,
+            sequential: request.sequential,
+            verify: request.verify,
+        };
+        self.agent.download(&group, &name, options).await?;
+        let first = self.agent.find_download(&group, &name)?;
+        if !request.follow || first.view.state.is_final() {
+            let download = Some(convert::download(first));
+            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(pb::DownloadResponse { download })))));
+        }
+        let view = self.agent.engine().watch(first.entry.file).ok_or(PeerError::NotLoggedIn)?;
+        let agent = Arc::clone(&self.agent);
+        Ok(Response::new(follow(view, move || {
+            let status = agent.find_download(&group, &name)?;
+            Ok((status.view.state, pb::DownloadResponse { download: Some(convert::download(status)) }))
+        })))
+    }
+
+    async fn list_downloads(
+        &self,
+        request: Request<pb::ListDownloadsRequest>,
+    ) -> Result<Response<Self::ListDownloadsStream>, Status> {
+        let agent = Arc::clone(&self.agent);
+        let now = move || {
+            let downloads = agent.downloads()?.into_iter().map(convert::download).collect();
+            Ok::<_, PeerError>(pb::ListDownloadsResponse { downloads })
+        };
+        let first = now()?;
+        if !request.into_inner().follow {
+            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(first)))));
+        }
+        let mut last = None;
+        let ticks = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(FOLLOW));
+        let changes = ticks.filter_map(move |_| {
+            let current = now().map_err(Status::from);
+            let news = !matches!((&current, &last), (Ok(current), Some(last)) if current == last);
+            last = current.as_ref().ok().cloned();
+            news.then_some(current)
+        });
+        // The first error is the last word: nobody is logged in any more.
+        let mut ended = false;
+        Ok(Response::new(Box::pin(
+            changes.take_while(move |answer| !std::mem::replace(&mut ended, answer.is_err())),
+        )))
+    }
+
+    async fn stop_download(
+        &self,
+        request: Request<pb::StopDownloadRequest>,
+    ) -> Result<Response<pb::StopDownloadResponse>, Status> {
+        let request = request.into_inner();
+        let (group, name) = file_name(request.file)?;
+        self.agent.stop_download(&group, &name, request.discard).await?;
+        Ok(Response::new(pb::StopDownloadResponse {}))
+    }
+
+    async fn resume_download(
+        &self,
+        request: Request<pb::ResumeDownloadRequest>,
+    ) -> Result<Response<pb::ResumeDownloadResponse>, Status> {
+        let (group, name) = file_name(request.into_inner().file)?;
+        self.agent.resume_download(&group, &name).await?;
+        Ok(Response::new(pb::ResumeDownloadResponse {}))
+    }
+
+    async fn list_shares(
+        &self,
+        _: Request<pb::ListSharesRequest>,
+    ) -> Result<Response<pb::ListSharesResponse>, Status> {
+        let shares = self.agent.shares()?.into_iter().map(convert::share).collect();
+        Ok(Response::new(pb::ListSharesResponse { shares }))
+    }
+
+    async fn stop_share(
+        &self,
+        request: Request<pb::StopShareRequest>,
+    ) -> Result<Response<pb::StopShareResponse>, Status> {
+        let (group, name) = file_name(request.into_inner().file)?;
+        self.agent.stop_share(&group, &name).await?;
+        Ok(Response::new(pb::StopShareResponse {}))
+    }
+
+    async fn verify(
+        &self,
+        request: Request<pb::VerifyRequest>,
+    ) -> Result<Response<Self::VerifyStream>, Status> {
+        let (group, name) = file_name(request.into_inner().file)?;
+        let size = self.agent.size_of(&group, &name).unwrap_or_default();
+        let agent = Arc::clone(&self.agent);
+        Ok(Response::new(with_progress(
+            move |progress| async move {
+                agent.verify(&group, &name, progress).await?;
+                Ok(pb::VerifyResponse { checked_bytes: size, size, done: true })
+            },
+            move |checked_bytes| pb::VerifyResponse { checked_bytes, size, done: false },
+        )))
+    }
+
+    async fn set_limits(
+        &self,
+        request: Request<pb::SetLimitsRequest>,
+    ) -> Result<Response<pb::SetLimitsResponse>, Status> {
+        let request = request.into_inner();
+        let (upload, download) = self.agent.engine().set_limits(request.upload, request.download);
+        Ok(Response::new(pb::SetLimitsResponse { upload, download }))
+    }
+
+    async fn export_cert(
+        &self,
+        _: Request<pb::ExportCertRequest>,
+    ) -> Result<Response<pb::ExportCertResponse>, Status> {
+        let (certificate_pem, key_pem, tls_name) = self.agent.certificate()?;
+        Ok(Response::new(pb::ExportCertResponse { certificate_pem, key_pem: key_pem.to_string(), tls_name }))
+    }
+
+    async fn get_ticket(
+        &self,
+        request: Request<pb::GetTicketRequest>,
+    ) -> Result<Response<pb::GetTicketResponse>, Status> {
+        let (group, name) = file_name(request.into_inner().file)?;
+        let (file, ticket, sources) = self.agent.ticket(&group, &name).await?;
+        let file_id = file.as_bytes().to_vec().into();
+        Ok(Response::new(pb::GetTicketResponse { file_id, ticket: ticket.to_string(), sources }))
+    }
+
+    async fn shutdown(
+        &self,
+        _: Request<pb::ShutdownRequest>,
+    ) -> Result<Response<pb::ShutdownResponse>, Status> {
+        tracing::info!("a verb ends the daemon");
+        self.shutdown.cancel();
+        Ok(Response::new(pb::ShutdownResponse {}))
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Streams what `work` tells of its progress (the newest only, when the caller is slow), then its outcome. Dropping the
+/// stream drops the work.
+fn with_progress<T, F>(
+    work: impl FnOnce(UploadProgress) -> F,
+    message: impl Fn(u64) -> T + Send + 'static,
+) -> Answers<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, PeerError>> + Send + 'static,
+{
+    let (told, mut progress) = watch::channel(0);
+    let work = work(Arc::new(move |bytes| {
+        told.send_replace(bytes);
+    }));
+    let (sender, answers) = mpsc::channel(1);
+    tokio::spawn(with_same_id(async move {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                () = sender.closed() => return,
+                outcome = &mut work => {
+                    // A caller that left meanwhile has no use for it.
+                    let _ = sender.send(outcome.map_err(Status::from)).await;
+                    return;
+                }
+                Ok(()) = progress.changed() => {
+                    let bytes = *progress.borrow_and_update();
+                    // A caller that is behind gets the next one.
+                    let _ = sender.try_send(Ok(message(bytes)));
+                }
+            }
+        }
+    }));
+    Box::pin(ReceiverStream::new(answers))
+}
+
+/// Streams `now()` at once and whenever the view changes, until the download has ended or the daemon gave it up.
+fn follow<T, V>(
+    mut view: watch::Receiver<V>,
+    now: impl Fn() -> Result<(DownloadState, T), PeerError> + Send + 'static,
+) -> Answers<T>
+where
+    T: Send + 'static,
+    V: Send + Sync + 'static,
+{
+    let (sender, answers) = mpsc::channel(1);
+    tokio::spawn(with_same_id(async move {
+        loop {
+            view.mark_unchanged();
+            let current = now().map_err(Status::from);
+            let last = current.as_ref().map_or(true, |(state, _)| state.is_final());
+            if sender.send(current.map(|(_, message)| message)).await.is_err() || last {
+                return;
+            }
+            tokio::select! {
+                () = sender.closed() => return,
+                changed = view.changed() => if changed.is_err() {
+                    // The engine says no more of it: stopped and resumed, or cleared. The library tells.
+                    tokio::time::sleep(FOLLOW).await;
+                }
+            }
+        }
+    }));
+    Box::pin(ReceiverStream::new(answers))
+}

@@ -1,0 +1,242 @@
+//! Who this peer is: a key made on this machine, one for each user, and the certificate that the tracker issues for it.
+//!
+//! The key never leaves the machine (but for `export-cert`, on the user's demand). The peer's id is the hash of its public
+//! key, so a certificate lost is a certificate to ask for again, and a key lost is another peer.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use proto::{
+    domain::{PeerId, Username},
+    transport::{
+        ChannelTuning, ClientSecurity, Remote, TlsError, client_config, connect, peer_id_of_spki,
+        server_config,
+    },
+};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
+use rustls::{ClientConfig, ServerConfig, pki_types::pem::PemObject as _};
+use tokio::sync::watch;
+use tonic::transport::Channel;
+use x509_parser::prelude::FromDer as _;
+use zeroize::Zeroizing;
+
+use crate::{
+    engine::{BoxFuture, DialError, Dialer},
+    files,
+};
+
+/// A key and its certificate, ready for use.
+pub struct Identity {
+    /// Whose it is.
+    pub user: Username,
+    /// The peer.
+    pub peer: PeerId,
+    /// The certificate.
+    pub certificate_pem: String,
+    /// When the certificate began to count.
+    pub not_before: SystemTime,
+    /// When it counts no more.
+    pub not_after: SystemTime,
+    /// What the daemon serves with.
+    pub server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("user", &self.user).field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file can't be read or written.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The key or the certificate is damaged, or they don't belong together.
+    #[error("the peer's key or certificate can't be used: {0}")]
+    Unusable(String),
+}
+
+impl From<TlsError> for IdentityError {
+    fn from(error: TlsError) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+impl From<rcgen::Error> for IdentityError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+/// A user's key on this machine, and where its certificate is kept.
+#[derive(Debug)]
+pub struct PeerKey {
+    user: Username,
+    key: KeyPair,
+    certificate: PathBuf,
+}
+
+impl PeerKey {
+    /// The key in the user's directory; made, if there is none.
+    ///
+    /// # Errors
+    /// When it can't be read, written or used.
+    pub fn open_or_create(user: &Username, directory: &Path) -> Result<Self, IdentityError> {
+        let path = directory.join("key.pem");
+        let io_error = |error| IdentityError::Io { path: path.clone(), error };
+        let key = match files::read_if_there(&path).map_err(io_error)?.map(Zeroizing::new) {
+            Some(pem) => KeyPair::from_pem(&String::from_utf8_lossy(&pem))?,
+            None => {
+                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+                files::private_dir(directory).map_err(io_error)?;
+                files::write_private(&path, Zeroizing::new(key.serialize_pem()).as_bytes())
+                    .map_err(io_error)?;
+                key
+            }
+        };
+        Ok(Self { user: user.clone(), key, certificate: directory.join("cert.pem") })
+    }
+
+    /// The peer with this key.
+    pub fn peer(&self) -> PeerId {
+        peer_id_of_spki(&self.key.subject_public_key_info())
+    }
+
+    /// A certificate request, which proves that this machine has the key. It asks for no name: the tracker gives one.
+    ///
+    /// # Errors
+    /// When the key can't sign.
+    pub fn request(&self) -> Result<Vec<u8>, IdentityError> {
+        let request = CertificateParams::default().serialize_request(&self.key)?;
+        Ok(request.der().to_vec())
+    }
+
+    /// The key as text, for `export-cert`.
+    pub fn pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.key.serialize_pem())
+    }
+
+    /// Keeps a certificate that the tracker issued, and makes an identity of it.
+    ///
+    /// # Errors
+    /// When it is not for this key, or can't be kept.
+    pub fn certify(&self, certificate_pem: String, ca_pem: &str) -> Result<Identity, IdentityError> {
+        let identity = self.identity(certificate_pem, ca_pem)?;
+        files::write_private(&self.certificate, identity.certificate_pem.as_bytes())
+            .map_err(|error| IdentityError::Io { path: self.certificate.clone(), error })?;
+        Ok(identity)
+    }
+
+    /// The identity by the certificate that was kept, if there is one that counts at `now`.
+    pub fn kept(&self, ca_pem: &str, now: SystemTime) -> Option<Identity> {
+        let pem = files::read_if_there(&self.certificate).ok()??;
+        let identity = self.identity(String::from_utf8(pem).ok()?, ca_pem).ok()?;
+        (identity.not_before <= now && now < identity.not_after).then_some(identity)
+    }
+
+    fn identity(&self, certificate_pem: String, ca_pem: &str) -> Result<Identity, IdentityError> {
+        let key_pem = self.pem();
+        let unusable = |error: &dyn fmt::Display| IdentityError::Unusable(error.to_string());
+        let der = rustls::pki_types::CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+            .map_err(|error| unusable(&error))?;
+        let (_, parsed) =
+            x509_parser::certificate::X509Certificate::from_der(&der).map_err(|error| unusable(&error))?;
+        let time = |at: x509_parser::time::ASN1Time| {
+            let seconds = u64::try_from(at.timestamp()).unwrap_or_default();
+            SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+        };
+        let validity = parsed.validity();
+        let (not_before, not_after) = (time(validity.not_before), time(validity.not_after));
+        if peer_id_of_spki(parsed.public_key().raw) != self.peer() {
+            return Err(unusable(&"the certificate is for another key"));
+        }
+        Ok(Identity {
+            user: self.user.clone(),
+            peer: self.peer(),
+            server: server_config(&certificate_pem, &key_pem, Some(ca_pem))?,
+            client: client_config(ca_pem, Some((&certificate_pem, &key_pem)))?,
+            certificate_pem,
+            not_before,
+            not_after,
+        })
+    }
+}
+
+impl Identity {
+    /// When to have the certificate renewed: after two thirds of its life.
+    pub fn renew_at(&self) -> SystemTime {
+        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        self.not_before + life * 2 / 3
+    }
+}
+
+/// Connects to other peers as whoever is logged in.
+#[derive(Debug)]
+pub struct PeerDialer(pub watch::Receiver<Option<Arc<Identity>>>);
+
+impl Dialer for PeerDialer {
+    fn dial(&self, peer: PeerId, address: &str) -> BoxFuture<'_, Result<Channel, DialError>> {
+        let identity = self.0.borrow().clone();
+        let remote = split_host_port(address);
+        let address = address.to_owned();
+        Box::pin(async move {
+            let identity = identity.ok_or_else(|| DialError("nobody is logged in".into()))?;
+            let (host, port) = remote.ok_or_else(|| DialError(format!("{address:?} is not an address")))?;
+            let security =
+                ClientSecurity::Tls { config: Arc::clone(&identity.client), server_name: peer.tls_name() };
+            let channel = connect(Remote::Tcp { host, port }, security, &ChannelTuning::data()).await;
+            channel.map_err(|error| {
+                DialError(
+                    proto::transport::ConnectError::of(&error)
+                        .map_or_else(|| error.to_string(), ToString::to_string),
+                )
+            })
+        })
+    }
+
+    fn own_id(&self) -> Option<PeerId> {
+        self.0.borrow().as_ref().map(|identity| identity.peer)
+    }
+}
+
+/// `host:port` taken apart; an IPv6 address loses its brackets.
+pub fn split_host_port(address: &str) -> Option<(String, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    (!bare.is_empty() && (bare == host) != host.contains(':')).then(|| (bare.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_apart() {
+        for (text, parts) in [
+            ("1.2.3.4:5", Some(("1.2.3.4", 5))),
+            ("[::1]:5", Some(("::1", 5))),
+            ("peer1:7801", Some(("peer1", 7801))),
+            ("::1:5", None),
+            ("peer1", None),
+            (":5", None),
+            ("peer1:0", None),
+            ("peer1:70000", None),
+        ] {
+            let expected = parts.map(|(host, port)| (host.to_owned(), port));
+            assert_eq!(split_host_port(text), expected, "{text}");
+        }
+    }
+}

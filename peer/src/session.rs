@@ -1,0 +1,104 @@
+//! The session of the user who is logged in, kept over restarts in a file that only its owner can read.
+
+use std::{fmt, io, path::PathBuf};
+
+use proto::domain::Username;
+use serde::{Deserialize, Serialize};
+
+use crate::{files, text};
+
+/// A session as the tracker opened it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// Who is logged in.
+    #[serde(with = "text")]
+    pub user: Username,
+    /// The token. A secret: never printed, never sent to another tracker.
+    pub token: String,
+    /// When it ends at the latest, in seconds since 1970.
+    pub expires_at: i64,
+    /// The tracker that opened it, as its URL.
+    pub tracker: String,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("user", &self.user)
+            .field("tracker", &self.tracker)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the session is kept.
+#[derive(Clone, Debug)]
+pub struct SessionFile(PathBuf);
+
+impl SessionFile {
+    /// The session kept at `path`.
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// The session, if one is kept.
+    ///
+    /// # Errors
+    /// When the file can't be read, or is not one of ours.
+    pub fn load(&self) -> io::Result<Option<Session>> {
+        let Some(bytes) = files::read_if_there(&self.0)? else { return Ok(None) };
+        // Without its source: a parser's message may quote the token.
+        let session = serde_json::from_slice(&bytes).map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{} is not a session", self.0.display()))
+        })?;
+        Ok(Some(session))
+    }
+
+    /// Keeps the session, in place of any before.
+    ///
+    /// # Errors
+    /// As the file system has it.
+    pub fn save(&self, session: &Session) -> io::Result<()> {
+        files::write_private(&self.0, &serde_json::to_vec(session)?)
+    }
+
+    /// Forgets the session.
+    ///
+    /// # Errors
+    /// As the file system has it.
+    pub fn forget(&self) -> io::Result<()> {
+        files::remove_if_there(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_survives_and_is_forgotten_and_shows_no_token() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = SessionFile::new(directory.path().join("session.json"));
+        assert_eq!(file.load().expect("no error"), None);
+        let session = Session {
+            user: "user1".parse().expect("a username"),
+            token: "mts_secret".into(),
+            expires_at: 1_800_000_000,
+            tracker: "https://127.0.0.1:7700".into(),
+        };
+        file.save(&session).expect("saved");
+        assert_eq!(file.load().expect("read").as_ref(), Some(&session));
+        assert!(!format!("{session:?}").contains("secret"));
+        file.forget().expect("forgotten");
+        assert_eq!(file.load().expect("no error"), None);
+    }
+
+    #[test]
+    fn what_is_no_session_is_an_error_that_quotes_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("session.json");
+        std::fs::write(&path, r#"{"token": "mts_secret", "user": 7}"#).expect("written");
+        let error = SessionFile::new(path).load().expect_err("not a session");
+        assert!(!error.to_string().contains("mts_secret"), "{error}");
+    }
+}

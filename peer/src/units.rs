@@ -1,0 +1,127 @@
+//! Sizes, rates and times as people write and read them.
+
+use std::time::Duration;
+
+/// Text that is not a rate.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a rate: write bytes a second as 500K, 1MiB, 2.5M, or 0 for no limit")]
+pub struct RateError(String);
+
+/// Bytes a second: a number with an optional unit (`K M G` of 1000, `Ki Mi Gi` of 1024, a `B` and `/s` may follow). 0
+/// means no limit.
+///
+/// # Errors
+/// When it is anything else, or too large.
+pub fn parse_rate(text: &str) -> Result<u64, RateError> {
+    let error = || RateError(text.to_owned());
+    let bare = text.trim().trim_end_matches("/s");
+    let digits = bare.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(bare.len());
+    let (number, unit) = bare.split_at(digits);
+    let factor: u64 = match unit.trim().trim_end_matches(['b', 'B']).to_ascii_lowercase().as_str() {
+        "" => 1,
+        "k" => 1_000,
+        "m" => 1_000_000,
+        "g" => 1_000_000_000,
+        "ki" => 1 << 10,
+        "mi" => 1 << 20,
+        "gi" => 1 << 30,
+        _ => return Err(error()),
+    };
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(factor).ok_or_else(error);
+    }
+    match number.parse::<f64>() {
+        Ok(number) if number.is_finite() && number * factor as f64 <= 1e15 => {
+            Ok((number * factor as f64) as u64)
+        }
+        _ => Err(error()),
+    }
+}
+
+/// Bytes for people, in IEC units: `1.5 MiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    // 1023.95 would print as 1024.0.
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Bytes a second for people.
+pub fn rate(bytes_a_second: u64) -> String {
+    format!("{}/s", size(bytes_a_second))
+}
+
+/// A limit for people.
+pub fn limit(bytes_a_second: u64) -> String {
+    if bytes_a_second == 0 { "none".into() } else { rate(bytes_a_second) }
+}
+
+/// Seconds for people: `1h02m`, `3m05s`, `7s`.
+pub fn seconds(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s}s"),
+        (0, 0, m, s) => format!("{m}m{s:02}s"),
+        (0, h, m, _) => format!("{h}h{m:02}m"),
+        (d, h, _, _) => format!("{d}d{h:02}h"),
+    }
+}
+
+/// Seconds, whole or not, as typed for a time limit.
+///
+/// # Errors
+/// When it is not a positive number.
+pub fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let error = || format!("{text:?} is not a time: write seconds, like 30 or 2.5");
+    let seconds: f64 = text.trim().parse().map_err(|_| error())?;
+    if seconds > 0.0 { Duration::try_from_secs_f64(seconds).map_err(|_| error()) } else { Err(error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_as_typed() {
+        let good = [
+            ("0", 0),
+            ("1", 1),
+            ("500K", 500_000),
+            ("500kB/s", 500_000),
+            ("1MiB", 1 << 20),
+            ("1.5 MiB", 1_572_864),
+            ("2g", 2_000_000_000),
+        ];
+        for (text, bytes) in good {
+            assert_eq!(parse_rate(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "-1", "K", "1X", "fast", "1e9", "99999999999999999999G", "1.2.3", "nan", "inf"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_times_as_shown() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_048_575, "1.0 MiB"),
+            (1_610_612_736, "1.5 GiB"),
+            (1 << 40, "1.0 TiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+        for (value, text) in [(0, "0s"), (65, "1m05s"), (3_720, "1h02m"), (100_000, "1d03h")] {
+            assert_eq!(seconds(value), text);
+        }
+        assert_eq!(parse_seconds("2.5"), Ok(Duration::from_millis(2_500)));
+        for text in ["0", "-1", "", "soon", "inf", "NaN"] {
+            assert!(parse_seconds(text).is_err(), "{text}");
+        }
+    }
+}
