@@ -3,11 +3,26 @@
 //! [`Download`] is fed what happened and answers what to do about it. Its owner carries the actions out in order,
 //! never feeds it while doing so, and wakes it with [`Event::Tick`] at [`Download::next_wakeup`].
 
+mod events;
+mod plan;
+mod request;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use proto::domain::{Bitfield, PeerId, PieceIndex, PieceLayout};
+use rand::SeedableRng;
 
-use super::Moment;
+use self::request::Request;
+use super::{
+    Moment, Rng,
+    availability::Availability,
+    meter::Meter,
+    picker::{Picker, RandomThenRarest, Sequential},
+    pieces::{PieceState, Pieces},
+    sources::{Link, STRIKES, Source, Sources},
+};
 
 /// Names a request of this download; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,194 +164,111 @@ pub struct SourceView {
     pub pieces: u32,
 }
 
-struct Source {
-    state: SourceState,
-    has: Bitfield,
-    request: Option<RequestId>,
-    verified_bytes: u64,
-    bad_pieces: u32,
-}
-
-struct Request {
-    source: PeerId,
-    pieces: Vec<PieceIndex>,
-}
-
 /// The state machine of one download.
+///
+/// How it works. Every connected source that has something wanted is kept asked. A request that waits for a slot is
+/// *soft*: it asks for one piece of a large set, of which the source chooses, and reserves nothing; it is asked anew in its
+/// place when pieces of the set have come from elsewhere. A piece is claimed by a request when its first chunk comes. A
+/// source that is fast and has no queue gets *firm* requests, for a few pieces that nobody else is asked for. When every
+/// piece is claimed, pieces whose source is slow are asked of others too, and the first to come whole wins: the endgame.
 pub struct Download {
     layout: PieceLayout,
     options: Options,
-    have: Bitfield,
-    taken: Bitfield,
-    sources: BTreeMap<PeerId, Source>,
+    rng: Rng,
+    picker: Box<dyn Picker>,
+    pieces: Pieces,
+    availability: Availability,
+    sources: Sources,
     requests: BTreeMap<RequestId, Request>,
     next_request: u64,
-    done_bytes: u64,
+    next_rank: u64,
+    /// Grows when a piece can be asked for again.
+    opened: u64,
+    rate: Meter,
+    /// Sources that something happened to since they were last tended.
+    touched: Vec<PeerId>,
+    /// All of them.
+    touched_all: bool,
+    due: Option<Moment>,
     complete: bool,
 }
 
 impl Download {
     /// A download of a file with this layout, `have` of which is verified and written already. All that is left to chance
     /// follows from `seed`.
-    pub fn new(layout: PieceLayout, have: Bitfield, options: Options, _seed: u64) -> Self {
-        let done_bytes = have.iter(layout).map(|piece| u64::from(layout.piece_length(piece))).sum();
-        let taken = have.clone();
+    pub fn new(layout: PieceLayout, have: Bitfield, options: Options, seed: u64) -> Self {
+        let picker: Box<dyn Picker> =
+            if options.sequential { Box::new(Sequential) } else { Box::new(RandomThenRarest::default()) };
+        Self::with_picker(layout, have, options, picker, seed)
+    }
+
+    /// The same with a policy of one's own.
+    pub fn with_picker(
+        layout: PieceLayout,
+        have: Bitfield,
+        options: Options,
+        picker: Box<dyn Picker>,
+        seed: u64,
+    ) -> Self {
+        let mut rng = Rng::seed_from_u64(seed);
+        let mut availability = Availability::new(layout, &mut rng);
+        have.iter(layout).for_each(|piece| availability.close(piece));
         Self {
             layout,
             options,
-            have,
-            taken,
-            sources: BTreeMap::new(),
+            rng,
+            picker,
+            pieces: Pieces::new(layout, have),
+            availability,
+            sources: Sources::new(),
             requests: BTreeMap::new(),
             next_request: 0,
-            done_bytes,
+            next_rank: 0,
+            opened: 0,
+            rate: Meter::new(Duration::from_secs(3)),
+            touched: Vec::new(),
+            touched_all: true,
+            due: None,
             complete: false,
         }
     }
 
     /// Takes in what happened, and appends what is to be done.
-    pub fn handle(&mut self, _now: Moment, event: Event, actions: &mut Vec<Action>) {
+    pub fn handle(&mut self, now: Moment, event: Event, actions: &mut Vec<Action>) {
         if self.complete {
             return;
         }
         match event {
-            Event::SourceFound(peer) => {
-                let has = Bitfield::empty(self.layout);
-                self.sources.entry(peer).or_insert(Source {
-                    state: SourceState::Resting,
-                    has,
-                    request: None,
-                    verified_bytes: 0,
-                    bad_pieces: 0,
-                });
-            }
-            Event::SourceGone(_) | Event::Queued(..) | Event::Received(..) | Event::Tick => {}
-            Event::Connected(peer, has) => {
-                if let Some(source) = self.sources.get_mut(&peer) {
-                    source.has = has;
-                    source.state = SourceState::Idle;
-                }
-            }
-            Event::Gained(peer, pieces) => {
-                if let Some(source) = self.sources.get_mut(&peer) {
-                    for piece in pieces {
-                        source.has.insert(piece);
-                    }
-                }
-            }
-            Event::Lost(peer, pieces) => {
-                if let Some(source) = self.sources.get_mut(&peer) {
-                    for piece in pieces {
-                        source.has.remove(piece);
-                    }
-                }
-            }
-            Event::Disconnected(peer, _) => self.end_all(peer, SourceState::Banned),
-            Event::Started(request, _) => {
-                let peer = self.requests.get(&request).map(|request| request.source);
-                if let Some(source) = peer.and_then(|peer| self.sources.get_mut(&peer)) {
-                    source.state = SourceState::Sending;
-                }
-            }
-            Event::Verified(request, piece) => {
-                self.have.insert(piece);
-                self.taken.insert(piece);
-                self.done_bytes += u64::from(self.layout.piece_length(piece));
-                let peer = self.requests.get(&request).map(|request| request.source);
-                if let Some(source) = peer.and_then(|peer| self.sources.get_mut(&peer)) {
-                    source.verified_bytes += u64::from(self.layout.piece_length(piece));
-                }
-            }
-            Event::Bad(request, _) => {
-                let peer = self.requests.get(&request).map(|request| request.source);
-                if let Some(source) = peer.and_then(|peer| self.sources.get_mut(&peer)) {
-                    source.bad_pieces += 1;
-                    if source.bad_pieces > 1 {
-                        actions.extend(peer.map(Action::Disconnect));
-                        peer.into_iter().for_each(|peer| self.end_all(peer, SourceState::Banned));
-                    }
-                }
-            }
-            Event::Ended(request, _) => self.end(request),
+            Event::SourceFound(peer) => self.found(peer),
+            Event::SourceGone(peer) => self.gone(peer),
+            Event::Connected(peer, has) => self.connected(peer, has),
+            Event::Gained(peer, pieces) => self.gained(peer, &pieces),
+            Event::Lost(peer, pieces) => self.lost(peer, &pieces),
+            Event::Disconnected(peer, failure) => self.disconnected(now, peer, failure),
+            Event::Queued(request, place) => self.queued(now, request, place),
+            Event::Started(request, piece) => self.started(now, request, piece, actions),
+            Event::Received(request, bytes) => self.received(now, request, bytes, actions),
+            Event::Verified(request, piece) => self.verified(now, request, piece, actions),
+            Event::Bad(request, piece) => self.bad(now, request, piece, actions),
+            Event::Ended(request, result) => self.ended(now, request, result, actions),
+            Event::Tick => {}
         }
-        self.plan(actions);
+        self.plan(now, actions);
     }
 
     /// When to hand in the next [`Event::Tick`] unless something else happens before.
     pub fn next_wakeup(&self) -> Option<Moment> {
-        None
-    }
-
-    fn end(&mut self, id: RequestId) {
-        if let Some(request) = self.requests.remove(&id) {
-            for piece in request.pieces {
-                if !self.have.contains(piece) {
-                    self.taken.remove(piece);
-                }
-            }
-            if let Some(source) = self.sources.get_mut(&request.source) {
-                source.request = None;
-                source.state = SourceState::Idle;
-            }
-        }
-    }
-
-    fn end_all(&mut self, peer: PeerId, state: SourceState) {
-        self.sources.get(&peer).and_then(|source| source.request).into_iter().for_each(|id| self.end(id));
-        if let Some(source) = self.sources.get_mut(&peer) {
-            source.state = state;
-        }
-    }
-
-    fn plan(&mut self, actions: &mut Vec<Action>) {
-        if self.have.is_full() {
-            self.complete = true;
-            actions.push(Action::Complete);
-            return;
-        }
-        let idle = |source: &Source| !matches!(source.state, SourceState::Resting | SourceState::Banned);
-        let mut connected = self.sources.values().filter(|source| idle(source)).count();
-        for (&peer, source) in &mut self.sources {
-            if source.state == SourceState::Resting && connected < self.options.max_sources {
-                connected += 1;
-                source.state = SourceState::Connecting;
-                actions.push(Action::Connect(peer));
-            }
-            if source.state != SourceState::Idle {
-                continue;
-            }
-            let wanted = |piece: &PieceIndex| source.has.contains(*piece) && !self.taken.contains(*piece);
-            let pieces: Vec<_> = self.layout.indices().filter(wanted).take(8).collect();
-            if pieces.is_empty() {
-                continue;
-            }
-            for &piece in &pieces {
-                self.taken.insert(piece);
-            }
-            let request = RequestId(self.next_request);
-            self.next_request += 1;
-            source.request = Some(request);
-            source.state = SourceState::Waiting(None);
-            self.requests.insert(request, Request { source: peer, pieces: pieces.clone() });
-            actions.push(Action::Request {
-                source: peer,
-                request,
-                pieces,
-                max_pieces: 0,
-                in_order: self.options.sequential,
-                replaces: None,
-            });
-        }
+        if self.complete { None } else { self.due }
     }
 
     /// The pieces that are verified and written.
     pub fn have(&self) -> &Bitfield {
-        &self.have
+        self.pieces.verified()
     }
 
     /// Bytes of the pieces that are verified and written.
     pub fn done_bytes(&self) -> u64 {
-        self.done_bytes
+        self.pieces.done_bytes()
     }
 
     /// Every piece is verified and written.
@@ -344,25 +276,95 @@ impl Download {
         self.complete
     }
 
-    /// Bytes a second that come now, from all sources.
-    pub fn rate(&self, _now: Moment) -> f64 {
-        0.0
+    /// Sources, of those connected, that hold the piece.
+    pub fn holders(&self, piece: PieceIndex) -> u32 {
+        self.availability.holders(piece)
     }
 
-    /// How long the rest will take at the present rate; `None` when nothing comes.
-    pub fn eta(&self, _now: Moment) -> Option<Duration> {
-        None
+    /// Bytes a second that come now, from all sources.
+    pub fn rate(&self, now: Moment) -> f64 {
+        self.rate.rate(now)
+    }
+
+    /// How long the rest will take at the present rate; `None` when next to nothing comes.
+    pub fn eta(&self, now: Moment) -> Option<Duration> {
+        let left = self.layout.length() - self.done_bytes();
+        let rate = self.rate(now);
+        if left == 0 {
+            return Some(Duration::ZERO);
+        }
+        (rate >= 1.0).then(|| Duration::from_secs_f64(left as f64 / rate))
     }
 
     /// Every source there is, in no special order.
-    pub fn sources(&self, _now: Moment) -> impl Iterator<Item = SourceView> {
-        self.sources.iter().map(|(&peer, source)| SourceView {
+    pub fn sources(&self, now: Moment) -> impl Iterator<Item = SourceView> {
+        self.sources.iter().map(move |(&peer, source)| SourceView {
             peer,
-            state: source.state,
+            state: self.source_state(source),
             verified_bytes: source.verified_bytes,
-            rate: 0.0,
+            rate: source.rate.rate(now),
             bad_pieces: source.bad_pieces,
             pieces: source.has.count(),
         })
+    }
+
+    fn source_state(&self, source: &Source) -> SourceState {
+        match source.link {
+            Link::Resting(_) => SourceState::Resting,
+            Link::Connecting(_) => SourceState::Connecting,
+            Link::Banned => SourceState::Banned,
+            Link::Connected if !source.sending.is_empty() => SourceState::Sending,
+            Link::Connected => match source.waiting.and_then(|waiting| self.requests.get(&waiting)) {
+                Some(waiting) => SourceState::Waiting(waiting.place),
+                None => SourceState::Idle,
+            },
+        }
+    }
+
+    /// Panics where an invariant does not hold. For tests.
+    pub fn check_invariant(&self) {
+        self.availability.check_invariant();
+        self.pieces.check_invariant();
+        for piece in self.layout.indices() {
+            let state = self.pieces.state(piece);
+            assert_eq!(
+                self.availability.is_open(piece),
+                state == PieceState::Missing,
+                "{piece:?} is {state:?}"
+            );
+            let holders = self.sources.values().filter(|source| source.has.contains(piece)).count() as u32;
+            assert_eq!(self.availability.holders(piece), holders, "holders of {piece:?}");
+        }
+        for (piece, state) in self.pieces.claims() {
+            match state {
+                PieceState::InFlight(id) => {
+                    let request = &self.requests[&id];
+                    assert!(
+                        request.is_on(piece),
+                        "{piece:?} is in flight from {id:?}, which does not send it"
+                    );
+                    assert!(!request.stalled, "{piece:?} is claimed by a stalled request");
+                }
+                PieceState::Promised(id) => {
+                    let request = &self.requests[&id];
+                    assert!(request.firm && !request.closed && request.set.contains(&piece));
+                }
+                PieceState::Missing | PieceState::Verified => unreachable!("not a claim"),
+            }
+        }
+        for (id, request) in &self.requests {
+            let source = &self.sources[&request.source];
+            assert!(request.closed || source.link == Link::Connected, "{id:?} outlived its connection");
+            assert!(!(source.waiting == Some(*id) && source.sending.contains(id)));
+        }
+        for source in self.sources.values() {
+            assert!(source.bad_pieces < STRIKES || source.link == Link::Banned);
+            let interesting =
+                source.has.iter(self.layout).filter(|piece| !self.have().contains(*piece)).count();
+            assert_eq!(source.interesting as usize, interesting);
+            for id in source.waiting.iter().chain(&source.sending) {
+                assert!(!self.requests[id].closed);
+            }
+        }
     }
 }

@@ -2,7 +2,12 @@
 //! come out; the time and the seed are arguments. The same code runs in the daemon, in unit tests and in
 //! `cargo xtask simulate`.
 
+pub mod availability;
 pub mod download;
+pub mod meter;
+pub mod picker;
+pub mod pieces;
+pub mod sources;
 pub mod upload;
 
 use std::time::Duration;
@@ -11,4 +16,4 @@ use std::time::Duration;
 pub type Moment = Duration;
 
 /// The generator of all choices that are left to chance: small, fast and the same on every platform.
-pub(crate) type Rng = rand::rngs::Xoshiro256PlusPlus;
+pub type Rng = rand::rngs::Xoshiro256PlusPlus;

@@ -3,11 +3,36 @@
 //! [`Upload`] is fed what happened and answers what to do about it. Its owner carries the actions out in order, never
 //! feeds it while doing so, and wakes it with [`Event::Tick`] at [`Upload::next_wakeup`].
 
-use std::collections::{BTreeMap, VecDeque};
+mod queue;
+mod sent;
+mod slots;
+#[cfg(test)]
+mod tests;
 
-use proto::domain::{FileId, PeerId, PieceIndex, Username};
+use std::{collections::BTreeMap, time::Duration};
 
-use super::Moment;
+use proto::domain::{FileId, PIECE_LENGTH, PeerId, PieceIndex, Username};
+
+use self::{queue::Turns, sent::SentCounts, slots::Slots};
+use super::{Moment, meter::Meter};
+
+/// A slot that took nothing for so long is given to another.
+const STALL: Duration = Duration::from_secs(30);
+/// While nothing at all was handed over for so long, the uplink has room whatever was begun.
+const ROOM_AFTER: Duration = Duration::from_millis(250);
+/// The last free slot is given away when a piece that is being sent has no more than this left, so that the next is under
+/// way before the uplink falls idle; not earlier, for two pieces that share an uplink both come late.
+const NEARLY_SENT: u32 = PIECE_LENGTH / 8;
+/// A peer that is served alone gets one stream more for each time that its uplink carries so many bytes a second.
+const STREAM_RATE: f64 = 50e6;
+/// Most streams of one peer at a time.
+const MAX_STREAMS: f64 = 8.0;
+/// A request is told a new place no sooner than this after the last one, when its turn is near.
+const TELL_NEAR: Duration = Duration::from_millis(50);
+/// The same further back.
+const TELL_FAR: Duration = Duration::from_secs(1);
+/// Up to this place a turn is near.
+const NEAR: u32 = 4;
 
 /// Names a request that came in; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,7 +43,8 @@ pub struct RequestId(pub u64);
 pub enum Event {
     /// An admitted request. `wanted` holds only pieces that this peer has verified, at least one, each once.
     ///
-    /// It is answered at once, in the same call: by [`Action::Send`], by [`Action::Queue`], or by [`Action::End`].
+    /// It is answered at once, in the same call: by [`Action::Send`], by [`Action::Queue`] or by [`Action::End`]; or not
+    /// yet, when all that it waits for is this peer's own earlier requests.
     Asked {
         /// The request's name in later events.
         request: RequestId,
@@ -88,84 +114,327 @@ impl Default for Options {
     }
 }
 
+/// What is known of a request.
 struct Request {
-    wanted: VecDeque<PieceIndex>,
+    peer: PeerId,
+    user: Username,
+    file: FileId,
+    wanted: Vec<PieceIndex>,
     left: u32,
+    in_order: bool,
+    arrived: u64,
+    told: Option<(u32, Moment)>,
+    sending: Option<Sending>,
+}
+
+/// The piece that is being sent.
+struct Sending {
+    piece: PieceIndex,
+    handed: u32,
+    moved: Moment,
 }
 
 /// The state machine of all uploads of a peer.
+///
+/// A slot is a peer's right to be sent to; it carries several requests of that peer only while nobody else waits. A turn
+/// lasts a piece while others wait. Turns go round by user, then by peer, whoever was served longest ago first. Of the
+/// pieces that a request would take, the one comes first that this peer has sent the least often; of equals the one that
+/// the request names first.
 pub struct Upload {
     options: Options,
-    running: BTreeMap<RequestId, Request>,
-    waiting: VecDeque<(RequestId, Request)>,
+    requests: BTreeMap<RequestId, Request>,
+    /// Requests that are sending, by the peer that they go to: these peers have the slots.
+    served: BTreeMap<PeerId, u32>,
+    turns: Turns,
+    sent: SentCounts,
+    slots: Slots,
+    rate: Meter,
+    moved: Moment,
+    arrivals: u64,
+    changed: bool,
+    due: Option<Moment>,
 }
 
 impl Upload {
     /// No upload. All that is left to chance follows from `seed`.
-    pub fn new(options: Options, _seed: u64) -> Self {
-        Self { options, running: BTreeMap::new(), waiting: VecDeque::new() }
+    pub fn new(options: Options, seed: u64) -> Self {
+        Self {
+            options,
+            requests: BTreeMap::new(),
+            served: BTreeMap::new(),
+            turns: Turns::new(seed),
+            sent: SentCounts::default(),
+            slots: Slots::new(options.slots, options.max_slots),
+            rate: Meter::new(Duration::from_millis(500)),
+            moved: Moment::ZERO,
+            arrivals: 0,
+            changed: false,
+            due: None,
+        }
     }
 
     /// Takes in what happened, and appends what is to be done.
-    pub fn handle(&mut self, _now: Moment, event: Event, actions: &mut Vec<Action>) {
+    pub fn handle(&mut self, now: Moment, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::Asked { request, wanted, max_pieces, .. } => {
-                if self.waiting.len() >= self.options.queue {
-                    actions.push(Action::End(request, End::QueueFull));
-                    return;
-                }
+            Event::Asked { request, peer, user, file, wanted, max_pieces, in_order } => {
                 let left = if max_pieces == 0 { u32::MAX } else { max_pieces };
-                self.waiting.push_back((request, Request { wanted: wanted.into(), left }));
+                let (arrived, told, sending) = (self.arrivals, None, None);
+                self.arrivals += 1;
+                let asked = Request { peer, user, file, wanted, left, in_order, arrived, told, sending };
+                self.asked(request, asked, actions);
             }
-            Event::Sent(request) => self.next_piece(request, actions),
-            Event::Left(request) => {
-                self.running.remove(&request);
-                self.waiting.retain(|(id, _)| *id != request);
-            }
-            Event::Progress(..) | Event::Tick => {}
+            Event::Sent(id) => self.piece_sent(now, id, actions),
+            Event::Left(id) => self.remove(id),
+            Event::Progress(id, bytes) => self.progress(now, id, bytes),
+            Event::Tick => self.end_stalled(now, actions),
         }
-        while self.running.len() < self.options.slots {
-            let Some((id, request)) = self.waiting.pop_front() else { return };
-            self.running.insert(id, request);
-            self.next_piece(id, actions);
-        }
-        actions.extend(self.waiting.iter().zip(1..).map(|((id, _), place)| Action::Queue(*id, place)));
-    }
-
-    fn next_piece(&mut self, id: RequestId, actions: &mut Vec<Action>) {
-        let Some(request) = self.running.get_mut(&id) else { return };
-        let piece = if request.left == 0 { None } else { request.wanted.pop_front() };
-        request.left = request.left.saturating_sub(1);
-        if let Some(piece) = piece {
-            actions.push(Action::Send(id, piece));
-        } else {
-            self.running.remove(&id);
-            actions.push(Action::End(id, End::Done));
+        self.slots.note_demand(now, self.others_wait());
+        self.serve(now, actions);
+        if std::mem::take(&mut self.changed) || self.due.is_some_and(|due| due <= now) {
+            self.tell_places(now, actions);
         }
     }
 
     /// When to hand in the next [`Event::Tick`] unless something else happens before.
     pub fn next_wakeup(&self) -> Option<Moment> {
-        None
+        self.due
     }
 
     /// Requests that are being served.
     pub fn running(&self) -> usize {
-        self.running.len()
+        self.served.values().sum::<u32>() as usize
     }
 
     /// Requests that wait.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.requests.len() - self.running()
     }
 
     /// Upload slots at present.
     pub fn slots(&self) -> usize {
-        self.options.slots
+        self.slots.count()
     }
 
     /// Bytes a second handed to the transport now, by all requests.
-    pub fn rate(&self, _now: Moment) -> f64 {
-        0.0
+    pub fn rate(&self, now: Moment) -> f64 {
+        self.rate.rate(now)
+    }
+
+    fn asked(&mut self, id: RequestId, mut asked: Request, actions: &mut Vec<Action>) {
+        let same =
+            |other: &Request| other.sending.is_none() && other.peer == asked.peer && other.file == asked.file;
+        let older = self.requests.iter().find(|(_, other)| same(other)).map(|(older, _)| *older);
+        if let Some(replaced) = older.and_then(|older| self.requests.remove(&older)) {
+            actions.extend(older.map(|older| Action::End(older, End::Replaced)));
+            asked.arrived = replaced.arrived;
+            asked.told = replaced.told;
+            // It is answered in any case: the source's silence would look like a fault.
+            if let Some((place, _)) = asked.told {
+                actions.push(Action::Queue(id, place));
+            }
+        } else if self.waiting() >= self.options.queue && !self.make_room(&asked.user, actions) {
+            actions.push(Action::End(id, End::QueueFull));
+            return;
+        }
+        self.requests.insert(id, asked);
+        self.changed = true;
+    }
+
+    /// The queue is full: the user with the most requests in it loses the last of them to one that has fewer.
+    fn make_room(&mut self, user: &Username, actions: &mut Vec<Action>) -> bool {
+        let mut waiting: BTreeMap<&Username, (usize, RequestId)> = BTreeMap::new();
+        for (id, request) in self.requests.iter().filter(|(_, request)| request.sending.is_none()) {
+            let (count, last) = waiting.entry(&request.user).or_insert((0, *id));
+            *count += 1;
+            *last = (*last).max(*id);
+        }
+        let own = waiting.get(user).map_or(0, |(count, _)| *count);
+        let Some((most, last)) = waiting.into_values().max() else { return false };
+        if most <= own + 1 {
+            return false;
+        }
+        self.requests.remove(&last);
+        actions.push(Action::End(last, End::QueueFull));
+        true
+    }
+
+    fn piece_sent(&mut self, now: Moment, id: RequestId, actions: &mut Vec<Action>) {
+        let others_wait = self.others_wait();
+        let Some(request) = self.requests.get_mut(&id).filter(|request| request.sending.is_some()) else {
+            return;
+        };
+        request.sending = None;
+        self.moved = now;
+        if others_wait || !self.send(now, id, actions) {
+            actions.push(Action::End(id, End::Done));
+            if let Some(request) = self.requests.remove(&id) {
+                self.leave_slot(request.peer);
+            }
+        }
+    }
+
+    /// Begins the next piece of the request, if there is one left.
+    fn send(&mut self, now: Moment, id: RequestId, actions: &mut Vec<Action>) -> bool {
+        let Some(request) = self.requests.get(&id).filter(|request| request.left > 0) else { return false };
+        let mut busy =
+            self.requests.values().filter(|other| other.peer == request.peer && other.file == request.file);
+        let on_its_way: Vec<_> =
+            busy.by_ref().filter_map(|other| Some(other.sending.as_ref()?.piece)).collect();
+        let mut candidates =
+            request.wanted.iter().enumerate().filter(|(_, piece)| !on_its_way.contains(piece));
+        let choice = if request.in_order {
+            candidates.next()
+        } else {
+            candidates.min_by_key(|(at, piece)| (self.sent.count(request.file, **piece), *at))
+        };
+        let Some((at, &piece)) = choice else { return false };
+        self.sent.add(request.file, piece);
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.wanted.remove(at);
+            request.left -= 1;
+            request.sending = Some(Sending { piece, handed: 0, moved: now });
+        }
+        actions.push(Action::Send(id, piece));
+        true
+    }
+
+    fn remove(&mut self, id: RequestId) {
+        if let Some(request) = self.requests.remove(&id) {
+            self.changed = true;
+            if request.sending.is_some() {
+                self.leave_slot(request.peer);
+            }
+        }
+    }
+
+    fn leave_slot(&mut self, peer: PeerId) {
+        self.changed = true;
+        if let Some(streams) = self.served.get_mut(&peer) {
+            *streams -= 1;
+            if *streams == 0 {
+                self.served.remove(&peer);
+            }
+        }
+    }
+
+    fn progress(&mut self, now: Moment, id: RequestId, bytes: u32) {
+        self.moved = now;
+        self.rate.add(now, bytes);
+        self.slots.note_bytes(bytes);
+        if let Some(sending) = self.requests.get_mut(&id).and_then(|request| request.sending.as_mut()) {
+            sending.handed = sending.handed.saturating_add(bytes);
+            sending.moved = now;
+        }
+    }
+
+    fn end_stalled(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let stalled = |request: &Request| {
+            request.sending.as_ref().is_some_and(|sending| now.saturating_sub(sending.moved) >= STALL)
+        };
+        let stalled: Vec<_> =
+            self.requests.iter().filter(|(_, request)| stalled(request)).map(|(id, _)| *id).collect();
+        for id in stalled {
+            self.remove(id);
+            actions.push(Action::End(id, End::Stalled));
+        }
+    }
+
+    /// Somebody waits who has no slot.
+    fn others_wait(&self) -> bool {
+        self.requests
+            .values()
+            .any(|request| request.sending.is_none() && !self.served.contains_key(&request.peer))
+    }
+
+    /// Gives free slots to those next in turn, and the streams of a peer that is served alone.
+    fn serve(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        while let Some(id) = self.next_to_serve(now) {
+            let request = &self.requests[&id];
+            let peer = request.peer;
+            self.turns.take(&request.user, peer);
+            if self.send(now, id, actions) {
+                *self.served.entry(peer).or_insert(0) += 1;
+                self.rate.begin(now);
+                self.moved = now;
+            } else {
+                // All of its set is on its way to the peer by another of its requests.
+                self.requests.remove(&id);
+                actions.push(Action::End(id, End::Done));
+            }
+            self.changed = true;
+        }
+    }
+
+    fn next_to_serve(&self, now: Moment) -> Option<RequestId> {
+        if self.requests.len() == self.running() {
+            return None;
+        }
+        if self.others_wait() {
+            return self.has_free_slot(now).then(|| self.turns.order(&self.requests, &self.served).next())?;
+        }
+        let streams = (self.rate.rate(now) / STREAM_RATE).clamp(1.0, MAX_STREAMS) as u32;
+        let own = self.requests.iter().filter(|(_, request)| request.sending.is_none());
+        own.filter(|(_, request)| self.served.get(&request.peer).is_some_and(|count| *count < streams))
+            .min_by_key(|(_, request)| request.arrived)
+            .map(|(id, _)| *id)
+    }
+
+    fn has_free_slot(&self, now: Moment) -> bool {
+        let (taken, slots) = (self.served.len(), self.slots.count());
+        taken + 1 < slots
+            || taken == 0
+            || (taken < slots && (self.is_nearly_sent() || now.saturating_sub(self.moved) >= ROOM_AFTER))
+    }
+
+    fn is_nearly_sent(&self) -> bool {
+        let sending = self.requests.values().filter_map(|request| request.sending.as_ref());
+        sending.into_iter().any(|sending| sending.handed >= PIECE_LENGTH - NEARLY_SENT)
+    }
+
+    /// Tells the requests that wait for a slot their places, as far as they are new to them; finds out when to look again.
+    fn tell_places(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let stalls =
+            self.requests.values().filter_map(|request| Some(request.sending.as_ref()?.moved + STALL));
+        let mut due = stalls.min();
+        let order: Vec<_> = self.turns.order(&self.requests, &self.served).collect();
+        if !order.is_empty() && self.served.len() < self.slots.count() {
+            due = due.into_iter().chain([self.moved + ROOM_AFTER]).min();
+        }
+        for (id, place) in order.into_iter().zip(1..) {
+            let Some(request) = self.requests.get_mut(&id) else { continue };
+            let gap = if place <= NEAR { TELL_NEAR } else { TELL_FAR };
+            match request.told {
+                Some((told, _)) if told == place => {}
+                Some((_, when)) if now < when + gap => due = due.into_iter().chain([when + gap]).min(),
+                _ => {
+                    request.told = Some((place, now));
+                    actions.push(Action::Queue(id, place));
+                }
+            }
+        }
+        self.due = due;
+    }
+
+    /// Panics where an invariant does not hold. For tests.
+    pub fn check_invariant(&self) {
+        let mut served: BTreeMap<PeerId, u32> = BTreeMap::new();
+        let mut on_their_way = std::collections::BTreeSet::new();
+        for request in self.requests.values() {
+            if let Some(sending) = &request.sending {
+                *served.entry(request.peer).or_insert(0) += 1;
+                assert!(
+                    on_their_way.insert((request.peer, request.file, sending.piece)),
+                    "sent twice at a time"
+                );
+            }
+        }
+        assert_eq!(served, self.served);
+        assert!(self.served.len() <= self.options.max_slots);
+        assert!(self.waiting() <= self.options.queue);
+        let waiting = self.requests.values().filter(|request| request.sending.is_none());
+        let mut waiting: Vec<_> = waiting.map(|request| (request.peer, request.file)).collect();
+        waiting.sort_unstable();
+        assert!(waiting.windows(2).all(|pair| pair[0] != pair[1]), "a peer waits twice for a file");
+        assert!(self.served.len() > 0 || self.waiting() == 0, "requests wait and nobody is served");
     }
 }

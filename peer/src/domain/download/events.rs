@@ -1,0 +1,447 @@
+//! What each event changes in a download.
+
+use proto::domain::{Bitfield, PeerId, PieceIndex};
+
+use super::{
+    Action, Download, Failure, Link, Moment, PieceState, RequestId, STRIKES, Source,
+    request::{Current, Request},
+};
+
+/// Most sources that are remembered at a time.
+const MAX_KNOWN: usize = 1_000;
+
+impl Download {
+    pub(super) fn found(&mut self, peer: PeerId) {
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.named = true;
+        } else if self.sources.len() < MAX_KNOWN {
+            self.sources.insert(peer, Source::new(self.layout, self.next_rank));
+            self.next_rank += 1;
+        }
+        self.touched.push(peer);
+    }
+
+    pub(super) fn gone(&mut self, peer: PeerId) {
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.named = false;
+            self.forget(peer);
+        }
+    }
+
+    /// Drops a source that is of no more use and has nothing to tell.
+    fn forget(&mut self, peer: PeerId) {
+        let idle = |source: &Source| !source.named && matches!(source.link, Link::Resting(_));
+        let blank = |source: &Source| source.bad_pieces == 0 && source.verified_bytes == 0;
+        if self.sources.get(&peer).is_some_and(|source| idle(source) && blank(source))
+            && !self.requests.values().any(|request| request.source == peer)
+        {
+            self.sources.remove(&peer);
+        }
+    }
+
+    pub(super) fn connected(&mut self, peer: PeerId, has: Bitfield) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        if !matches!(source.link, Link::Connecting(_)) || has.pieces() != self.layout.count() {
+            return;
+        }
+        source.link = Link::Connected;
+        source.seeder = has.is_full();
+        source.exhausted = None;
+        let bytes = has.as_bytes().iter().zip(self.pieces.verified().as_bytes());
+        source.interesting = bytes.map(|(has, verified)| (has & !verified).count_ones()).sum();
+        if source.seeder {
+            self.availability.add_seeder();
+        } else {
+            self.availability.add(self.layout, &has);
+        }
+        source.has = has;
+        self.touched.push(peer);
+    }
+
+    pub(super) fn gained(&mut self, peer: PeerId, pieces: &[PieceIndex]) {
+        let Some(source) = self.sources.get_mut(&peer).filter(|source| source.link == Link::Connected) else {
+            return;
+        };
+        let mut open = false;
+        for &piece in pieces {
+            if source.has.insert(piece) {
+                self.availability.gain(piece);
+                source.interesting += u32::from(!self.pieces.verified().contains(piece));
+                open |= self.availability.is_open(piece);
+            }
+        }
+        if open {
+            source.exhausted = None;
+            let waiting = source.waiting.and_then(|waiting| self.requests.get_mut(&waiting));
+            waiting.into_iter().for_each(Request::could_have_more);
+        }
+        if open || self.availability.open() == 0 {
+            self.touched.push(peer);
+        }
+    }
+
+    pub(super) fn lost(&mut self, peer: PeerId, pieces: &[PieceIndex]) {
+        for &piece in pieces {
+            self.lose(peer, piece);
+        }
+    }
+
+    /// The source does not offer the piece (any more).
+    fn lose(&mut self, peer: PeerId, piece: PieceIndex) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        if !source.has.contains(piece) {
+            return;
+        }
+        if source.seeder {
+            source.seeder = false;
+            self.availability.remove_seeder();
+            self.availability.add(self.layout, &source.has);
+        }
+        source.has.remove(piece);
+        self.availability.lose(piece);
+        source.interesting -= u32::from(!self.pieces.verified().contains(piece));
+    }
+
+    pub(super) fn disconnected(&mut self, now: Moment, peer: PeerId, failure: Failure) {
+        if !self.sources.get(&peer).is_some_and(Source::is_linked) {
+            return;
+        }
+        let struck = failure == Failure::Protocol && self.strike(peer) >= STRIKES;
+        self.unlink(now, peer);
+        if struck {
+            self.ban(peer);
+        }
+        self.forget(peer);
+    }
+
+    /// The connection is no more, nor any request over it. The source rests.
+    pub(super) fn unlink(&mut self, now: Moment, peer: PeerId) {
+        let ids = self.requests.iter().filter(|(_, request)| request.source == peer && !request.closed);
+        let ids: Vec<_> = ids.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.close(now, id);
+        }
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        if source.link == Link::Connected {
+            let has = std::mem::replace(&mut source.has, Bitfield::empty(self.layout));
+            source.interesting = 0;
+            if std::mem::take(&mut source.seeder) {
+                self.availability.remove_seeder();
+            } else {
+                self.availability.remove(self.layout, &has);
+            }
+        }
+        source.link = Link::Resting(now + source.pause(&mut self.rng));
+        self.touched_all = true;
+    }
+
+    fn ban(&mut self, peer: PeerId) {
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.link = Link::Banned;
+        }
+    }
+
+    /// Counts a bad piece.
+    fn strike(&mut self, peer: PeerId) -> u32 {
+        self.sources.get_mut(&peer).map_or(0, |source| {
+            source.bad_pieces += 1;
+            source.bad_pieces
+        })
+    }
+
+    pub(super) fn queued(&mut self, now: Moment, id: RequestId, place: u32) {
+        let Some(request) = self.requests.get_mut(&id).filter(|request| !request.closed) else { return };
+        let Some(source) = self.sources.get_mut(&request.source) else { return };
+        if request.heard.is_none() {
+            let latency = now.saturating_sub(request.asked);
+            source.latency = Some(source.latency.map_or(latency, |known| known.min(latency)));
+        }
+        request.heard = Some(now);
+        request.place = Some(place);
+        source.contended = true;
+        if request.stale {
+            self.touched.push(request.source);
+        }
+    }
+
+    pub(super) fn started(
+        &mut self,
+        now: Moment,
+        id: RequestId,
+        piece: PieceIndex,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(request) = self.requests.get_mut(&id).filter(|request| !request.closed) else { return };
+        let peer = request.source;
+        let Ok(at) = request.set.binary_search(&piece) else { return self.violated(now, id, actions) };
+        if request.current.is_some() || request.left == 0 {
+            return self.violated(now, id, actions);
+        }
+        let first_heard = request.heard.is_none();
+        request.set.remove(at);
+        request.left -= 1;
+        request.heard = Some(now);
+        request.current = Some(Current { piece, bytes: 0, since: now });
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        if first_heard {
+            let latency = now.saturating_sub(request.asked);
+            source.latency = Some(source.latency.map_or(latency, |known| known.min(latency)));
+        }
+        if request.place.is_none() {
+            source.contended = false;
+        }
+        if source.waiting == Some(id) {
+            source.waiting = None;
+        }
+        if !source.sending.contains(&id) {
+            source.sending.push(id);
+            source.note_sending(now);
+        }
+        self.touched.push(peer);
+        self.claim_started(now, id, piece, actions);
+    }
+
+    /// Whose is a piece that was just started by this request?
+    fn claim_started(&mut self, now: Moment, id: RequestId, piece: PieceIndex, actions: &mut Vec<Action>) {
+        match self.pieces.state(piece) {
+            PieceState::Missing => {
+                self.claim(id, piece);
+                // Who sent it before and fell silent is not waited for any more.
+                let silent = |other: &Request| other.stalled && other.is_on(piece);
+                let silent: Vec<_> =
+                    self.requests.iter().filter(|(_, other)| silent(other)).map(|(id, _)| *id).collect();
+                for other in silent {
+                    self.cancel(now, other, actions);
+                }
+            }
+            PieceState::Promised(_) => self.claim(id, piece),
+            PieceState::InFlight(_) if self.is_worth_racing(now, id, piece) => {}
+            PieceState::InFlight(_) | PieceState::Verified => self.cancel(now, id, actions),
+        }
+    }
+
+    /// The request has the piece from now on; requests that wait for it elsewhere are out of date.
+    fn claim(&mut self, id: RequestId, piece: PieceIndex) {
+        self.pieces.start(piece, id);
+        self.availability.close(piece);
+        self.outdate(piece);
+    }
+
+    fn outdate(&mut self, piece: PieceIndex) {
+        for (&peer, source) in &self.sources {
+            let waiting = source.waiting.and_then(|waiting| self.requests.get_mut(&waiting));
+            if let Some(waiting) = waiting.filter(|waiting| !waiting.stale && waiting.awaits(piece)) {
+                waiting.stale = true;
+                self.touched.push(peer);
+            }
+        }
+    }
+
+    pub(super) fn received(&mut self, now: Moment, id: RequestId, bytes: u32, actions: &mut Vec<Action>) {
+        let Some(request) = self.requests.get_mut(&id).filter(|request| !request.closed) else { return };
+        let Some(current) = request.current.as_mut() else { return self.violated(now, id, actions) };
+        let piece = current.piece;
+        let length = self.layout.piece_length(piece);
+        current.bytes = current.bytes.saturating_add(bytes);
+        request.heard = Some(now);
+        let over = current.bytes > length;
+        if current.bytes == length {
+            request.current = None;
+            request.checking.push(piece);
+            request.whole += 1;
+        }
+        let woke = std::mem::take(&mut request.stalled);
+        if let Some(source) = self.sources.get_mut(&request.source) {
+            source.note_bytes(now, bytes);
+            self.touched.push(request.source);
+        }
+        self.rate.add(now, bytes);
+        if over {
+            self.violated(now, id, actions);
+        } else if woke && self.pieces.state(piece) == PieceState::Missing {
+            self.claim(id, piece);
+        }
+    }
+
+    pub(super) fn verified(
+        &mut self,
+        now: Moment,
+        id: RequestId,
+        piece: PieceIndex,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(request) = self.requests.get_mut(&id).filter(|request| request.is_on(piece)) else { return };
+        request.heard = Some(now);
+        take_whole(request, piece);
+        let peer = request.source;
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.failures = 0;
+        }
+        self.availability.close(piece);
+        if self.pieces.verify(piece) {
+            let bytes = u64::from(self.layout.piece_length(piece));
+            for (&other, source) in &mut self.sources {
+                source.interesting -= u32::from(source.has.contains(piece));
+                source.verified_bytes += if other == peer { bytes } else { 0 };
+            }
+            self.outdate(piece);
+            let late = self.requests.iter().filter(|(_, other)| {
+                !other.closed && other.current.is_some_and(|current| current.piece == piece)
+            });
+            let late: Vec<_> = late.map(|(id, _)| *id).collect();
+            for other in late {
+                self.cancel(now, other, actions);
+            }
+        }
+        self.drop_if_over(id);
+    }
+
+    pub(super) fn bad(&mut self, now: Moment, id: RequestId, piece: PieceIndex, actions: &mut Vec<Action>) {
+        let Some(request) = self.requests.get_mut(&id).filter(|request| request.is_on(piece)) else { return };
+        let peer = request.source;
+        take_whole(request, piece);
+        self.release(id, piece);
+        self.lose(peer, piece);
+        self.drop_if_over(id);
+        if self.strike(peer) >= STRIKES {
+            self.expel(now, peer, actions);
+        }
+    }
+
+    /// It broke the protocol.
+    fn violated(&mut self, now: Moment, id: RequestId, actions: &mut Vec<Action>) {
+        let Some(peer) = self.requests.get(&id).map(|request| request.source) else { return };
+        self.cancel(now, id, actions);
+        self.blame(now, peer, Failure::Protocol, actions);
+    }
+
+    /// The source is not to be used any more.
+    fn expel(&mut self, now: Moment, peer: PeerId, actions: &mut Vec<Action>) {
+        if self.sources.get(&peer).is_some_and(Source::is_linked) {
+            actions.push(Action::Disconnect(peer));
+            self.unlink(now, peer);
+        }
+        self.ban(peer);
+    }
+
+    pub(super) fn ended(
+        &mut self,
+        now: Moment,
+        id: RequestId,
+        result: Result<(), Failure>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(request) = self.requests.get(&id).filter(|request| !request.closed) else { return };
+        let peer = request.source;
+        let source = self.sources.get_mut(&peer);
+        let replaced =
+            source.as_ref().is_some_and(|source| source.waiting != Some(id) && !source.sending.contains(&id));
+        let short = request.current.is_some() || request.whole == 0;
+        if let Some(source) = source
+            && result.is_ok()
+            && request.left > 0
+            && !request.set.is_empty()
+            && request.whole > 0
+        {
+            // It had more to send and did not: others wait there.
+            source.contended = true;
+        }
+        self.close(now, id);
+        match result {
+            Ok(()) if replaced || !short => {}
+            Ok(()) => self.blame(now, peer, Failure::NotShared, actions),
+            Err(failure) => self.blame(now, peer, failure, actions),
+        }
+        self.touched.push(peer);
+    }
+
+    /// A request failed: the source is left alone for a while, or for good.
+    pub(super) fn blame(&mut self, now: Moment, peer: PeerId, failure: Failure, actions: &mut Vec<Action>) {
+        if failure == Failure::Protocol && self.strike(peer) >= STRIKES {
+            return self.expel(now, peer, actions);
+        }
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.rest_until = now + source.pause(&mut self.rng);
+        }
+        self.touched.push(peer);
+    }
+
+    /// Has the request's stream dropped.
+    pub(super) fn cancel(&mut self, now: Moment, id: RequestId, actions: &mut Vec<Action>) {
+        actions.push(Action::Cancel(id));
+        self.close(now, id);
+    }
+
+    /// The request's stream is no more: what it had and did not finish can be asked of others.
+    fn close(&mut self, now: Moment, id: RequestId) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.closed = true;
+        let set = std::mem::take(&mut request.set);
+        let current = request.current.take();
+        if let Some(source) = self.sources.get_mut(&request.source) {
+            if source.waiting == Some(id) {
+                source.waiting = None;
+            }
+            source.sending.retain(|other| *other != id);
+            source.note_sending(now);
+            self.touched.push(request.source);
+        }
+        if let Some(current) = current {
+            self.release(id, current.piece);
+        }
+        self.release_promised(id, &set);
+        self.drop_if_over(id);
+    }
+
+    /// Gives up what the request promised of these pieces.
+    pub(super) fn release_promised(&mut self, id: RequestId, set: &[PieceIndex]) {
+        for &piece in set {
+            if self.pieces.state(piece) == PieceState::Promised(id) {
+                self.release(id, piece);
+            }
+        }
+    }
+
+    /// Gives up the request's claim to a piece: whoever else is sending it has it now, or it is missing again.
+    pub(super) fn release(&mut self, id: RequestId, piece: PieceIndex) {
+        let claim = self.pieces.state(piece);
+        if claim != PieceState::InFlight(id) && claim != PieceState::Promised(id) {
+            return;
+        }
+        let heir = self
+            .requests
+            .iter()
+            .find(|(other, request)| **other != id && !request.stalled && request.is_on(piece));
+        if let Some((&heir, _)) = heir {
+            self.pieces.start(piece, heir);
+        } else {
+            self.pieces.release(piece);
+            self.availability.reopen(piece);
+            self.opened += 1;
+            self.touched_all = true;
+            for source in self.sources.values().filter(|source| source.has.contains(piece)) {
+                let waiting = source.waiting.and_then(|waiting| self.requests.get_mut(&waiting));
+                waiting.into_iter().for_each(Request::could_have_more);
+            }
+        }
+    }
+
+    fn drop_if_over(&mut self, id: RequestId) {
+        if let Some(request) =
+            self.requests.get(&id).filter(|request| request.closed && request.checking.is_empty())
+        {
+            let peer = request.source;
+            self.requests.remove(&id);
+            self.forget(peer);
+        }
+    }
+}
+
+/// The piece has come whole by this request and was judged.
+fn take_whole(request: &mut Request, piece: PieceIndex) {
+    request.checking.retain(|other| *other != piece);
+    if request.current.is_some_and(|current| current.piece == piece) {
+        request.current = None;
+        request.whole += 1;
+    }
+}

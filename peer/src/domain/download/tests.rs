@@ -1,0 +1,607 @@
+//! The download machine against scripted sources and against chance.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use proto::domain::PIECE_LENGTH;
+use rand::RngExt;
+
+use super::*;
+use crate::domain::Rng;
+
+fn layout(pieces: u32) -> PieceLayout {
+    PieceLayout::new(u64::from(pieces) * u64::from(PIECE_LENGTH)).expect("a valid length")
+}
+
+fn peer(index: u8) -> PeerId {
+    [index; 32].into()
+}
+
+fn ms(ms: u64) -> Moment {
+    Duration::from_millis(ms)
+}
+
+/// A request as the test sees it.
+#[derive(Clone, Debug)]
+struct Asked {
+    source: PeerId,
+    pieces: Vec<PieceIndex>,
+    max_pieces: u32,
+}
+
+/// A download under test, with what it has asked for.
+struct Bench {
+    layout: PieceLayout,
+    download: Download,
+    now: Moment,
+    open: BTreeMap<RequestId, Asked>,
+    connecting: BTreeSet<PeerId>,
+    cancelled: Vec<RequestId>,
+    disconnected: Vec<PeerId>,
+    completed: u32,
+}
+
+impl Bench {
+    fn new(pieces: u32) -> Self {
+        Self::with(pieces, &[], Options::default(), 1)
+    }
+
+    fn with(pieces: u32, have: &[u64], options: Options, seed: u64) -> Self {
+        let layout = layout(pieces);
+        let mut verified = Bitfield::empty(layout);
+        for piece in have {
+            verified.insert(layout.index(*piece).expect("in the file"));
+        }
+        let download = Download::new(layout, verified, options, seed);
+        let mut bench = Self {
+            layout,
+            download,
+            now: Moment::ZERO,
+            open: BTreeMap::new(),
+            connecting: BTreeSet::new(),
+            cancelled: Vec::new(),
+            disconnected: Vec::new(),
+            completed: 0,
+        };
+        bench.feed(Event::Tick);
+        bench
+    }
+
+    fn piece(&self, index: u64) -> PieceIndex {
+        self.layout.index(index).expect("in the file")
+    }
+
+    fn feed(&mut self, event: Event) {
+        let mut actions = Vec::new();
+        self.download.handle(self.now, event, &mut actions);
+        self.download.check_invariant();
+        for action in actions {
+            assert_eq!(self.completed, 0, "an action follows the last one: {action:?}");
+            match action {
+                Action::Connect(peer) => assert!(self.connecting.insert(peer), "connected twice"),
+                Action::Request { source, request, pieces, max_pieces, replaces, .. } => {
+                    assert!(!pieces.is_empty());
+                    let replaced = replaces.and_then(|replaced| self.open.get(&replaced));
+                    assert!(replaced.is_none_or(|replaced| replaced.source == source));
+                    self.open.insert(request, Asked { source, pieces, max_pieces });
+                }
+                Action::Cancel(request) => {
+                    self.open.remove(&request);
+                    self.cancelled.push(request);
+                }
+                Action::Disconnect(peer) => {
+                    self.connecting.remove(&peer);
+                    self.open.retain(|_, asked| asked.source != peer);
+                    self.disconnected.push(peer);
+                }
+                Action::Complete => self.completed += 1,
+            }
+        }
+    }
+
+    fn at(&mut self, now: Moment) -> &mut Self {
+        self.now = now;
+        self
+    }
+
+    /// Lets time pass until the machine wants to be woken, and wakes it.
+    fn wake(&mut self) {
+        self.now = self.download.next_wakeup().expect("something to wait for").max(self.now);
+        self.feed(Event::Tick);
+    }
+
+    /// A source that has these pieces, a picture of `#` and `.`.
+    fn source(&mut self, who: u8, has: &str) {
+        let mut set = Bitfield::empty(self.layout);
+        for (piece, _) in self.layout.indices().zip(has.chars()).filter(|(_, c)| *c == '#') {
+            set.insert(piece);
+        }
+        self.feed(Event::SourceFound(peer(who)));
+        assert!(self.connecting.remove(&peer(who)), "not connected");
+        self.feed(Event::Connected(peer(who), set));
+    }
+
+    /// The newest open request to a source.
+    fn asked(&self, who: u8) -> Option<(RequestId, Asked)> {
+        let mut open = self.open.iter().rev();
+        open.find(|(_, asked)| asked.source == peer(who)).map(|(id, asked)| (*id, asked.clone()))
+    }
+
+    fn start(&mut self, who: u8, index: u64) -> RequestId {
+        let (id, _) = self.asked(who).expect("asked");
+        self.feed(Event::Started(id, self.piece(index)));
+        id
+    }
+
+    /// The rest of a piece comes and is right.
+    fn deliver(&mut self, id: RequestId, index: u64) {
+        self.feed(Event::Received(id, PIECE_LENGTH));
+        self.feed(Event::Verified(id, self.piece(index)));
+        if self.open.remove(&id).is_some() {
+            self.feed(Event::Ended(id, Ok(())));
+        }
+    }
+
+    fn state(&self, who: u8) -> SourceState {
+        self.view(who).state
+    }
+
+    fn view(&self, who: u8) -> SourceView {
+        self.download.sources(self.now).find(|view| view.peer == peer(who)).expect("known")
+    }
+
+    fn indices(pieces: &[PieceIndex]) -> Vec<u32> {
+        let mut pieces: Vec<_> = pieces.iter().map(|piece| piece.get()).collect();
+        pieces.sort_unstable();
+        pieces
+    }
+}
+
+#[test]
+fn an_empty_file_is_complete_at_once() {
+    assert_eq!(Bench::new(0).completed, 1);
+}
+
+#[test]
+fn what_was_verified_before_is_not_fetched_again() {
+    let mut bench = Bench::with(4, &[0, 2], Options::default(), 1);
+    assert_eq!(bench.download.done_bytes(), 2 * u64::from(PIECE_LENGTH));
+    bench.source(1, "####");
+    let (_, asked) = bench.asked(1).expect("asked");
+    assert_eq!(Bench::indices(&asked.pieces), [1, 3]);
+    assert_eq!(Bench::with(4, &[0, 1, 2, 3], Options::default(), 1).completed, 1);
+}
+
+#[test]
+fn a_waiting_request_reserves_nothing() {
+    let mut bench = Bench::new(6);
+    bench.source(1, "######");
+    bench.source(2, "######");
+    let (first, second) = (bench.asked(1).expect("asked").1, bench.asked(2).expect("asked").1);
+    assert_eq!((first.max_pieces, second.max_pieces), (1, 1));
+    assert_eq!(Bench::indices(&first.pieces), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(Bench::indices(&second.pieces), [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_waiting_set_is_asked_anew_when_a_piece_of_it_comes_from_elsewhere() {
+    let mut bench = Bench::new(6);
+    bench.source(1, "######");
+    bench.source(2, "######");
+    let (waiting, _) = bench.asked(2).expect("asked");
+    bench.feed(Event::Queued(waiting, 2));
+    bench.start(1, 3);
+    let due = bench.download.next_wakeup().expect("the refresh");
+    assert!(due <= ms(20), "the place is near: asked anew soon, at {due:?}");
+    bench.at(due).feed(Event::Tick);
+    let (newer, asked) = bench.asked(2).expect("asked");
+    assert_ne!(newer, waiting);
+    assert_eq!(Bench::indices(&asked.pieces), [0, 1, 2, 4, 5]);
+}
+
+#[test]
+fn far_back_in_the_queue_changes_gather() {
+    let mut bench = Bench::new(6);
+    bench.source(1, "######");
+    bench.source(2, "######");
+    let (waiting, _) = bench.asked(2).expect("asked");
+    bench.feed(Event::Queued(waiting, 40));
+    bench.start(1, 3);
+    bench.at(ms(100)).feed(Event::Tick);
+    assert_eq!(bench.asked(2).expect("asked").0, waiting);
+    bench.feed(Event::Queued(waiting, 1));
+    assert_ne!(bench.asked(2).expect("asked").0, waiting);
+}
+
+#[test]
+fn the_same_piece_from_two_sources_at_once_is_cut_short() {
+    let mut bench = Bench::new(6);
+    bench.source(1, "######");
+    bench.source(2, "######");
+    bench.start(1, 3);
+    let second = bench.start(2, 3);
+    assert_eq!(bench.cancelled, [second]);
+}
+
+#[test]
+fn a_piece_that_has_come_is_not_taken_twice() {
+    let mut bench = Bench::new(6);
+    bench.source(1, "######");
+    bench.source(2, "######");
+    let first = bench.start(1, 3);
+    bench.deliver(first, 3);
+    let (stale, _) = bench.asked(2).expect("asked");
+    // The source had begun before it heard.
+    let piece = bench.piece(3);
+    bench.feed(Event::Started(stale, piece));
+    assert!(bench.cancelled.contains(&stale) || !bench.open.contains_key(&stale));
+}
+
+#[test]
+fn two_bad_pieces_and_a_source_is_out() {
+    let mut bench = Bench::new(6);
+    bench.source(1, "######");
+    for index in [3, 4] {
+        assert!(bench.disconnected.is_empty());
+        let id = bench.start(1, index);
+        bench.feed(Event::Received(id, PIECE_LENGTH));
+        let piece = bench.piece(index);
+        bench.feed(Event::Bad(id, piece));
+        bench.open.remove(&id);
+        bench.feed(Event::Ended(id, Ok(())));
+    }
+    assert_eq!(bench.disconnected, [peer(1)]);
+    assert_eq!((bench.state(1), bench.view(1).bad_pieces), (SourceState::Banned, 2));
+    bench.feed(Event::SourceGone(peer(1)));
+    bench.feed(Event::SourceFound(peer(1)));
+    bench.at(ms(100_000)).feed(Event::Tick);
+    assert!(bench.connecting.is_empty() && bench.open.is_empty(), "a banned source is asked");
+}
+
+#[test]
+fn a_bad_piece_is_asked_of_another() {
+    let mut bench = Bench::new(2);
+    bench.source(1, "##");
+    let id = bench.start(1, 0);
+    bench.feed(Event::Received(id, PIECE_LENGTH));
+    let piece = bench.piece(0);
+    bench.feed(Event::Bad(id, piece));
+    bench.open.remove(&id);
+    bench.feed(Event::Ended(id, Ok(())));
+    assert_eq!(Bench::indices(&bench.asked(1).expect("asked").1.pieces), [1]);
+    bench.source(2, "##");
+    assert_eq!(Bench::indices(&bench.asked(2).expect("asked").1.pieces), [0, 1]);
+}
+
+#[test]
+fn breaking_the_protocol_is_a_strike() {
+    // A piece that was not asked for, a piece without end, data of no piece, two pieces at once.
+    let wrong: [fn(&mut Bench, RequestId); 4] = [
+        |bench, id| bench.feed(Event::Started(id, bench.piece(0))),
+        |bench, id| {
+            bench.feed(Event::Started(id, bench.piece(1)));
+            bench.feed(Event::Received(id, PIECE_LENGTH + 1));
+        },
+        |bench, id| bench.feed(Event::Received(id, 1)),
+        |bench, id| {
+            bench.feed(Event::Started(id, bench.piece(1)));
+            bench.feed(Event::Started(id, bench.piece(2)));
+        },
+    ];
+    for wrong in wrong {
+        let mut bench = Bench::with(6, &[0], Options::default(), 1);
+        bench.source(1, "######");
+        let (id, _) = bench.asked(1).expect("asked");
+        wrong(&mut bench, id);
+        assert!(bench.cancelled.contains(&id));
+        assert_eq!(bench.view(1).bad_pieces, 1);
+        let (second, _) = loop {
+            bench.wake();
+            if let Some(asked) = bench.asked(1) {
+                break asked;
+            }
+        };
+        wrong(&mut bench, second);
+        assert_eq!(bench.state(1), SourceState::Banned);
+    }
+}
+
+#[test]
+fn a_piece_whose_source_falls_silent_is_asked_of_others_within_seconds() {
+    let mut bench = Bench::new(8);
+    bench.source(1, "########");
+    bench.source(2, "########");
+    let silent = bench.start(1, 5);
+    bench.feed(Event::Received(silent, 100));
+    let (waiting, _) = bench.asked(2).expect("asked");
+    bench.feed(Event::Queued(waiting, 9));
+    bench.at(ms(7_000)).feed(Event::Tick);
+    let (id, asked) = bench.asked(2).expect("asked");
+    assert!(Bench::indices(&asked.pieces).contains(&5), "{asked:?}");
+    bench.feed(Event::Started(id, bench.piece(5)));
+    assert!(bench.cancelled.contains(&silent));
+}
+
+#[test]
+fn a_silent_source_that_wakes_up_keeps_its_piece() {
+    let mut bench = Bench::new(8);
+    bench.source(1, "########");
+    let id = bench.start(1, 5);
+    bench.at(ms(7_000)).feed(Event::Tick);
+    bench.feed(Event::Received(id, 100));
+    bench.feed(Event::Received(id, PIECE_LENGTH - 100));
+    bench.feed(Event::Verified(id, bench.piece(5)));
+    assert!(bench.download.have().contains(bench.piece(5)));
+}
+
+#[test]
+fn in_the_endgame_the_faster_source_wins_and_the_other_is_cancelled() {
+    let mut bench = Bench::with(4, &[0], Options::default(), 1);
+    bench.source(1, "####");
+    bench.source(2, "####");
+    // The first source crawls along with piece 1 ...
+    let slow = bench.start(1, 1);
+    bench.at(ms(100)).feed(Event::Received(slow, 1_000));
+    // ... while the second brings the others.
+    for index in [2, 3] {
+        let id = bench.start(2, index);
+        let next = bench.now + ms(10);
+        bench.at(next).deliver(id, index);
+    }
+    for _ in 0..20 {
+        if bench.asked(2).is_some() {
+            break;
+        }
+        bench.wake();
+    }
+    assert!(bench.now < ms(500), "{:?}", bench.now);
+    let id = bench.start(2, 1);
+    assert!(bench.open.contains_key(&slow), "both run");
+    bench.feed(Event::Received(id, PIECE_LENGTH));
+    bench.feed(Event::Verified(id, bench.piece(1)));
+    assert!(bench.cancelled.contains(&slow));
+    assert_eq!(bench.completed, 1);
+}
+
+#[test]
+fn failed_connections_are_tried_again_later_and_later() {
+    let mut bench = Bench::new(4);
+    bench.feed(Event::SourceFound(peer(1)));
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        assert!(bench.connecting.remove(&peer(1)));
+        let failed = bench.now;
+        bench.feed(Event::Disconnected(peer(1), Failure::Connection));
+        while bench.connecting.is_empty() {
+            bench.wake();
+        }
+        pauses.push((bench.now - failed).as_secs_f64());
+    }
+    assert!(pauses[0] < 1.5 && pauses[7] > 20.0, "{pauses:?}");
+    bench.connecting.clear();
+    bench.feed(Event::Disconnected(peer(1), Failure::Connection));
+    bench.feed(Event::SourceGone(peer(1)));
+    bench.at(ms(1_000_000)).feed(Event::Tick);
+    assert!(bench.connecting.is_empty(), "a source that is gone is tried again");
+}
+
+#[test]
+fn a_connection_that_never_comes_is_given_up() {
+    let mut bench = Bench::new(4);
+    bench.feed(Event::SourceFound(peer(1)));
+    bench.at(ms(15_000)).feed(Event::Tick);
+    assert_eq!(bench.disconnected, [peer(1)]);
+}
+
+#[test]
+fn a_broken_connection_frees_its_pieces() {
+    let mut bench = Bench::new(4);
+    bench.source(1, "####");
+    bench.start(1, 2);
+    bench.open.clear();
+    bench.feed(Event::Disconnected(peer(1), Failure::Connection));
+    bench.source(2, "####");
+    assert_eq!(Bench::indices(&bench.asked(2).expect("asked").1.pieces), [0, 1, 2, 3]);
+}
+
+#[test]
+fn pieces_are_verified_after_their_stream_and_connection_ended() {
+    let mut bench = Bench::new(2);
+    bench.source(1, "##");
+    let id = bench.start(1, 0);
+    bench.feed(Event::Received(id, PIECE_LENGTH));
+    bench.open.clear();
+    bench.feed(Event::Disconnected(peer(1), Failure::Connection));
+    bench.source(2, "##");
+    assert_eq!(Bench::indices(&bench.asked(2).expect("asked").1.pieces), [1], "piece 0 is being verified");
+    bench.feed(Event::Verified(id, bench.piece(0)));
+    assert!(bench.download.have().contains(bench.piece(0)));
+    assert_eq!(bench.view(1).verified_bytes, u64::from(PIECE_LENGTH));
+}
+
+#[test]
+fn a_fast_source_without_a_queue_is_asked_for_several_pieces_that_nobody_else_is() {
+    let mut bench = Bench::new(100);
+    bench.source(1, &"#".repeat(100));
+    bench.source(2, &"#".repeat(100));
+    let mut firm = BTreeMap::new();
+    for round in 0..12 {
+        for who in [1, 2] {
+            let Some((id, asked)) = bench.asked(who) else { continue };
+            let piece = asked.pieces[0];
+            firm.insert(who, asked.clone());
+            bench.now = ms(round * 2);
+            bench.feed(Event::Started(id, piece));
+            bench.now = ms(round * 2 + 1);
+            bench.feed(Event::Received(id, PIECE_LENGTH));
+            bench.feed(Event::Verified(id, piece));
+        }
+    }
+    assert!(firm[&1].max_pieces == 0 && firm[&1].pieces.len() > 4, "{firm:?}");
+    assert!(firm[&1].pieces.iter().all(|piece| !firm[&2].pieces.contains(piece)));
+}
+
+#[test]
+fn a_source_with_a_full_queue_is_left_alone_for_a_while() {
+    let mut bench = Bench::new(4);
+    bench.source(1, "####");
+    let (id, _) = bench.asked(1).expect("asked");
+    bench.open.remove(&id);
+    bench.feed(Event::Ended(id, Err(Failure::Busy)));
+    assert!(bench.asked(1).is_none());
+    bench.wake();
+    assert!(bench.asked(1).is_some() && bench.now > ms(500));
+}
+
+#[test]
+fn sequential_asks_from_the_front() {
+    let mut bench = Bench::with(100, &[0], Options { sequential: true, ..Options::default() }, 1);
+    bench.source(1, &"#".repeat(100));
+    let pieces = Bench::indices(&bench.asked(1).expect("asked").1.pieces);
+    assert!(pieces.iter().copied().eq(1..=pieces.len() as u32), "{pieces:?}");
+}
+
+#[test]
+fn no_more_sources_are_connected_than_allowed() {
+    let mut bench = Bench::with(4, &[], Options { max_sources: 3, ..Options::default() }, 1);
+    for who in 1..10 {
+        bench.feed(Event::SourceFound(peer(who)));
+    }
+    assert_eq!(bench.connecting.len(), 3);
+    bench.connecting.remove(&peer(1));
+    bench.feed(Event::Disconnected(peer(1), Failure::Connection));
+    assert_eq!(bench.connecting.len(), 3, "another takes its place");
+}
+
+#[test]
+fn the_view_says_what_happens() {
+    let mut bench = Bench::new(4);
+    bench.source(1, "####");
+    assert_eq!(bench.state(1), SourceState::Waiting(None));
+    let (id, _) = bench.asked(1).expect("asked");
+    bench.feed(Event::Queued(id, 7));
+    assert_eq!(bench.state(1), SourceState::Waiting(Some(7)));
+    bench.start(1, 0);
+    for step in 1..=4 {
+        bench.at(ms(step * 100)).feed(Event::Received(id, PIECE_LENGTH / 4));
+    }
+    assert_eq!(bench.state(1), SourceState::Sending);
+    let rate = f64::from(PIECE_LENGTH) / 0.4;
+    assert!((0.8..1.4).contains(&(bench.download.rate(bench.now) / rate)));
+    bench.feed(Event::Verified(id, bench.piece(0)));
+    let eta = bench.download.eta(bench.now).expect("bytes come").as_secs_f64();
+    assert!((0.8..1.4).contains(&(1.2 / eta)), "{eta}");
+    assert_eq!((bench.view(1).verified_bytes, bench.view(1).pieces), (u64::from(PIECE_LENGTH), 4));
+}
+
+/// Sources that do anything at all, in any order, as long as one is good: it completes, and every invariant holds.
+fn chaos(pieces: u32, seed: u64, bad: u8) {
+    let mut rng = Rng::seed_from_u64(seed);
+    let mut bench = Bench::with(pieces, &[], Options { max_sources: 4, ..Options::default() }, seed);
+    let layout = bench.layout;
+    let good = bad;
+    for who in 0..=bad {
+        bench.feed(Event::SourceFound(peer(who)));
+    }
+    let mut linked: BTreeSet<PeerId> = BTreeSet::new();
+    let mut current: BTreeMap<RequestId, (PieceIndex, u32)> = BTreeMap::new();
+    let mut banned: BTreeSet<PeerId> = BTreeSet::new();
+    let mut steps = 0;
+    while bench.completed == 0 {
+        steps += 1;
+        assert!(
+            steps < 40_000,
+            "no end in sight: {:?}",
+            bench.download.sources(bench.now).collect::<Vec<_>>()
+        );
+        banned.extend(bench.disconnected.drain(..).filter(|peer| {
+            bench
+                .download
+                .sources(bench.now)
+                .any(|view| view.peer == *peer && view.state == SourceState::Banned)
+        }));
+        linked.retain(|peer| !banned.contains(peer));
+        for asked in bench.open.values().map(|asked| asked.source).chain(bench.connecting.iter().copied()) {
+            assert!(!banned.contains(&asked), "a banned source is used");
+        }
+        current.retain(|id, _| bench.open.contains_key(id));
+        if bench.download.next_wakeup().is_some() && (rng.random_ratio(1, 8) || bench.open.is_empty()) {
+            if bench.connecting.is_empty() || rng.random_ratio(1, 8) {
+                bench.wake();
+            }
+        }
+        if let Some(&who) = bench.connecting.iter().next() {
+            bench.connecting.remove(&who);
+            if who != peer(good) && rng.random_ratio(1, 3) {
+                bench.feed(Event::Disconnected(who, Failure::Connection));
+            } else {
+                let mut has = Bitfield::full(layout);
+                for piece in layout.indices().filter(|_| who != peer(good) && rng.random_bool(0.5)) {
+                    has.remove(piece);
+                }
+                linked.insert(who);
+                bench.feed(Event::Connected(who, has));
+            }
+            continue;
+        }
+        let open: Vec<_> = bench.open.iter().map(|(id, asked)| (*id, asked.clone())).collect();
+        if open.is_empty() {
+            continue;
+        }
+        let (id, asked) = &open[rng.random_range(0..open.len())];
+        let honest = asked.source == peer(good);
+        let what = rng.random_range(0..if honest { 4 } else { 9 });
+        bench.now += ms(rng.random_range(0..30));
+        match (what, current.get(id).copied()) {
+            (0, None) => bench.feed(Event::Queued(*id, rng.random_range(1..70))),
+            (0..4, None) => {
+                let piece = asked.pieces[rng.random_range(0..asked.pieces.len())];
+                let again = bench.download.have().contains(piece);
+                current.insert(*id, (piece, 0));
+                bench.feed(Event::Started(*id, piece));
+                assert!(!again || !bench.open.contains_key(id), "a verified piece is taken again");
+            }
+            (0..4, Some((piece, got))) => {
+                let step = rng.random_range(1..=PIECE_LENGTH).min(PIECE_LENGTH - got);
+                current.insert(*id, (piece, got + step));
+                bench.feed(Event::Received(*id, step));
+                if got + step == PIECE_LENGTH {
+                    current.remove(id);
+                    let over = bench.open.remove(id).is_some() && rng.random_bool(0.5);
+                    if over {
+                        bench.feed(Event::Ended(*id, Ok(())));
+                    }
+                    let lie = !honest && rng.random_bool(0.3);
+                    bench.feed(if lie { Event::Bad(*id, piece) } else { Event::Verified(*id, piece) });
+                    if !over && bench.completed == 0 {
+                        bench.feed(Event::Ended(*id, Ok(())));
+                    }
+                }
+            }
+            (4, _) => bench.now += ms(rng.random_range(0..4_000)),
+            (5, _) => {
+                bench.open.remove(id);
+                let failures = [Ok(()), Err(Failure::Busy), Err(Failure::NotShared), Err(Failure::Refused)];
+                bench.feed(Event::Ended(*id, failures[rng.random_range(0..4)]));
+            }
+            (6, _) if linked.remove(&asked.source) => {
+                let source = asked.source;
+                bench.open.retain(|_, asked| asked.source != source);
+                bench.feed(Event::Disconnected(source, Failure::Connection));
+            }
+            (7, _) => bench.feed(Event::Gained(asked.source, layout.indices().take(3).collect())),
+            (8, _) => bench.feed(Event::Lost(asked.source, layout.indices().skip(2).take(2).collect())),
+            _ => {}
+        }
+    }
+    assert!(bench.download.have().is_full());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn completes_whatever_happens_while_one_source_is_good(pieces in 1u32..24, seed in any::<u64>(), bad in 0u8..6) {
+        chaos(pieces, seed, bad);
+    }
+}

@@ -1,0 +1,160 @@
+//! Which pieces to ask a source for: a policy.
+
+mod random_then_rarest;
+mod sequential;
+
+use proto::domain::{Bitfield, PieceIndex, PieceLayout};
+
+pub use self::{random_then_rarest::RandomThenRarest, sequential::Sequential};
+use super::{Rng, availability::Availability};
+
+/// What a picker sees of a download.
+pub struct Wanted<'a> {
+    /// Length and pieces of the file.
+    pub layout: PieceLayout,
+    /// Which pieces are open, that is may be asked for, and who holds how many of them.
+    pub availability: &'a Availability,
+    /// The verified pieces: none of them is open.
+    pub verified: &'a Bitfield,
+}
+
+/// Chooses pieces. Choosing changes nothing; marking what was asked for is the caller's part.
+pub trait Picker: Send + Sync {
+    /// Appends up to `count` open pieces that the source has, each once, best first. None is appended only where the
+    /// source has no open piece.
+    fn pick(
+        &self,
+        wanted: &Wanted<'_>,
+        source: &Bitfield,
+        count: usize,
+        rng: &mut Rng,
+        picks: &mut Vec<PieceIndex>,
+    );
+}
+
+/// The source's pieces from byte `from` of its bitfield on, then from the start up to there. Skips empty stretches fast.
+fn pieces_from(layout: PieceLayout, source: &Bitfield, from: usize) -> impl Iterator<Item = PieceIndex> + '_ {
+    let (head, tail) = source.as_bytes().split_at(from);
+    let tail = tail.iter().enumerate().map(move |(at, byte)| (at + from, *byte));
+    let head = head.iter().enumerate().map(|(at, byte)| (at, *byte));
+    tail.chain(head).filter(|(_, byte)| *byte != 0).flat_map(move |(at, byte)| {
+        let bits = (0..8u64).filter(move |bit| byte & (0x80 >> bit) != 0);
+        bits.filter_map(move |bit| layout.index(at as u64 * 8 + bit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::domain::PIECE_LENGTH;
+    use rand::SeedableRng;
+
+    use super::*;
+
+    /// A picture of one pick. A column is a piece.
+    struct Pick {
+        /// How many sources hold each piece; `-` where the piece is not open.
+        availability: &'static str,
+        /// `#` for a verified piece.
+        have: &'static str,
+        /// `#` for a piece that the source has.
+        source: &'static str,
+        /// Every piece that may come first, over many seeds.
+        expect: &'static [u64],
+    }
+
+    fn check(picker: &dyn Picker, pick: &Pick) {
+        let pieces = pick.availability.len();
+        let layout = PieceLayout::new(pieces as u64 * u64::from(PIECE_LENGTH)).expect("a valid length");
+        let set = |picture: &str| {
+            let mut set = Bitfield::empty(layout);
+            assert_eq!(picture.len(), pieces);
+            for (piece, _) in layout.indices().zip(picture.chars()).filter(|(_, c)| *c == '#') {
+                set.insert(piece);
+            }
+            set
+        };
+        let (have, source) = (set(pick.have), set(pick.source));
+        let mut seen = Vec::new();
+        for seed in 0..200 {
+            let mut rng = Rng::seed_from_u64(seed);
+            let mut availability = Availability::new(layout, &mut rng);
+            for (piece, holders) in layout.indices().zip(pick.availability.chars()) {
+                match holders.to_digit(10) {
+                    Some(holders) => (0..holders).for_each(|_| availability.gain(piece)),
+                    None => availability.close(piece),
+                }
+                if have.contains(piece) {
+                    availability.close(piece);
+                }
+            }
+            let wanted = Wanted { layout, availability: &availability, verified: &have };
+            let mut picks = Vec::new();
+            picker.pick(&wanted, &source, pieces, &mut rng, &mut picks);
+            seen.extend(picks.first().map(|piece| u64::from(piece.get())));
+            let mut all = picks.clone();
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!(all.len(), picks.len(), "a piece was picked twice");
+            let open = |piece: &PieceIndex| availability.is_open(*piece) && source.contains(*piece);
+            assert!(all.into_iter().eq(layout.indices().filter(open)), "not every open piece was picked");
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, pick.expect, "{} {} {}", pick.availability, pick.have, pick.source);
+    }
+
+    #[test]
+    fn the_first_few_are_random() {
+        let picker = RandomThenRarest::default();
+        let pick = Pick { availability: "31231", have: ".....", source: "#.###", expect: &[0, 2, 3, 4] };
+        check(&picker, &pick);
+        check(&picker, &Pick { availability: "3-2", have: "...", source: "##.", expect: &[0] });
+    }
+
+    #[test]
+    fn then_the_rarest_that_the_source_has() {
+        let picker = RandomThenRarest::default();
+        for pick in [
+            Pick { availability: "31234444", have: "....####", source: "#.##....", expect: &[2] },
+            Pick { availability: "31234444", have: "....####", source: "####....", expect: &[1] },
+            Pick { availability: "32294444", have: "....####", source: "####....", expect: &[1, 2] },
+            Pick { availability: "3-234444", have: "....####", source: "####....", expect: &[2] },
+            Pick { availability: "31234444", have: "....####", source: "....####", expect: &[] },
+            Pick { availability: "31234444", have: "....####", source: "........", expect: &[] },
+            Pick { availability: "31234444", have: "########", source: "########", expect: &[] },
+        ] {
+            check(&picker, &pick);
+        }
+    }
+
+    #[test]
+    fn sequential_goes_from_the_front() {
+        for pick in [
+            Pick { availability: "3123", have: "....", source: "####", expect: &[0] },
+            Pick { availability: "3123", have: "#...", source: "#.##", expect: &[2] },
+            Pick { availability: "-123", have: "....", source: "####", expect: &[1] },
+            Pick { availability: "31233333333", have: "#########..", source: "#######...#", expect: &[10] },
+            Pick { availability: "3123", have: "##..", source: "##..", expect: &[] },
+        ] {
+            check(&Sequential, &pick);
+        }
+    }
+
+    #[test]
+    fn a_source_with_few_of_many_pieces_is_used() {
+        let layout = PieceLayout::new(100_000 * u64::from(PIECE_LENGTH)).expect("a valid length");
+        let mut rng = Rng::seed_from_u64(7);
+        let mut availability = Availability::new(layout, &mut rng);
+        let mut source = Bitfield::empty(layout);
+        let piece = layout.index(70_000).expect("in the file");
+        source.insert(piece);
+        availability.gain(piece);
+        let have = Bitfield::empty(layout);
+        let wanted = Wanted { layout, availability: &availability, verified: &have };
+        for picker in [&RandomThenRarest::default() as &dyn Picker, &Sequential] {
+            let mut picks = Vec::new();
+            picker.pick(&wanted, &source, 8, &mut rng, &mut picks);
+            assert_eq!(picks, [piece]);
+        }
+    }
+}
