@@ -49,7 +49,7 @@ use crate::{
         shares::{Offer, Shares},
         slots::Slots,
     },
-    storage::{OpenStore, Opener, SharedFile, StoreError, check_destination},
+    storage::{self, OpenStore, Opener, SharedFile, StoreError, check_destination},
 };
 
 pub use crate::serve::{PeerService, holdings::Holdings};
@@ -239,7 +239,7 @@ impl Engine {
             .map_err(|why| EngineError::BadDestination(destination.clone(), why))?;
         let place =
             OpenStore { file: spec.file, manifest: spec.manifest.clone(), destination: destination.clone() };
-        let taken = tokio::task::spawn_blocking(move || place.is_name_taken()).await;
+        let taken = tokio::task::spawn_blocking(move || place.is_refused()).await;
         if taken
             .map_err(|error| EngineError::task(&destination, error))?
             .map_err(|e| store_error(&destination, e))?
@@ -276,7 +276,7 @@ impl Engine {
             return Err(EngineError::Unknown);
         }
         if discard {
-            self.discard(&handle.spec).await?;
+            self.discard(file, handle.spec.destination.clone()).await?;
         }
         Ok(())
     }
@@ -285,11 +285,9 @@ impl Engine {
     ///
     /// # Errors
     /// What the disk says.
-    pub async fn discard(&self, spec: &DownloadSpec) -> Result<(), EngineError> {
-        let destination = spec.destination.clone();
-        let place =
-            OpenStore { file: spec.file, manifest: spec.manifest.clone(), destination: destination.clone() };
-        let done = tokio::task::spawn_blocking(move || place.discard()).await;
+    pub async fn discard(&self, file: FileId, destination: PathBuf) -> Result<(), EngineError> {
+        let path = destination.clone();
+        let done = tokio::task::spawn_blocking(move || storage::discard(file, &path)).await;
         done.map_err(|error| EngineError::task(&destination, error))?
             .map_err(|e| store_error(&destination, e))
     }

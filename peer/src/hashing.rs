@@ -247,3 +247,127 @@ fn read_whole(
     }
     Ok(Some(Sha1::from(<[u8; 20]>::from(whole.finalize()))))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proto::domain::Blake3;
+    use std::{
+        fs,
+        os::unix::{fs::symlink, net::UnixListener},
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use super::*;
+
+    fn go_on(_: u64) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn hash(path: &Path) -> Result<Hashed, HashError> {
+        manifest_of(path, "name".parse().unwrap(), &go_on)
+    }
+
+    #[test]
+    fn one_read_gives_what_hashing_one_by_one_gives() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        for length in [0, 1, 524_287, 524_288, 524_289, 11 * 524_288 + 77] {
+            let data: Vec<u8> = (0..length).map(|at| (at / 253) as u8).collect();
+            fs::write(&path, &data).unwrap();
+            let hashed = hash(&path).unwrap();
+            let expected = crate::test_support::manifest_of(&data);
+            assert_eq!(hashed.manifest.pieces(), expected.pieces());
+            assert_eq!(hashed.manifest.header().sha1, expected.header().sha1);
+            assert_eq!(hashed.manifest.header().blake3, Blake3::from(*blake3::hash(&data).as_bytes()));
+            assert_eq!(hashed.stamp.size(), length as u64);
+            assert_eq!(verify(&path, &hashed.manifest, &go_on).unwrap(), hashed.stamp);
+        }
+    }
+
+    #[test]
+    fn only_readable_regular_files_are_hashed() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("directory")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("fifo"), Mode::RWXU).unwrap();
+        let _socket = UnixListener::bind(at("socket")).unwrap();
+        symlink("/dev/zero", at("device")).unwrap();
+        for name in ["directory", "fifo", "socket", "device"] {
+            let error = hash(&at(name)).unwrap_err();
+            assert!(matches!(error, HashError::NotAFile(..)), "{name}: {error}");
+            assert_eq!(error.reason(), Reason::PathNotFound);
+        }
+        symlink(at("nowhere"), at("dangling")).unwrap();
+        for name in ["nowhere", "dangling", "directory/nowhere"] {
+            assert!(matches!(hash(&at(name)).unwrap_err(), HashError::NotFound(_)), "{name}");
+        }
+        fs::write(at("file"), "x").unwrap();
+        assert!(matches!(hash(&at("file/below")).unwrap_err(), HashError::Io(..) | HashError::NotFound(_)));
+        symlink(at("file"), at("link")).unwrap();
+        assert!(hash(&at("link")).is_ok());
+        let long = fs::File::create(at("long")).unwrap();
+        if long.set_len((1 << 40) + 1).is_ok() {
+            assert!(matches!(hash(&at("long")).unwrap_err(), HashError::TooLong(_)));
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_once_is_hashed_again_and_one_that_goes_on_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        for (changes, good) in [(1, true), (2, false)] {
+            for grow in [true, false] {
+                let before = vec![1; 3 * 524_288];
+                fs::write(&path, &before).unwrap();
+                let changed = AtomicU32::new(0);
+                let meddle = |read: u64| {
+                    // Once a pass, and never twice the same.
+                    if read == 524_288 && changed.load(Ordering::SeqCst) < changes {
+                        let number = changed.fetch_add(1, Ordering::SeqCst) as usize + 1;
+                        let length =
+                            if grow { before.len() + number } else { before.len() - 524_288 - number };
+                        fs::write(&path, vec![number as u8; length]).unwrap();
+                    }
+                    ControlFlow::Continue(())
+                };
+                let result = manifest_of(&path, "name".parse().unwrap(), &meddle);
+                match result {
+                    Ok(hashed) if good => {
+                        assert_eq!(hashed.manifest.pieces(), hash(&path).unwrap().manifest.pieces());
+                    }
+                    Err(HashError::Changing(_)) if !good => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_replaced_by_one_like_it_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("f"), dir.path().join("g"));
+        fs::write(&path, "one").unwrap();
+        let stamp = hash(&path).unwrap().stamp;
+        fs::write(&other, "two").unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert_ne!(open_regular(&path).unwrap().1, stamp);
+    }
+
+    #[test]
+    fn another_content_is_a_mismatch_and_hashing_can_be_broken_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, vec![1; 600_000]).unwrap();
+        let manifest = hash(&path).unwrap().manifest;
+        assert!(matches!(
+            manifest_of(&path, "name".parse().unwrap(), &|_| ControlFlow::Break(())),
+            Err(HashError::Stopped(_))
+        ));
+        for other in [vec![1; 599_999], vec![2; 600_000]] {
+            fs::write(&path, other).unwrap();
+            assert!(matches!(verify(&path, &manifest, &go_on), Err(HashError::Mismatch(_))));
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
-use proto::reason::Reason;
+use proto::{domain::Bitfield, reason::Reason};
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
@@ -18,9 +18,10 @@ use super::{
 };
 use crate::{
     engine::{DownloadSpec, DownloadState, DownloadView, Problem, TicketRefused, TicketSource, Totals},
+    hashing,
     limiter::Limiter,
     serve::shares::{Offer, Share, Shares},
-    storage::{OpenStore, Opener, PieceStore, StoreError},
+    storage::{self, OpenStore, Opener, PieceReader, PieceStore, SharedFile, StoreError},
 };
 
 /// How long to wait before the tracker is asked for a ticket again, at first and at most.
@@ -116,9 +117,12 @@ struct Driver {
 
 impl Driver {
     async fn run(mut self) -> Result<(), Failed> {
+        if self.take_up_finished().await? {
+            return Ok(());
+        }
         loop {
             let store = self.open().await?;
-            let share = self.offer(&store);
+            let share = self.offer(store.have(), store.clone(), true);
             match self.fill(&store, &share).await {
                 Ok(()) => return Ok(()),
                 // What was safe before is taken up again, once: the rest may be gone although it reads well now.
@@ -194,12 +198,31 @@ impl Driver {
         }
     }
 
-    fn offer(&self, store: &Arc<dyn PieceStore>) -> Arc<Share> {
+    /// A crash may have come when the file was in place already, and only its traces were left to be cleared away.
+    async fn take_up_finished(&self) -> Result<bool, Failed> {
+        let (place, manifest) = (self.place(), self.handle.spec.manifest.clone());
+        let found = blocking(move || {
+            if !place.is_left_behind()? {
+                return Ok(None);
+            }
+            let stamp = hashing::verify(&place.destination, &manifest, &|_| ControlFlow::Continue(()));
+            let file = stamp.and_then(|stamp| SharedFile::open(&place.destination, stamp));
+            let file = file.map_err(|_| StoreError::NameTaken)?;
+            storage::discard(place.file, &place.destination)?;
+            Ok(Some(file))
+        });
+        let Some(file) = found.await? else { return Ok(false) };
+        let layout = self.handle.spec.manifest.layout();
+        self.offer(Bitfield::full(layout), Arc::new(file), false);
+        self.handle.view.send_modify(|view| view::complete(view, layout));
+        Ok(true)
+    }
+
+    fn offer(&self, have: Bitfield, reader: Arc<dyn PieceReader>, wants_sources: bool) -> Arc<Share> {
         let spec = &self.handle.spec;
-        let have = store.have();
         if let Some(share) = self.tools.shares.get(spec.file) {
             share.replace_have(have);
-            share.set_reader(store.clone());
+            share.set_reader(reader);
             return share;
         }
         self.tools.shares.add(Offer {
@@ -208,8 +231,8 @@ impl Driver {
             manifest: spec.manifest.clone(),
             path: spec.destination.clone(),
             have,
-            reader: store.clone(),
-            wants_sources: true,
+            reader,
+            wants_sources,
         })
     }
 

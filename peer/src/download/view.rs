@@ -33,6 +33,12 @@ pub(super) fn queued(manifest: &Manifest) -> DownloadView {
     }
 }
 
+/// Shows all of the file as there.
+pub(super) fn complete(view: &mut DownloadView, layout: PieceLayout) {
+    view.done_bytes = layout.length();
+    view.map = map(&Bitfield::full(layout), layout);
+}
+
 /// Puts what the machine knows into the view. State and problem are the driver's.
 pub(super) fn update(
     view: &mut DownloadView,

@@ -59,6 +59,8 @@ pub struct FsStore {
     part_name: String,
     state_name: String,
     in_memory: bool,
+    /// Brings the part's data to the disk; another one in tests.
+    sync: fn(&File) -> rustix::io::Result<()>,
     progress: Mutex<Claims>,
     /// One checkpoint at a time.
     checkpoint: Mutex<()>,
@@ -83,12 +85,12 @@ fn names(file: FileId) -> (String, String) {
 }
 
 impl OpenStore {
-    /// Whether something is at the final name.
+    /// Whether something is at the final name that is not this download's own.
     ///
     /// # Errors
     /// When its directory is missing or can't be read.
-    pub fn is_name_taken(&self) -> Result<bool, StoreError> {
-        Ok(Places::open(&self.destination)?.final_stat()?.is_some())
+    pub fn is_refused(&self) -> Result<bool, StoreError> {
+        Ok(Places::open(&self.destination)?.final_stat()?.is_some() && !self.is_left_behind()?)
     }
 
     /// Whether an unfinished download is there to be taken up.
@@ -111,15 +113,6 @@ impl OpenStore {
         let (part, state) = names(self.file);
         let taken = places.final_stat()?.is_some();
         Ok(taken && dir::stat(parts, part)?.is_none() && dir::stat(parts, state)?.is_some())
-    }
-
-    /// Deletes what an unfinished download left.
-    ///
-    /// # Errors
-    /// When its directory is missing or can't be changed.
-    pub fn discard(&self) -> Result<(), StoreError> {
-        let (part, state) = names(self.file);
-        Places::open(&self.destination)?.remove(&[&part, &state, &format!("{state}.new")])
     }
 
     /// Opens the unfinished download, or begins it. Hashes what a crash left in doubt, so it can take a while.
@@ -164,6 +157,7 @@ impl OpenStore {
             part,
             part_name,
             state_name,
+            sync: |part| sys::fdatasync(part),
             progress: Mutex::new(Claims {
                 durable: have.clone(),
                 settled: have.clone(),
@@ -175,6 +169,15 @@ impl OpenStore {
         store.begin()?;
         Ok(store)
     }
+}
+
+/// Deletes what an unfinished download of `file` to `destination` left.
+///
+/// # Errors
+/// When its directory is missing or can't be changed.
+pub fn discard(file: FileId, destination: &Path) -> Result<(), StoreError> {
+    let (part, state) = names(file);
+    Places::open(destination)?.remove(&[&part, &state, &format!("{state}.new")])
 }
 
 impl FsStore {
@@ -271,7 +274,7 @@ impl PieceStore for FsStore {
         if !dir::is_same(self.places.parts()?, &self.part_name, &self.part)? {
             return Err(StoreError::Tampered("it was replaced or deleted"));
         }
-        if let Err(error) = sys::fdatasync(&self.part) {
+        if let Err(error) = (self.sync)(&self.part) {
             // The kernel may have dropped the data and still say yes the next time.
             let mut claims = lock(&self.progress);
             claims.broken = true;
@@ -340,5 +343,13 @@ pub fn check_destination(destination: &Path) -> Result<(), &'static str> {
     match destination.parent().map(Path::is_dir) {
         Some(true) => Ok(()),
         _ => Err("its directory does not exist"),
+    }
+}
+
+#[cfg(test)]
+impl FsStore {
+    /// Syncing fails from now on.
+    pub(super) fn break_sync(&mut self) {
+        self.sync = |_| Err(Errno::IO);
     }
 }

@@ -16,13 +16,15 @@ mod raw;
 mod shared;
 mod start;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use proto::domain::{Bitfield, PieceIndex};
 
-pub use fs::{FsStore, OpenStore, check_destination};
+pub use fs::{FsStore, OpenStore, check_destination, discard};
 pub use mem::MemStore;
 pub use shared::SharedFile;
 pub use start::Progress;

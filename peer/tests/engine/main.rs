@@ -2,5 +2,10 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod admission;
+mod disk;
+mod hostile;
+mod serving;
 mod support;
+mod swarm;
 mod transfer;

@@ -1,0 +1,172 @@
+//! Several sources, several leechers.
+
+use peer::engine::{Held, SourceState};
+
+use crate::support::{World, eventually, file_id, noise, until, until_complete, until_final};
+
+const PIECE: usize = 524_288;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_seeders_each_give_a_fair_share() {
+    let world = World::new();
+    let (a, b, c) = (world.node("a-user").await, world.node("b-user").await, world.node("c-user").await);
+    let leecher = world.node("leecher").await;
+    let data = noise(3, 96 * PIECE + 17);
+    let manifest = a.share(file_id(1), "f", &data).await;
+    for other in [&b, &c] {
+        other.share(file_id(1), "f", &data).await;
+    }
+    // Equal uplinks, so that equal shares are what is fair.
+    for seeder in [&a, &b, &c] {
+        seeder.engine.set_limits(Some(16 << 20), None);
+    }
+    let mut view = leecher.download(file_id(1), &manifest, &[&a, &b, &c]).await;
+    let end = until_complete(&mut view).await;
+    assert!(std::fs::read(leecher.destination(&manifest)).unwrap() == data);
+    assert_eq!(end.sources.len(), 3);
+    let total: u64 = end.sources.iter().map(|source| source.bytes).sum();
+    assert_eq!(total, data.len() as u64);
+    for source in &end.sources {
+        let share = source.bytes as f64 / total as f64;
+        assert!((0.15..0.55).contains(&share), "a source gave {share:.2} of the file: {:?}", end.sources);
+    }
+    // What came twice is bounded: outside the endgame nothing does.
+    let sent: u64 = [&a, &b, &c].iter().map(|seeder| seeder.engine.stats().uploaded_bytes).sum();
+    assert!(sent as f64 <= total as f64 * 1.15, "{sent} bytes were sent of a file of {total}");
+    for node in [a, b, c, leecher] {
+        node.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leecher_serves_what_it_has_before_it_is_complete() {
+    let world = World::new();
+    let (seeder, first, second) =
+        (world.node("alice").await, world.node("bob").await, world.node("carol").await);
+    let data = noise(4, 24 * PIECE);
+    let manifest = seeder.share(file_id(1), "f", &data).await;
+    seeder.engine.set_limits(Some(4 << 20), None);
+    let mut holdings = first.engine.holdings();
+    let mut middle = first.download(file_id(1), &manifest, &[&seeder]).await;
+    until(&mut middle, |view| view.done_bytes >= 2 * PIECE as u64).await;
+    // The third knows nobody but the second, which is far from complete.
+    let mut last = second.download(file_id(1), &manifest, &[&first]).await;
+    let begun = until(&mut last, |view| view.done_bytes > 0).await;
+    assert!(begun.done_bytes < data.len() as u64);
+    assert!(!middle.borrow().state.is_final(), "the second had to be incomplete for this to prove anything");
+    until_complete(&mut last).await;
+    until_complete(&mut middle).await;
+    assert!(std::fs::read(second.destination(&manifest)).unwrap() == data);
+    assert!(first.engine.stats().uploaded_bytes >= data.len() as u64);
+    // What the announcer is told: first nothing or little, at the end all.
+    let mut told = holdings.next().await.remove(0);
+    assert!(told.wants_sources && matches!(told.what, Held::Bitfield(_)));
+    while told.wants_sources {
+        told = holdings.next().await.remove(0);
+    }
+    assert_eq!(told.what, Held::Complete);
+    for node in [seeder, first, second] {
+        node.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seeder_that_vanishes_midway_is_replaced_by_one_that_comes() {
+    let world = World::new();
+    let (first, second, leecher) =
+        (world.node("alice").await, world.node("bob").await, world.node("carol").await);
+    let data = noise(5, 32 * PIECE);
+    let manifest = first.share(file_id(1), "f", &data).await;
+    second.share(file_id(1), "f", &data).await;
+    first.engine.set_limits(Some(8 << 20), None);
+    let mut view = leecher.download(file_id(1), &manifest, &[&first]).await;
+    until(&mut view, |view| view.done_bytes >= 4 * PIECE as u64).await;
+    let _dir = first.vanish();
+    leecher.engine.sources(file_id(1), vec![second.source()], vec![]);
+    until_complete(&mut view).await;
+    assert!(std::fs::read(leecher.destination(&manifest)).unwrap() == data);
+    second.end().await;
+    leecher.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_files_at_once_from_one_peer() {
+    let world = World::new();
+    let (seeder, leecher) = (world.node("alice").await, world.node("bob").await);
+    let mut views = Vec::new();
+    for number in 1..=20 {
+        let data = noise(number, 3 * PIECE + usize::from(number));
+        let manifest = seeder.share(file_id(number), &format!("f{number}"), &data).await;
+        let view = leecher.download(file_id(number), &manifest, &[&seeder]).await;
+        views.push((view, manifest, data));
+    }
+    for (view, manifest, data) in &mut views {
+        until_complete(view).await;
+        assert!(std::fs::read(leecher.destination(manifest)).unwrap() == *data);
+    }
+    seeder.end().await;
+    leecher.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_altered_on_disk_is_withdrawn_and_comes_right_from_another() {
+    let world = World::new();
+    let (altered, honest, leecher) =
+        (world.node("alice").await, world.node("bob").await, world.node("carol").await);
+    let data = noise(6, 24 * PIECE);
+    let manifest = altered.share(file_id(1), "f", &data).await;
+    honest.share(file_id(1), "f", &data).await;
+    altered.engine.set_limits(Some(4 << 20), None);
+    honest.engine.set_limits(Some(4 << 20), None);
+    let mut holdings = altered.engine.holdings();
+    assert_eq!(holdings.next().await[0].what, Held::Complete);
+    let mut view = leecher.download(file_id(1), &manifest, &[&altered, &honest]).await;
+    until(&mut view, |view| view.done_bytes >= 4 * PIECE as u64).await;
+    let path = altered.dir.path().join("f");
+    let mut other = data.clone();
+    other[10 * PIECE..].reverse();
+    std::fs::write(&path, &other).unwrap();
+    assert_eq!(holdings.next().await[0].what, Held::Left);
+    until_complete(&mut view).await;
+    assert!(std::fs::read(leecher.destination(&manifest)).unwrap() == data);
+    eventually("the share is marked as changed", || {
+        let problem = altered.engine.shares()[0].problem.clone();
+        problem.is_some_and(|problem| problem.reason == proto::reason::Reason::FileChanged)
+    })
+    .await;
+    // The right content again, and it is offered again.
+    std::fs::write(&path, &data).unwrap();
+    assert_eq!(holdings.next().await[0].what, Held::Complete);
+    assert_eq!(altered.engine.shares()[0].problem, None);
+    // Deleted, it is withdrawn without anybody asking for it.
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(holdings.next().await[0].what, Held::Left);
+    for node in [altered, honest, leecher] {
+        node.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_and_leaving_ends_everything() {
+    let world = World::new();
+    let (seeder, leecher) = (world.node("alice").await, world.node("bob").await);
+    let data = noise(7, 16 * PIECE);
+    let manifest = seeder.share(file_id(1), "f", &data).await;
+    seeder.engine.set_limits(Some(1 << 20), None);
+    let mut view = leecher.download(file_id(1), &manifest, &[&seeder]).await;
+    until(&mut view, |view| view.sources.iter().any(|source| source.state == SourceState::Sending)).await;
+    leecher.engine.stop(file_id(1), true).await.unwrap();
+    assert_eq!(until_final(&mut view).await.state, peer::engine::DownloadState::Stopped);
+    assert_eq!(std::fs::read_dir(leecher.dir.path()).unwrap().count(), 0);
+    eventually("the slot is free", || seeder.engine.stats().uploads_active == 0).await;
+    // Logged out: nothing is shared, and a new download works after the next login.
+    leecher.engine.clear().await;
+    seeder.engine.clear().await;
+    assert!(seeder.engine.shares().is_empty());
+    seeder.share(file_id(1), "f", &data).await;
+    seeder.engine.set_limits(Some(0), None);
+    let mut view = leecher.download(file_id(1), &manifest, &[&seeder]).await;
+    until_complete(&mut view).await;
+    seeder.end().await;
+    leecher.end().await;
+}
