@@ -1,0 +1,64 @@
+//! A tracker and peers as processes, each with a directory of its own.
+
+pub mod peer;
+pub mod tracker;
+
+use std::{
+    fmt::Debug,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+pub use peer::{Done, Peer};
+pub use tracker::Tracker;
+
+/// What a test waits for at most; far above what anything takes, so that only a hang ends it.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Polls until `look` gives something.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, &mut look)
+}
+
+/// Polls until `look` gives something, for a bounded time.
+pub fn wait_within<T>(limit: Duration, what: &str, look: &mut impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        // Between two looks at another process there is nothing to await.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A file of pseudo-random bytes; the same for the same seed.
+pub fn make_file(path: &Path, bytes: usize, seed: u64) {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let mut data = Vec::with_capacity(bytes + 8);
+    while data.len() < bytes {
+        // xorshift64 (Marsaglia 2003): enough to make no two pieces alike.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        data.extend_from_slice(&state.to_le_bytes());
+    }
+    data.truncate(bytes);
+    std::fs::write(path, data).expect("the file is written");
+}
+
+/// The two files hold the same bytes.
+pub fn assert_same(a: &Path, b: &Path) {
+    let read =
+        |path: &Path| std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(read(a) == read(b), "{} and {} differ", a.display(), b.display());
+}
+
+/// One MiB.
+pub const MIB: usize = 1 << 20;
+
+/// Asserts with the value in the message.
+pub fn assert_in<T: PartialOrd + Debug + Copy>(value: T, range: std::ops::RangeInclusive<T>, what: &str) {
+    assert!(range.contains(&value), "{what}: {value:?} is not in {range:?}");
+}
