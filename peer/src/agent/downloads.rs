@@ -81,7 +81,7 @@ impl Agent {
             Plan::Attach => return Ok(()),
             // Published anew since: what was downloaded of the old content is of no use.
             Plan::Resume(entry) if entry.file != file => {
-                self.parts.engine.discard(&login.spec(&entry)?).await?;
+                self.parts.engine.discard(entry.file, entry.path.clone()).await?;
                 None
             }
             Plan::Resume(entry) => Some(entry.file),
@@ -227,7 +227,7 @@ impl Agent {
         if self.runs(&entry) {
             self.parts.engine.stop(entry.file, discard).await.or_else(ignore_unknown)?;
         } else if discard {
-            self.parts.engine.discard(&login.spec(&entry)?).await?;
+            self.parts.engine.discard(entry.file, entry.path.clone()).await?;
         }
         if discard {
             login.remove(&entry);
