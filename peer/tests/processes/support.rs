@@ -1,7 +1,7 @@
 //! A tracker and peers as processes, each with a directory of its own.
 
-pub mod peer;
-pub mod tracker;
+pub(crate) mod peer;
+pub(crate) mod tracker;
 
 use std::{
     fmt::Debug,
@@ -9,19 +9,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use peer::{Done, Peer};
-pub use tracker::Tracker;
+pub(crate) use peer::Peer;
+pub(crate) use tracker::Tracker;
 
 /// What a test waits for at most; far above what anything takes, so that only a hang ends it.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Polls until `look` gives something.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     wait_within(PATIENCE, what, &mut look)
 }
 
 /// Polls until `look` gives something, for a bounded time.
-pub fn wait_within<T>(limit: Duration, what: &str, look: &mut impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_within<T>(limit: Duration, what: &str, look: &mut impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
@@ -34,7 +34,7 @@ pub fn wait_within<T>(limit: Duration, what: &str, look: &mut impl FnMut() -> Op
 }
 
 /// A file of pseudo-random bytes; the same for the same seed.
-pub fn make_file(path: &Path, bytes: usize, seed: u64) {
+pub(crate) fn make_file(path: &Path, bytes: usize, seed: u64) {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     let mut data = Vec::with_capacity(bytes + 8);
     while data.len() < bytes {
@@ -49,16 +49,16 @@ pub fn make_file(path: &Path, bytes: usize, seed: u64) {
 }
 
 /// The two files hold the same bytes.
-pub fn assert_same(a: &Path, b: &Path) {
+pub(crate) fn assert_same(a: &Path, b: &Path) {
     let read =
         |path: &Path| std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert!(read(a) == read(b), "{} and {} differ", a.display(), b.display());
 }
 
 /// One MiB.
-pub const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 
 /// Asserts with the value in the message.
-pub fn assert_in<T: PartialOrd + Debug + Copy>(value: T, range: std::ops::RangeInclusive<T>, what: &str) {
+pub(crate) fn assert_in<T: PartialOrd + Debug + Copy>(value: T, range: std::ops::RangeInclusive<T>, what: &str) {
     assert!(range.contains(&value), "{what}: {value:?} is not in {range:?}");
 }

@@ -11,19 +11,19 @@ use serde_json::Value;
 
 use super::{Tracker, wait_for};
 
-const PASSWORD: &str = "correct horse battery staple\n";
+const PASSWORD: &str = "nine lemons roll uphill\n";
 
 /// What a verb did.
 #[derive(Debug)]
-pub struct Done {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Done {
     /// The object that `--json` printed.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(self.stdout.trim()).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
@@ -39,15 +39,15 @@ impl From<Output> for Done {
 }
 
 /// A peer's home. Its daemon ends when this is dropped.
-pub struct Peer {
-    pub user: String,
+pub(crate) struct Peer {
+    pub(crate) user: String,
     dir: tempfile::TempDir,
     env: Vec<(String, String)>,
 }
 
 impl Peer {
     /// A fresh home; no daemon runs yet.
-    pub fn new(tracker: &Tracker, user: &str, env: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(tracker: &Tracker, user: &str, env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut all = vec![
             ("PEER_HOME".to_owned(), dir.path().join("home").display().to_string()),
@@ -60,7 +60,7 @@ impl Peer {
     }
 
     /// A path in this peer's own directory.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -72,26 +72,26 @@ impl Peer {
     }
 
     /// Runs a verb.
-    pub fn run(&self, args: &[&str]) -> Done {
+    pub(crate) fn run(&self, args: &[&str]) -> Done {
         self.command(args).output().expect("the peer runs").into()
     }
 
     /// Runs a verb that must succeed.
-    pub fn ok(&self, args: &[&str]) -> Done {
+    pub(crate) fn ok(&self, args: &[&str]) -> Done {
         let done = self.run(args);
         assert_eq!(done.code, 0, "{} {args:?}: {done:?}", self.user);
         done
     }
 
     /// Runs a verb that must end with that exit code.
-    pub fn fails(&self, code: i32, args: &[&str]) -> Done {
+    pub(crate) fn fails(&self, code: i32, args: &[&str]) -> Done {
         let done = self.run(args);
         assert_eq!(done.code, code, "{} {args:?}: {done:?}", self.user);
         done
     }
 
     /// Runs a verb with a password on standard input.
-    pub fn with_password(&self, args: &[&str], password: &str) -> Done {
+    pub(crate) fn with_password(&self, args: &[&str], password: &str) -> Done {
         let mut child = self
             .command(args)
             .arg("--password-stdin")
@@ -107,14 +107,14 @@ impl Peer {
     }
 
     /// The same with this user's password; must succeed.
-    pub fn ok_with_password(&self, args: &[&str]) -> Done {
+    pub(crate) fn ok_with_password(&self, args: &[&str]) -> Done {
         let done = self.with_password(args, PASSWORD);
         assert_eq!(done.code, 0, "{} {args:?}: {done:?}", self.user);
         done
     }
 
     /// Puts a file of pseudo-random bytes into this peer's directory and shares it.
-    pub fn shares(&self, group: &str, name: &str, bytes: usize, seed: u64) -> PathBuf {
+    pub(crate) fn shares(&self, group: &str, name: &str, bytes: usize, seed: u64) -> PathBuf {
         let path = self.path(name);
         super::make_file(&path, bytes, seed);
         self.ok(&["upload", &path.display().to_string(), group]);
@@ -122,7 +122,7 @@ impl Peer {
     }
 
     /// Shares a copy of a file that a group has already.
-    pub fn seeds_copy(&self, group: &str, original: &Path) -> PathBuf {
+    pub(crate) fn seeds_copy(&self, group: &str, original: &Path) -> PathBuf {
         let path = self.path(&original.file_name().expect("a name").to_string_lossy());
         fs::copy(original, &path).expect("copied");
         self.ok(&["upload", &path.display().to_string(), group]);
@@ -130,25 +130,20 @@ impl Peer {
     }
 
     /// Starts a download into `out/` and returns where the file will be.
-    pub fn starts(&self, group: &str, name: &str) -> PathBuf {
+    pub(crate) fn starts(&self, group: &str, name: &str) -> PathBuf {
         self.ok(&["download", group, name, "out/", "-d"]);
         self.path("out").join(name)
     }
 
     /// The download as `show-downloads --json` has it.
-    pub fn download(&self, group: &str, name: &str) -> Option<Value> {
+    pub(crate) fn download(&self, group: &str, name: &str) -> Option<Value> {
         let shown = self.ok(&["show-downloads", "--json"]).json();
         let downloads = shown["downloads"].as_array().expect("a list").clone();
         downloads.into_iter().find(|download| download["group"] == group && download["name"] == name)
     }
 
-    /// Verified bytes of a download.
-    pub fn done_bytes(&self, group: &str, name: &str) -> u64 {
-        self.download(group, name).and_then(|download| download["done_bytes"].as_u64()).unwrap_or(0)
-    }
-
     /// Waits until a download is there; shows it as it then is.
-    pub fn waits_until_complete(&self, group: &str, name: &str) -> Value {
+    pub(crate) fn waits_until_complete(&self, group: &str, name: &str) -> Value {
         wait_for("the download completes", || {
             let download = self.download(group, name)?;
             assert_ne!(download["state"], "failed", "{download}");
@@ -157,7 +152,7 @@ impl Peer {
     }
 
     /// Waits until at least so many bytes are verified, and fewer than all.
-    pub fn waits_until_midway(&self, group: &str, name: &str, bytes: u64) -> u64 {
+    pub(crate) fn waits_until_midway(&self, group: &str, name: &str, bytes: u64) -> u64 {
         wait_for("the download is under way", || {
             let download = self.download(group, name)?;
             let (done, size) = (download["done_bytes"].as_u64()?, download["size"].as_u64()?);
@@ -167,7 +162,7 @@ impl Peer {
     }
 
     /// Bytes that this peer sent of a file.
-    pub fn uploaded(&self, group: &str, name: &str) -> u64 {
+    pub(crate) fn uploaded(&self, group: &str, name: &str) -> u64 {
         let shown = self.ok(&["list-shares", "--json"]).json();
         let shares = shown["shares"].as_array().expect("a list");
         let of = shares.iter().find(|share| share["group"] == group && share["name"] == name);
@@ -175,7 +170,7 @@ impl Peer {
     }
 
     /// Kills the daemon at once, as a crash would.
-    pub fn kill_daemon(&self) {
+    pub(crate) fn kill_daemon(&self) {
         let pid = self.daemon_pid().expect("a daemon runs");
         let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
         assert!(killed.success());

@@ -12,7 +12,7 @@ use super::{PATIENCE, Peer, wait_within};
 const TOLD: &str = "MINI_TORRENT_TEST_TRACKER";
 
 /// Runs a tracker in this process if the environment says so, and then never returns.
-pub fn become_one_if_told() {
+pub(crate) fn become_one_if_told() {
     if let Some(listen) = env::var_os(TOLD) {
         let args = ["tracker-svc".into(), "serve".into(), "--listen".into(), listen];
         // The code is the process's own; `ExitCode` can't be looked into, only returned from `main`.
@@ -22,48 +22,44 @@ pub fn become_one_if_told() {
 }
 
 /// A running tracker. Killed when dropped.
-pub struct Tracker {
+pub(crate) struct Tracker {
     child: Child,
-    pub url: String,
+    pub(crate) url: String,
     dir: tempfile::TempDir,
 }
 
 impl Tracker {
     /// Starts one on a free port with a fresh data directory.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let (child, url) = spawn(dir.path(), "127.0.0.1:0");
         Self { child, url, dir }
     }
 
     /// The authority's certificate.
-    pub fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
-    pub fn data_dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// Kills it at once, as a crash would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("the tracker is killed");
         self.child.wait().expect("the tracker is gone");
     }
 
     /// Starts it again on the same address and data directory.
-    pub fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         let address = self.url.trim_start_matches("https://").to_owned();
         (self.child, self.url) = spawn(self.dir.path(), &address);
     }
 
     /// A new user with a peer of their own, logged in.
-    pub fn user(&self, name: &str) -> Peer {
+    pub(crate) fn user(&self, name: &str) -> Peer {
         self.user_with(name, &[])
     }
 
     /// The same, with settings of the peer as environment variables.
-    pub fn user_with(&self, name: &str, env: &[(&str, &str)]) -> Peer {
+    pub(crate) fn user_with(&self, name: &str, env: &[(&str, &str)]) -> Peer {
         let peer = Peer::new(self, name, env);
         peer.ok_with_password(&["create-user", name]);
         peer.ok_with_password(&["login", name]);
@@ -71,7 +67,7 @@ impl Tracker {
     }
 
     /// A group of these peers' users; the first owns it.
-    pub fn group(&self, group: &str, peers: &[&Peer]) {
+    pub(crate) fn group(&self, group: &str, peers: &[&Peer]) {
         let (owner, others) = peers.split_first().expect("an owner");
         owner.ok(&["create-group", group]);
         for other in others {
