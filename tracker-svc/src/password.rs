@@ -160,7 +160,8 @@ fn verify(password: &Password, stored: &str) -> Result<Verdict, TrackerError> {
     if argon2().verify_password(password.0.as_bytes(), &stored).is_err() {
         return Ok(Verdict::Wrong);
     }
-    let is_current = Params::try_from(&stored).is_ok_and(|params| params == *argon2().params());
+    let costs = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
+    let is_current = Params::try_from(&stored).is_ok_and(|params| costs(&params) == costs(argon2().params()));
     Ok(if is_current { Verdict::Right } else { Verdict::Rehashed(hash(password)?) })
 }
 

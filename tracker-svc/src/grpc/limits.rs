@@ -225,4 +225,30 @@ mod tests {
         let let_in = (0..=ACCOUNTS_AN_HOUR).filter(|_| strict.admit(path, None, near).is_ok()).count();
         assert_eq!(let_in, ACCOUNTS_AN_HOUR as usize);
     }
+
+    #[test]
+    fn a_user_may_make_two_hundred_calls_at_once_and_fewer_for_tickets() {
+        let now = std::time::SystemTime::UNIX_EPOCH;
+        let caller = |account| {
+            let session = crate::domain::Session {
+                hash: [1; 32].into(),
+                user: "ann".parse().expect("a username"),
+                account: AccountId(account),
+                disabled: false,
+                opened: now,
+                used: now,
+            };
+            crate::domain::access::authenticate(crate::domain::Requirement::Session, session, now)
+                .expect("a living session")
+        };
+        let rates = Rates::new(true);
+        let let_in = |path: &str, account| {
+            let caller = caller(account);
+            (0..1_000).filter(|_| rates.admit(path, Some(&caller), None).is_ok()).count()
+        };
+        // A little more than the burst when the machine takes its time.
+        assert!((200..400).contains(&let_in("/minitorrent.v1.AuthService/WhoAmI", 1)));
+        assert!((20..60).contains(&let_in("/minitorrent.v1.SwarmService/IssueTickets", 2)));
+        assert!((10..30).contains(&let_in("/minitorrent.v1.SwarmService/FindPeers", 3)));
+    }
 }

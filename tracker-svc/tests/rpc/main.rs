@@ -5,4 +5,5 @@
 mod auth;
 mod file;
 mod group;
+mod serving;
 mod support;

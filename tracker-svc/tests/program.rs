@@ -1,0 +1,182 @@
+//! The program itself: what it prints, how it ends, and the operator's verbs beside it.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+fn tracker(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tracker-svc"));
+    command.args(args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(data_dir: &Path, args: &[&str]) -> Output {
+    tracker(args).env("TRACKER_DATA_DIR", data_dir).output().expect("it runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A tracker that serves; killed when dropped.
+struct Serving {
+    child: Child,
+    url: String,
+}
+
+impl Serving {
+    fn start(data_dir: &Path, args: &[&str]) -> Self {
+        let mut child = tracker(&[&["serve", "--listen", "127.0.0.1:0"], args].concat())
+            .env("TRACKER_DATA_DIR", data_dir)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+        out.read_line(&mut line).expect("a line");
+        let url = line.strip_prefix("listening ").unwrap_or_else(|| panic!("{line:?}")).trim().to_owned();
+        // Nothing else may come on standard output: the rest is checked at the end.
+        child.stdout = Some(out.into_inner());
+        Self { child, url }
+    }
+
+    /// Sends SIGTERM or SIGINT and waits for the end; says how long it took.
+    fn end(mut self, signal: rustix::process::Signal) -> Duration {
+        let since = Instant::now();
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("it runs");
+        let status = self.child.wait().expect("it ends");
+        let mut rest = String::new();
+        self.child.stdout.take().expect("a pipe").read_to_string(&mut rest).expect("readable");
+        assert!(status.success(), "{status}");
+        assert_eq!(rest, "", "exactly one line is printed");
+        since.elapsed()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn it_serves_says_where_and_ends_on_either_signal() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let serving = Serving::start(dir.path(), &[]);
+        assert!(serving.url.starts_with("https://127.0.0.1:"), "{}", serving.url);
+        let health = run(dir.path(), &["health", "--tracker", &serving.url]);
+        assert!(health.status.success(), "{}", text(&health.stderr));
+        let url = serving.url.clone();
+        assert!(serving.end(signal) < Duration::from_secs(10));
+        assert!(!run(dir.path(), &["health", "--tracker", &url]).status.success());
+    }
+}
+
+#[test]
+fn it_ends_in_time_with_idle_and_half_open_clients() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let serving = Serving::start(dir.path(), &["--plaintext"]);
+    let address = serving.url.strip_prefix("http://").expect("a plaintext URL").to_owned();
+    let connect = || std::net::TcpStream::connect(&address).expect("it listens");
+    let _silent = connect();
+    let mut half = connect();
+    half.write_all(b"PRI * HTTP/2.0\r\n").expect("written");
+    let mut open = connect();
+    open.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("written");
+    assert!(serving.end(rustix::process::Signal::TERM) < Duration::from_secs(10));
+}
+
+#[test]
+fn a_second_tracker_on_the_same_data_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _serving = Serving::start(dir.path(), &[]);
+    let second = run(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    assert!(!second.status.success());
+    assert_eq!(text(&second.stdout), "");
+    assert!(text(&second.stderr).contains("another tracker"), "{}", text(&second.stderr));
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let refused = |args: &[&str]| {
+        let since = Instant::now();
+        let output = run(dir.path(), args);
+        assert!(!output.status.success() && !output.stderr.is_empty(), "{args:?}");
+        assert!(!text(&output.stderr).contains("panicked"), "{}", text(&output.stderr));
+        assert!(since.elapsed() < Duration::from_secs(5), "{args:?}");
+    };
+    refused(&["serve", "--listen", "nowhere"]);
+    refused(&["serve", "--plaintext", "--listen", "0.0.0.0:0"]);
+    refused(&["serve", "--tls-cert", "/nonexistent", "--tls-key", "/nonexistent"]);
+    refused(&["serve", "--config", "/nonexistent"]);
+    std::fs::write(dir.path().join("bad.toml"), "lisen = '127.0.0.1:0'").expect("written");
+    let bad = dir.path().join("bad.toml");
+    refused(&["serve", "--config", bad.to_str().expect("UTF-8")]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    refused(&["serve", "--listen", &taken.local_addr().expect("bound").to_string()]);
+    refused(&["serve", "--data-dir", bad.to_str().expect("UTF-8")]);
+    refused(&["user", "disable", "ann", "--data-dir", "/nonexistent"]);
+}
+
+#[test]
+fn settings_are_shown_with_where_they_came_from() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("config.toml"), "log = 'debug'").expect("written");
+    let output = tracker(&["config", "show"])
+        .env("TRACKER_DATA_DIR", dir.path())
+        .env("TRACKER_LISTEN", "127.0.0.1:1234")
+        .output()
+        .expect("it runs");
+    let shown = text(&output.stdout);
+    let line =
+        |name: &str| shown.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{shown}"));
+    assert!(line("listen ").contains("127.0.0.1:1234") && line("listen ").ends_with("environment"));
+    assert!(line("log ").contains("debug") && line("log ").ends_with("file"));
+    assert!(line("log_format ").ends_with("default"));
+}
+
+#[test]
+fn metrics_are_served_where_asked() {
+    let dir = tempfile::tempdir().expect("a directory");
+    // A port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+    let serving = Serving::start(dir.path(), &["--metrics", &free.to_string()]);
+    assert!(run(dir.path(), &["health", "--tracker", &serving.url]).status.success());
+    let mut socket = std::net::TcpStream::connect(free).expect("it listens");
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("written");
+    let mut page = String::new();
+    socket.read_to_string(&mut page).expect("an answer");
+    assert!(page.contains(r#"calls_total{method="/grpc.health.v1.Health/Check",code="OK"} 1"#), "{page}");
+    assert!(page.contains("store_writable 1"), "{page}");
+}
+
+#[test]
+fn backup_audit_and_accounts_work_beside_a_serving_tracker() {
+    let (dir, elsewhere) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let serving = Serving::start(dir.path(), &[]);
+    let copy = elsewhere.path().join("copy.db");
+    let copy = copy.to_str().expect("UTF-8");
+    let backup = run(dir.path(), &["backup", copy]);
+    assert!(backup.status.success(), "{}", text(&backup.stderr));
+    assert!(!run(dir.path(), &["restore", copy]).status.success(), "not under a serving tracker");
+    assert!(!run(dir.path(), &["user", "disable", "nobody"]).status.success());
+    let audit = run(dir.path(), &["audit", "--since", "1h", "--json"]);
+    assert!(audit.status.success() && audit.stdout.is_empty(), "nothing happened yet");
+    drop(serving);
+    let place = elsewhere.path().join("data");
+    let restored = run(&place, &["restore", copy]);
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
+    // The same authority, so that everybody who trusts it still does.
+    let ca = |dir: &Path| std::fs::read_to_string(dir.join("ca.pem")).expect("the CA's certificate");
+    let serving = Serving::start(&place, &[]);
+    assert_eq!(ca(&place), ca(dir.path()));
+    assert!(run(&place, &["health", "--tracker", &serving.url]).status.success());
+}

@@ -1,0 +1,485 @@
+//! The store: scenarios that every backend must play alike, and what is SQLite's own.
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use proto::domain::{FileHeader, GroupId, PeerId, PieceLayout, Username};
+use tracker_svc::{
+    domain::{
+        Action, Applicant, Caller, Membership, Origin, Ownership, Refusal, Requirement, SessionHash,
+        Standing,
+        access::{self, Proof},
+        quota::Quota,
+        session,
+    },
+    events::Change,
+    store::{
+        Accounts as _, Files as _, HashRun, ManifestId, Store, StoreError,
+        sqlite::{self, OpenError, Sqlite},
+    },
+};
+
+/// One test a scenario and backend.
+macro_rules! conformance {
+    ($($scenario:ident => $sqlite:ident;)+) => {
+        $(
+            #[tokio::test]
+            async fn $sqlite() {
+                let dir = tempfile::tempdir().expect("a directory");
+                let store = Arc::new(Sqlite::open(dir.path()).await.expect("a store"));
+                $scenario(World::new(store)).await;
+            }
+        )+
+    };
+}
+
+conformance! {
+    epochs_never_go_back => epochs_never_go_back_sqlite;
+    changes_are_told_in_order => changes_are_told_in_order_sqlite;
+    each_change_is_audited_and_a_refusal_changes_nothing => each_change_is_audited_sqlite;
+    a_stale_proof_does_nothing => a_stale_proof_does_nothing_sqlite;
+    sessions_open_only_on_the_password_that_was_checked => sessions_open_only_on_the_password_sqlite;
+    peers_are_bound_to_their_users => peers_are_bound_to_their_users_sqlite;
+    manifests_that_no_file_has_are_swept_away => manifests_are_swept_away_sqlite;
+    what_is_over_is_dropped => what_is_over_is_dropped_sqlite;
+    groups_are_full_at_a_thousand => groups_are_full_at_a_thousand_sqlite;
+}
+
+/// A store, and what it takes to call it.
+struct World {
+    store: Arc<dyn Store>,
+    sessions: AtomicU64,
+}
+
+impl World {
+    fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, sessions: AtomicU64::new(1) }
+    }
+
+    async fn account(&self, name: &str) -> Caller {
+        self.store.create_account(&user(name), "hash", &origin()).await.expect("an account");
+        self.login(name).await
+    }
+
+    async fn login(&self, name: &str) -> Caller {
+        let credentials = self.store.credentials(&user(name)).await.expect("a read").expect("an account");
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&self.sessions.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+        let hash = SessionHash::from(hash);
+        self.store.open_session(&credentials, None, hash, &origin()).await.expect("a session");
+        let session = self.store.session(hash).await.expect("a read").expect("a session");
+        access::authenticate(Requirement::Session, session, SystemTime::now()).expect("a living session")
+    }
+
+    async fn enter<P: Proof>(&self, caller: &Caller, group: &GroupId) -> Result<P, Refusal> {
+        let place = self.store.place(caller.account(), group).await.expect("a read");
+        access::admit(caller, group, place)
+    }
+
+    async fn owner(&self, caller: &Caller, group: &GroupId) -> Ownership {
+        self.enter(caller, group).await.expect("the owner")
+    }
+
+    async fn member(&self, caller: &Caller, group: &GroupId) -> Membership {
+        self.enter(caller, group).await.expect("a member")
+    }
+
+    async fn create(&self, caller: &Caller, group: &GroupId) {
+        self.store.create_group(caller, group, &origin()).await.expect("a group");
+    }
+
+    /// Asks and is let in.
+    async fn join(&self, caller: &Caller, group: &GroupId, owner: &Caller) {
+        self.store.ask(caller, group, &origin()).await.expect("a request");
+        let owner = self.owner(owner, group).await;
+        self.store.accept(&owner, caller.user(), &origin()).await.expect("a member");
+    }
+
+    async fn epoch(&self, caller: &Caller, group: &GroupId) -> u64 {
+        self.member(caller, group).await.epoch()
+    }
+
+    async fn changes(&self) -> Vec<Change> {
+        let changes = self.store.changes(0).await.expect("changes");
+        assert!(changes.is_sorted_by_key(|(number, _)| *number));
+        changes.into_iter().map(|(_, change)| change).collect()
+    }
+
+    async fn actions(&self) -> Vec<String> {
+        let rows = self.store.audit(SystemTime::UNIX_EPOCH, 0, 1_000).await.expect("the audit log");
+        rows.into_iter().map(|row| row.action).collect()
+    }
+
+    /// Stages and publishes a file of two pieces.
+    async fn publish(&self, member: &Membership, name: &str) -> ManifestId {
+        let manifest = self.stage(member, 2).await;
+        let published = self.store.publish(member, &header(name), [7; 32], manifest, &origin()).await;
+        assert!(!published.expect("listed").already);
+        manifest
+    }
+
+    async fn stage(&self, member: &Membership, pieces: u32) -> ManifestId {
+        let manifest = self.store.stage_manifest(member, pieces, SystemTime::now()).await.expect("staged");
+        let run = HashRun { first: 0, sha1: vec![1; 40], blake3: vec![2; 64] };
+        self.store.stage_run(manifest, &run).await.expect("staged");
+        manifest
+    }
+
+    async fn has_hashes(&self, manifest: ManifestId) -> bool {
+        self.store.manifest_run(manifest, 0).await.expect("a read").is_some()
+    }
+}
+
+fn user(name: &str) -> Username {
+    name.parse().expect("a username")
+}
+
+fn group(name: &str) -> GroupId {
+    name.parse().expect("a group name")
+}
+
+fn header(name: &str) -> FileHeader {
+    FileHeader {
+        name: name.parse().expect("a file name"),
+        layout: PieceLayout::new(600_000).expect("a length"),
+        sha1: [3; 20].into(),
+        blake3: [4; 32].into(),
+    }
+}
+
+fn at(now: SystemTime) -> Origin {
+    Origin { actor: None, ip: None, request: "test".into(), at: now }
+}
+
+fn origin() -> Origin {
+    at(SystemTime::now())
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, StoreError>, refusal: Refusal) {
+    match result {
+        Err(StoreError::Refused(found)) => assert_eq!(found, refusal),
+        other => panic!("{other:?} instead of {refusal:?}"),
+    }
+}
+
+async fn epochs_never_go_back(world: World) {
+    let (ann, bob, g1) = (world.account("ann").await, world.account("bob").await, group("g1"));
+    world.create(&ann, &g1).await;
+    let mut epochs = vec![world.epoch(&ann, &g1).await];
+    world.join(&bob, &g1, &ann).await;
+    assert_eq!(world.epoch(&ann, &g1).await, epochs[0], "coming in voids nothing");
+    let owner = world.owner(&ann, &g1).await;
+    world.store.remove_member(&owner, bob.user(), &origin()).await.expect("removed");
+    epochs.push(world.epoch(&ann, &g1).await);
+    world.join(&bob, &g1, &ann).await;
+    let leaving: Applicant = world.enter(&bob, &g1).await.expect("a member");
+    world.store.leave(&leaving, &origin()).await.expect("left");
+    epochs.push(world.epoch(&ann, &g1).await);
+    world.store.delete_group(&owner, &origin()).await.expect("deleted");
+    for change in world.changes().await {
+        if let Change::GroupGone { epoch, .. } = change {
+            epochs.push(epoch);
+        }
+    }
+    world.create(&ann, &g1).await;
+    epochs.push(world.epoch(&ann, &g1).await);
+    assert_eq!(epochs.len(), 5);
+    assert!(epochs.is_sorted_by(|a, b| a < b), "{epochs:?}");
+}
+
+async fn changes_are_told_in_order(world: World) {
+    let (ann, bob, g1) = (world.account("ann").await, world.account("bob").await, group("g1"));
+    world.create(&ann, &g1).await;
+    world.join(&bob, &g1, &ann).await;
+    let file = {
+        let member = world.member(&bob, &g1).await;
+        world.publish(&member, "f").await;
+        world.store.file_by_name(&member, &header("f").name).await.expect("a read").expect("a file").id
+    };
+    assert_eq!(world.changes().await, [], "gaining a right is no change to be told");
+    world.store.set_disabled(bob.user(), true, &origin()).await.expect("disabled");
+    let epoch = world.epoch(&ann, &g1).await;
+    let member = world.member(&ann, &g1).await;
+    world.store.unpublish(&member, &header("f").name, &origin()).await.expect("unlisted");
+    world.store.end_session(&ann, &origin()).await.expect("ended");
+    let told = [
+        Change::SessionEnded { session: bob.session() },
+        Change::MemberGone { group: g1.clone(), user: user("bob"), epoch },
+        Change::UserDisabled { user: user("bob") },
+        Change::FileGone { group: g1, file },
+        Change::SessionEnded { session: ann.session() },
+    ];
+    assert_eq!(world.changes().await, told);
+    assert_eq!(world.store.last_change().await.expect("a number"), 5);
+    let later = world.store.changes(4).await.expect("changes");
+    assert_eq!(later, [(5, told[4].clone())]);
+    // A commit that wrote changes wakes whoever waits for them.
+    world.store.changed().await;
+}
+
+async fn each_change_is_audited_and_a_refusal_changes_nothing(world: World) {
+    let (ann, bob, g1) = (world.account("ann").await, world.account("bob").await, group("g1"));
+    world.create(&ann, &g1).await;
+    world.join(&bob, &g1, &ann).await;
+    let owner = world.owner(&ann, &g1).await;
+    refused(world.store.create_account(&user("ann"), "x", &origin()).await, Refusal::UsernameTaken);
+    refused(world.store.create_group(&bob, &g1, &origin()).await, Refusal::GroupTaken);
+    refused(world.store.ask(&bob, &g1, &origin()).await, Refusal::AlreadyAMember);
+    refused(world.store.reject(&owner, bob.user(), &origin()).await, Refusal::NoSuchRequest);
+    refused(world.store.remove_member(&owner, ann.user(), &origin()).await, Refusal::TargetIsOwner);
+    refused(world.store.transfer(&owner, &user("eve"), &origin()).await, Refusal::TargetNotAMember);
+    refused(world.store.set_disabled(&user("eve"), true, &origin()).await, Refusal::UserNotFound);
+    refused(world.store.change_password(&ann, "not it", "new", &origin()).await, Refusal::WrongPassword);
+    world.publish(&world.member(&bob, &g1).await, "f").await;
+    world.store.record(Action::LoginFailed, "ann", &origin()).await.expect("recorded");
+    world.store.change_password(&ann, "hash", "new", &origin()).await.expect("changed");
+    world.store.transfer(&owner, bob.user(), &origin()).await.expect("handed over");
+    let expected = [
+        "create_user",
+        "login",
+        "create_user",
+        "login",
+        "create_group",
+        "join_group",
+        "accept_request",
+        "publish_file",
+        "login_failed",
+        "change_password",
+        "transfer_ownership",
+    ];
+    assert_eq!(world.actions().await, expected);
+}
+
+async fn a_stale_proof_does_nothing(world: World) {
+    let (ann, bob, g1) = (world.account("ann").await, world.account("bob").await, group("g1"));
+    world.create(&ann, &g1).await;
+    world.join(&bob, &g1, &ann).await;
+    let (owner, member) = (world.owner(&ann, &g1).await, world.member(&bob, &g1).await);
+    world.store.transfer(&owner, bob.user(), &origin()).await.expect("handed over");
+    refused(world.store.remove_member(&owner, bob.user(), &origin()).await, Refusal::NotTheOwner);
+    refused(world.store.delete_group(&owner, &origin()).await, Refusal::NotTheOwner);
+    let heir = world.owner(&bob, &g1).await;
+    world.store.delete_group(&heir, &origin()).await.expect("deleted");
+    world.create(&ann, &g1).await;
+    // The group of that name is another one now.
+    let manifest = world.stage(&member, 2).await;
+    let published = world.store.publish(&member, &header("f"), [7; 32], manifest, &origin()).await;
+    refused(published, Refusal::NotAMember);
+    refused(world.store.delete_group(&heir, &origin()).await, Refusal::NotAMember);
+    assert_eq!(world.store.members(&member, 0, 10).await.expect("a list"), []);
+    let place = world.store.place(ann.account(), &g1).await.expect("a read").expect("a group");
+    assert_eq!(place.standing, Standing::Owner);
+}
+
+async fn sessions_open_only_on_the_password_that_was_checked(world: World) {
+    world.account("ann").await;
+    let checked = world.store.credentials(&user("ann")).await.expect("a read").expect("an account");
+    world.store.reset_password(&user("ann"), "another", &origin()).await.expect("reset");
+    let open = |credentials| {
+        let store = Arc::clone(&world.store);
+        async move { store.open_session(&credentials, None, [9; 32].into(), &origin()).await }
+    };
+    refused(open(checked).await, Refusal::BadCredentials);
+    let checked = world.store.credentials(&user("ann")).await.expect("a read").expect("an account");
+    world.store.set_disabled(&user("ann"), true, &origin()).await.expect("disabled");
+    refused(open(checked.clone()).await, Refusal::BadCredentials);
+    world.store.set_disabled(&user("ann"), false, &origin()).await.expect("enabled");
+    world.store.open_session(&checked, Some("stronger"), [9; 32].into(), &origin()).await.expect("a session");
+    let now = world.store.credentials(&user("ann")).await.expect("a read").expect("an account");
+    assert_eq!(now.password, "stronger");
+}
+
+async fn peers_are_bound_to_their_users(world: World) {
+    let (ann, bob) = (world.account("ann").await, world.account("bob").await);
+    let (now, week) = (SystemTime::now(), Duration::from_hours(7 * 24));
+    let peer = |n: u8| PeerId::from([n; 32]);
+    let register = async |caller: &Caller, n: u8, at_time: SystemTime| {
+        world.store.register_peer(caller, peer(n), at_time + week, &at(at_time)).await
+    };
+    for n in 0..16 {
+        register(&ann, n, now).await.expect("registered");
+    }
+    refused(register(&ann, 16, now).await, Refusal::Quota(Quota::Peers));
+    register(&ann, 3, now).await.expect("a renewal is not one more");
+    assert_eq!(world.store.peer_owner(peer(3)).await.expect("a read"), Some(user("ann")));
+    assert_eq!(world.store.peer_owner(peer(99)).await.expect("a read"), None);
+    // The machine changes hands: whoever proved to have the key last has the peer.
+    register(&bob, 3, now).await.expect("registered");
+    assert_eq!(world.store.peer_owner(peer(3)).await.expect("a read"), Some(user("bob")));
+    // Peers whose certificates have run out make room.
+    register(&ann, 16, now + week + week).await.expect("registered");
+}
+
+async fn manifests_that_no_file_has_are_swept_away(world: World) {
+    let (ann, g1) = (world.account("ann").await, group("g1"));
+    world.create(&ann, &g1).await;
+    let member = world.member(&ann, &g1).await;
+    let kept = world.publish(&member, "kept").await;
+    let unlisted = world.publish(&member, "unlisted").await;
+    let given_up = world.stage(&member, 2).await;
+    world.store.unpublish(&member, &header("unlisted").name, &origin()).await.expect("unlisted");
+    world.store.abandon_manifest(given_up);
+    world.store.abandon_manifest(kept);
+    world.store.sweep_wanted().await;
+    world.store.sweep().await.expect("swept");
+    assert!(world.has_hashes(kept).await, "a bound manifest is not given up");
+    assert!(!world.has_hashes(unlisted).await && !world.has_hashes(given_up).await);
+    // The whole quota is free again but for the one that is kept.
+    let pieces = u32::try_from(Quota::ManifestBytes.limit() / 52).expect("fits");
+    refused(
+        world.store.stage_manifest(&member, pieces, SystemTime::now()).await,
+        Refusal::Quota(Quota::ManifestBytes),
+    );
+    let most = world.store.stage_manifest(&member, pieces - 2, SystemTime::now()).await.expect("staged");
+    world.store.abandon_manifest(most);
+    world.store.delete_group(&world.owner(&ann, &g1).await, &origin()).await.expect("deleted");
+    world.store.sweep().await.expect("swept");
+    assert!(!world.has_hashes(kept).await);
+}
+
+async fn what_is_over_is_dropped(world: World) {
+    let ann = world.account("ann").await;
+    let now = SystemTime::now();
+    world.store.prune(now + session::IDLE / 2).await.expect("pruned");
+    assert!(world.store.session(ann.session()).await.expect("a read").is_some());
+    world.store.touch_session(ann.session(), now + session::IDLE / 2).await.expect("touched");
+    world.store.prune(now + session::IDLE + Duration::from_secs(9)).await.expect("pruned");
+    assert!(world.store.session(ann.session()).await.expect("a read").is_some(), "it was used");
+    world.store.prune(now + session::IDLE * 2).await.expect("pruned");
+    assert!(world.store.session(ann.session()).await.expect("a read").is_none());
+    assert_eq!(world.changes().await, [Change::SessionEnded { session: ann.session() }]);
+    assert_eq!(world.actions().await, ["create_user", "login"]);
+    world.store.prune(now + Duration::from_hours(91 * 24)).await.expect("pruned");
+    assert_eq!(world.actions().await, Vec::<String>::new());
+    assert_eq!(world.changes().await, []);
+}
+
+async fn groups_are_full_at_a_thousand(world: World) {
+    let (ann, g1) = (world.account("ann").await, group("g1"));
+    world.create(&ann, &g1).await;
+    let owner = world.owner(&ann, &g1).await;
+    for n in 0..999 {
+        let member = world.account(&format!("user{n}")).await;
+        world.store.ask(&member, &g1, &origin()).await.expect("a request");
+        world.store.accept(&owner, member.user(), &origin()).await.expect("a member");
+    }
+    let last = world.account("last").await;
+    world.store.ask(&last, &g1, &origin()).await.expect("a request");
+    refused(world.store.accept(&owner, last.user(), &origin()).await, Refusal::Quota(Quota::Members));
+    let requests = world.store.requests(&owner, 0, 10).await.expect("a list");
+    assert_eq!(requests.len(), 1, "a refused request stays open");
+    let groups = world.store.groups(&ann, true, None, 10).await.expect("a list");
+    assert_eq!(groups[0].members, 1_000);
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().expect("it is there").permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn the_data_dir_is_private_and_has_one_tracker() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("a/b");
+    let store = Sqlite::open(&data_dir).await.expect("a store");
+    assert_eq!(mode(&data_dir), 0o700);
+    for entry in std::fs::read_dir(&data_dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+    assert!(matches!(Sqlite::open(&data_dir).await, Err(OpenError::Locked(_))));
+    assert!(matches!(sqlite::restore(&data_dir, Path::new("x")).await, Err(OpenError::Locked(_))));
+    store.close().await;
+    drop(store);
+    Sqlite::open(&data_dir).await.expect("a store again");
+}
+
+#[tokio::test]
+async fn the_operator_works_beside_the_tracker() {
+    let dir = tempfile::tempdir().expect("a directory");
+    assert!(matches!(Sqlite::open_beside(dir.path()).await, Err(OpenError::Missing(_))));
+    let world = World::new(Arc::new(Sqlite::open(dir.path()).await.expect("a store")));
+    let ann = world.account("ann").await;
+    let operator = Sqlite::open_beside(dir.path()).await.expect("a store");
+    operator.set_disabled(&user("ann"), true, &origin()).await.expect("disabled");
+    assert_eq!(
+        world.changes().await,
+        [Change::SessionEnded { session: ann.session() }, Change::UserDisabled { user: user("ann") }]
+    );
+}
+
+#[tokio::test]
+async fn damage_is_found_at_the_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join(sqlite::DATABASE);
+    std::fs::write(&path, b"not a database at all, and long enough to be taken for a header of one")
+        .expect("written");
+    assert!(Sqlite::open(dir.path()).await.is_err());
+    assert!(
+        std::fs::read(&path).expect("it is there").starts_with(b"not a database"),
+        "nothing was made anew"
+    );
+}
+
+#[tokio::test]
+async fn what_was_staged_when_the_tracker_died_is_swept_away() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(Sqlite::open(dir.path()).await.expect("a store"));
+    let world = World::new(store.clone());
+    let (ann, g1) = (world.account("ann").await, group("g1"));
+    world.create(&ann, &g1).await;
+    let member = world.member(&ann, &g1).await;
+    world.publish(&member, "kept").await;
+    world.stage(&member, 2).await;
+    store.close().await;
+    drop((world, store));
+    let store = Sqlite::open(dir.path()).await.expect("a store");
+    store.sweep_wanted().await;
+    store.sweep().await.expect("swept");
+    assert_eq!(store.manifests_stored().await.expect("a number"), 1);
+}
+
+#[tokio::test]
+async fn a_backup_taken_while_writing_is_whole_and_comes_back_without_old_rights() {
+    let (dir, elsewhere) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let store = Arc::new(Sqlite::open(dir.path()).await.expect("a store"));
+    let world = World::new(store.clone());
+    let (ann, g1) = (world.account("ann").await, group("g1"));
+    world.create(&ann, &g1).await;
+    let epoch = world.epoch(&ann, &g1).await;
+    std::fs::write(dir.path().join("ca.pem"), "the CA").expect("written");
+    let copy = elsewhere.path().join("copy.db");
+    let writing = async {
+        for n in 0..50 {
+            store.create_account(&user(&format!("user{n}")), "hash", &origin()).await.expect("an account");
+        }
+    };
+    let (taken, ()) = tokio::join!(sqlite::backup(dir.path(), &copy), writing);
+    taken.expect("a backup");
+    assert_eq!(mode(&copy), 0o600);
+    assert!(sqlite::backup(dir.path(), &copy).await.is_err(), "nothing is overwritten");
+    let place = elsewhere.path().join("data");
+    assert_eq!(sqlite::restore(&place, &copy).await.expect("restored"), None);
+    assert_eq!(std::fs::read_to_string(place.join("ca.pem")).expect("kept"), "the CA");
+    let restored = World::new(Arc::new(Sqlite::open(&place).await.expect("a store")));
+    assert!(restored.store.credentials(&user("ann")).await.expect("a read").is_some());
+    assert!(
+        restored.store.session(ann.session()).await.expect("a read").is_none(),
+        "sessions don't come back"
+    );
+    let again = restored.login("ann").await;
+    assert!(restored.epoch(&again, &g1).await > epoch + 1_000, "tickets of the time since stay void");
+    drop(restored);
+    let before = sqlite::restore(&place, &copy).await.expect("restored over the old one");
+    assert!(before.is_some_and(|before| before.exists()), "what was there is kept");
+    assert!(sqlite::restore(&place, &dir.path().join("ca.pem")).await.is_err(), "not a copy");
+    Sqlite::open(&place).await.expect("a refused copy leaves what was there");
+}
