@@ -89,17 +89,23 @@ impl World {
     }
 
     pub fn credentials(&self) -> Credentials {
+        self.credentials_until(unix_now() + 3_600, &self.ca_pem)
+    }
+
+    /// With a certificate that runs out then (seconds since 1970), of somebody who trusts that authority.
+    pub fn credentials_until(&self, ends: u64, trusted_pem: &str) -> Credentials {
         let key = KeyPair::generate().unwrap();
         let peer = peer_id_of_spki(&key.subject_public_key_info());
         let mut params = CertificateParams::new(vec![peer.tls_name()]).unwrap();
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = (UNIX_EPOCH + Duration::from_secs(ends)).into();
         let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
         let key = key.serialize_pem();
         Credentials {
             peer,
-            server: server_config(&pem, &key, Some(&self.ca_pem)).unwrap(),
-            client: client_config(&self.ca_pem, Some((&pem, &key))).unwrap(),
+            server: server_config(&pem, &key, Some(trusted_pem)).unwrap(),
+            client: client_config(trusted_pem, Some((&pem, &key))).unwrap(),
         }
     }
 

@@ -1,0 +1,246 @@
+//! Who is served: a certificate of the tracker, and a ticket for this file that is bound to its key.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use peer::engine::EngineConfig;
+use prost::Message as _;
+use proto::{
+    domain::PeerId,
+    pb::{self, GetChunkRequest, WatchAvailabilityRequest, peer_service_client::PeerServiceClient},
+    reason::Reason,
+    ticket::{Claims, Signer},
+};
+use tonic::{Code, Status, transport::Channel};
+
+use super::{
+    support::{Credentials, Node, SharedFile, World, client_of},
+    world::{PATIENCE, dial, unix_now as now},
+};
+
+/// Opens a call and reads its first message.
+async fn get(client: &PeerServiceClient<Channel>, ticket: &str, file: &[u8]) -> Result<(), Status> {
+    let request = GetChunkRequest {
+        ticket: ticket.into(),
+        file_id: file.to_vec().into(),
+        pieces: vec![0],
+        ..Default::default()
+    };
+    client.clone().get_chunk(request).await?.into_inner().message().await.map(drop)
+}
+
+async fn watch(client: &PeerServiceClient<Channel>, ticket: &str, file: &[u8]) -> Result<(), Status> {
+    let request = WatchAvailabilityRequest { ticket: ticket.into(), file_id: file.to_vec().into() };
+    client.clone().watch_availability(request).await?.into_inner().message().await.map(drop)
+}
+
+/// Who calls.
+#[derive(Clone, Copy, Debug)]
+enum Shower {
+    /// Without a certificate.
+    Nobody,
+    /// With the certificate that the ticket is for.
+    Own,
+    /// With another good one.
+    Other,
+}
+
+/// `+` is served, `a` UNAUTHENTICATED, `d` PERMISSION_DENIED, `n` NOT_FOUND. Written by hand, not derived.
+#[rustfmt::skip]
+const PICTURE: &[(&str, Shower, &str, char)] = &[
+    ("nobody, no ticket",              Shower::Nobody, "none",    'a'),
+    ("nobody, good ticket",            Shower::Nobody, "good",    'a'),
+    ("certificate, no ticket",         Shower::Own,    "none",    'a'),
+    ("certificate, good ticket",       Shower::Own,    "good",    '+'),
+    ("another's certificate, ticket",  Shower::Other,  "good",    'd'),
+    ("ticket of another tracker",      Shower::Own,    "foreign", 'a'),
+    ("ticket for another file",        Shower::Own,    "file",    'd'),
+    ("ticket of another group",        Shower::Own,    "group",   'n'),
+    ("ticket of another content",      Shower::Own,    "root",    'n'),
+    ("ticket that ran out",            Shower::Own,    "late",    'a'),
+    ("ticket a minute late",           Shower::Own,    "leeway",  '+'),
+    ("ticket not yet valid",           Shower::Own,    "early",   'a'),
+    ("removed member's ticket",        Shower::Own,    "stale",   'a'),
+];
+
+fn ticket(trust: &World, file: &SharedFile, peer: PeerId, kind: &str) -> String {
+    let good = Claims { epoch: 5, ..file.claims(trust, peer) };
+    let sign = |claims| trust.signer.sign(&claims);
+    match kind {
+        "none" => String::new(),
+        "good" => sign(good),
+        "foreign" => Signer::from_seed(&[8; 32]).unwrap().sign(&good),
+        "file" => sign(Claims { file: proto::domain::FileId::try_from(&[6; 16][..]).unwrap(), ..good }),
+        "group" => sign(Claims { group: "g2".parse().unwrap(), ..good }),
+        "root" => sign(Claims { root: [9; 32].into(), ..good }),
+        "late" => sign(Claims { expires: now() - 70, ..good }),
+        "leeway" => sign(Claims { expires: now() - 40, ..good }),
+        "early" => sign(Claims { not_before: now() + 70, ..good }),
+        "stale" => sign(Claims { epoch: 4, ..good }),
+        _ => unreachable!("{kind}"),
+    }
+}
+
+fn letter(outcome: Result<(), Status>, what: &str) -> char {
+    match outcome {
+        Ok(()) => '+',
+        Err(status) => {
+            assert!(Reason::of(&status).is_some(), "{what}: no reason: {status:?}");
+            match status.code() {
+                Code::Unauthenticated => 'a',
+                Code::PermissionDenied => 'd',
+                Code::NotFound => 'n',
+                _ => panic!("{what}: {status:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_method_asks_for_certificate_and_ticket() {
+    let set = prost_types::FileDescriptorSet::decode(pb::DESCRIPTORS).unwrap();
+    let services = set.file.iter().flat_map(|file| &file.service);
+    let served: BTreeSet<&str> = services
+        .filter(|service| service.name() == "PeerService")
+        .flat_map(|service| service.method.iter().map(|method| method.name()))
+        .collect();
+    assert_eq!(served, BTreeSet::from(["GetChunk", "WatchAvailability"]), "a new method: check it here too");
+
+    let (trust, file) = (World::new(), SharedFile::of_pieces(1));
+    let peer = file.shared_by(&trust, EngineConfig::default()).await;
+    peer.engine.raise_epochs(vec![(file.group.clone(), 5)]);
+    let (own, other) = (trust.credentials(), trust.credentials());
+    let mut wrong = Vec::new();
+    for (what, shower, kind, expected) in PICTURE {
+        let shown = match shower {
+            Shower::Nobody => None,
+            Shower::Own => Some(&own),
+            Shower::Other => Some(&other),
+        };
+        let client = client_of(&trust, &peer, shown).await.unwrap();
+        let ticket = ticket(&trust, &file, own.peer, kind);
+        let seen = [
+            letter(get(&client, &ticket, file.id.as_bytes()).await, what),
+            letter(watch(&client, &ticket, file.id.as_bytes()).await, what),
+        ];
+        if seen != [*expected; 2] {
+            wrong.push(format!("{what}: expected {expected}, seen {seen:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    peer.end().await;
+}
+
+#[tokio::test]
+async fn what_is_no_ticket_lets_nobody_in() {
+    let (trust, file) = (World::new(), SharedFile::of_pieces(1));
+    let peer = file.shared_by(&trust, EngineConfig::default()).await;
+    let own = trust.credentials();
+    let client = client_of(&trust, &peer, Some(&own)).await.unwrap();
+    let good = file.ticket(&trust, own.peer);
+    let body = good.strip_prefix("v4.public.").unwrap();
+    for bad in [
+        String::new(),
+        "x".into(),
+        "x".repeat(3 << 10),
+        format!("{good}{}", "x".repeat(3 << 10)),
+        format!("v2.public.{body}"),
+        format!("v3.public.{body}"),
+        format!("v4.local.{body}"),
+        "eyJhbGciOiJub25lIn0.eyJhdWQiOiJwZWVyLWNodW5rIn0.".into(),
+        good.to_uppercase(),
+        format!(" {good}"),
+        format!("Bearer {good}"),
+        format!("{good}.x"),
+        good[..good.len() - 1].into(),
+    ] {
+        let status = get(&client, &bad, file.id.as_bytes()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{bad:.40}: {status:?}");
+    }
+    get(&client, &good, file.id.as_bytes()).await.expect("the good one");
+    for id in [&[][..], &[1; 15], &[1; 17], &[0; 16]] {
+        let status = get(&client, &good, id).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{id:?}");
+    }
+    peer.end().await;
+}
+
+#[tokio::test]
+async fn certificates_of_others_and_old_ones_end_the_handshake() {
+    let (trust, stranger, file) = (World::new(), World::new(), SharedFile::of_pieces(1));
+    let peer = file.shared_by(&trust, EngineConfig::default()).await;
+    let reaches = async |own: &Credentials| {
+        // The server's word on a client's certificate comes after the client's handshake: a call shows it.
+        match client_of(&trust, &peer, Some(own)).await {
+            Ok(client) => get(&client, &file.ticket(&trust, own.peer), file.id.as_bytes()).await.is_ok(),
+            Err(_) => false,
+        }
+    };
+    let expired = trust.credentials_until(now() - 60, &trust.ca_pem);
+    // Trusts the right authority, and shows a certificate of another.
+    let foreign = stranger.credentials_until(now() + 3_600, &trust.ca_pem);
+    assert!(!reaches(&foreign).await, "a certificate of another authority");
+    assert!(!reaches(&expired).await, "a certificate that ran out");
+    assert!(reaches(&trust.credentials()).await);
+    // And the other way: one that answers at the address but is not the peer that was named.
+    let own = trust.credentials();
+    assert!(dial(&own, PeerId::from([7; 32]), &peer.address).await.is_err());
+    peer.end().await;
+}
+
+/// Pulls a file slowly, does something, and says how the stream ended and how long that took.
+async fn cut_by(act: impl FnOnce(&Node, &SharedFile)) -> (Status, Duration) {
+    let (trust, file) = (World::new(), SharedFile::of_pieces(8));
+    let config = EngineConfig { upload_limit: 256 << 10, ..EngineConfig::default() };
+    let peer = file.shared_by(&trust, config).await;
+    let own = trust.credentials();
+    let request = GetChunkRequest {
+        ticket: file.ticket(&trust, own.peer),
+        file_id: file.id.as_bytes().to_vec().into(),
+        pieces: (0..8).collect(),
+        ..Default::default()
+    };
+    let mut chunks =
+        client_of(&trust, &peer, Some(&own)).await.unwrap().get_chunk(request).await.unwrap().into_inner();
+    assert!(chunks.message().await.unwrap().is_some());
+    act(&peer, &file);
+    let began = Instant::now();
+    let ending = async {
+        loop {
+            match chunks.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it was sent to its end"),
+                Err(status) => return status,
+            }
+        }
+    };
+    let status = tokio::time::timeout(PATIENCE, ending).await.expect("the stream ends");
+    let took = began.elapsed();
+    peer.end().await;
+    (status, took)
+}
+
+#[tokio::test]
+async fn a_removed_member_is_cut_off_midway() {
+    let (status, took) = cut_by(|peer, file| peer.engine.raise_epochs(vec![(file.group.clone(), 2)])).await;
+    assert_eq!(Reason::of(&status), Some(Reason::StaleEpoch), "{status:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_ticket_that_runs_out_midway_ends_the_stream_with_the_piece() {
+    // The clock goes on by an hour: as if the transfer had taken as long.
+    let (status, took) = cut_by(|peer, _| peer.engine.set_clock_offset(3_600)).await;
+    assert_eq!(Reason::of(&status), Some(Reason::TicketExpired), "{status:?}");
+    // A piece at 256 KiB/s takes 2 s.
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+#[tokio::test]
+async fn what_is_shared_no_more_is_sent_no_more() {
+    let (status, took) = cut_by(|peer, file| assert!(peer.engine.unshare(file.id))).await;
+    assert_eq!(status.code(), Code::NotFound, "{status:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}

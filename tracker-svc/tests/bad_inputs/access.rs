@@ -1,0 +1,358 @@
+//! Who may call what: every method that the running server lists, for every kind of caller, against one picture.
+//!
+//! The picture is written by hand and not derived from the code's own table. [`weakening_any_line_shows`] then takes
+//! the code's table, weakens one line at a time, and fails if the picture would not tell.
+
+use std::{collections::BTreeSet, time::SystemTime};
+
+use prost::Message as _;
+use proto::{pb, reason};
+use tokio_stream::StreamExt as _;
+use tonic::{Code, Status};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
+use tracker_svc::domain::{
+    access::{self, Applicant, GroupKey, Place, Requirement, Standing},
+    session::{AccountId, Session},
+};
+
+use super::{
+    client::{Client, PASSWORD},
+    files, groups,
+    process::Tracker,
+    swarm,
+};
+
+/// Kinds of caller, in the order of the picture's columns.
+const ACTORS: [&str; 7] = ["nobody", "disabled", "user", "applicant", "removed", "member", "owner"];
+
+/// `+` is let in, `a` UNAUTHENTICATED, `d` PERMISSION_DENIED, `e` ALREADY_EXISTS.
+#[rustfmt::skip]
+const PICTURE: &[(&str, &str)] = &[
+    //                                      nobody disabled user applicant removed member owner
+    ("grpc.health.v1.Health/Check",                         "+ + + + + + +"),
+    ("grpc.health.v1.Health/Watch",                         "+ + + + + + +"),
+    ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo",      "+ + + + + + +"),
+    ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "+ + + + + + +"),
+    ("minitorrent.v1.AuthService/CreateUser",               "+ + + + + + +"),
+    ("minitorrent.v1.AuthService/Login",                    "+ + + + + + +"),
+    ("minitorrent.v1.AuthService/GetTrackerKeys",           "+ + + + + + +"),
+    ("minitorrent.v1.AuthService/WhoAmI",                   "a a + + + + +"),
+    ("minitorrent.v1.AuthService/IssuePeerCert",            "a a + + + + +"),
+    ("minitorrent.v1.GroupService/CreateGroup",             "a a + + + + +"),
+    ("minitorrent.v1.GroupService/ListGroups",              "a a + + + + +"),
+    ("minitorrent.v1.GroupService/JoinGroup",               "a a + e + e e"),
+    ("minitorrent.v1.GroupService/LeaveGroup",              "a a d + d + +"),
+    ("minitorrent.v1.GroupService/ListMembers",             "a a d d d + +"),
+    ("minitorrent.v1.GroupService/ListJoinRequests",        "a a d d d d +"),
+    ("minitorrent.v1.GroupService/AcceptJoinRequest",       "a a d d d d +"),
+    ("minitorrent.v1.GroupService/RejectJoinRequest",       "a a d d d d +"),
+    ("minitorrent.v1.GroupService/RemoveMember",            "a a d d d d +"),
+    ("minitorrent.v1.GroupService/TransferOwnership",       "a a d d d d +"),
+    ("minitorrent.v1.GroupService/DeleteGroup",             "a a d d d d +"),
+    ("minitorrent.v1.FileService/PublishFile",              "a a d d d + +"),
+    ("minitorrent.v1.FileService/ListFiles",                "a a d d d + +"),
+    ("minitorrent.v1.FileService/GetManifest",              "a a d d d + +"),
+    // The member's own file; `only_publisher_and_owner_unpublish` has the others.
+    ("minitorrent.v1.FileService/UnpublishFile",            "a a d d d + +"),
+    ("minitorrent.v1.SwarmService/IssueTickets",            "a a d d d + +"),
+    ("minitorrent.v1.SwarmService/Announce",                "a a d d d + +"),
+    ("minitorrent.v1.SwarmService/FindPeers",               "a a d d d + +"),
+    // These end sessions, so they come last.
+    ("minitorrent.v1.AuthService/ChangePassword",           "a a + + + + +"),
+    ("minitorrent.v1.AuthService/Logout",                   "a a + + + + +"),
+    ("minitorrent.v1.AuthService/LogoutAll",                "a a + + + + +"),
+];
+
+/// What the running server says that it serves, as `package.Service/Method`.
+pub(crate) async fn methods(client: &Client) -> BTreeSet<String> {
+    let ask = |message| ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+    let mut reflection = ServerReflectionClient::new(client.channel.clone());
+    let list = tokio_stream::once(ask(MessageRequest::ListServices(String::new())));
+    let mut answers = reflection.server_reflection_info(list).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(services)) = answer else { panic!("{answer:?}") };
+
+    let names: Vec<String> = services.service.into_iter().map(|service| service.name).collect();
+    let symbols = names.clone().into_iter().map(move |name| ask(MessageRequest::FileContainingSymbol(name)));
+    let answers = reflection.server_reflection_info(tokio_stream::iter(symbols)).await.unwrap().into_inner();
+    let answers: Vec<_> = answers.collect().await;
+    let mut methods = BTreeSet::new();
+    for answer in answers {
+        let answer = answer.unwrap().message_response;
+        let Some(MessageResponse::FileDescriptorResponse(files)) = answer else { panic!("{answer:?}") };
+        for file in files.file_descriptor_proto {
+            let file = prost_types::FileDescriptorProto::decode(&file[..]).unwrap();
+            for service in &file.service {
+                let name = format!("{}.{}", file.package(), service.name());
+                if names.contains(&name) {
+                    methods.extend(service.method.iter().map(|method| format!("{name}/{}", method.name())));
+                }
+            }
+        }
+    }
+    methods
+}
+
+/// One of each kind of caller.
+struct Cast {
+    tracker: Tracker,
+    /// By the column of the picture.
+    actors: Vec<Client>,
+    peers: Vec<String>,
+    csr: Vec<u8>,
+    /// Groups, and accounts, made so far.
+    made: u32,
+}
+
+/// A group as every method's row finds it.
+struct Scene {
+    group: String,
+    file: Vec<u8>,
+}
+
+impl Cast {
+    async fn gather() -> Self {
+        let tracker = Tracker::start().await;
+        let mut actors = Vec::new();
+        for name in ACTORS {
+            actors.push(Client::user(&tracker, name).await);
+        }
+        actors[0].token = None;
+        let mut peers = Vec::new();
+        for actor in &actors {
+            peers.push(swarm::certify(actor).await.unwrap_or_else(|_| "a".repeat(52)));
+        }
+        tracker.operate(&["user", "disable", "disabled"]).await;
+        Self { tracker, actors, peers, csr: swarm::any_csr(), made: 0 }
+    }
+
+    fn owner(&self) -> &Client {
+        &self.actors[6]
+    }
+
+    /// A new group with all of them in their places, and a file.
+    async fn set(&mut self) -> Scene {
+        self.made += 1;
+        let group = format!("g{}", self.made);
+        let [_, _, _, applicant, removed, member, owner] = &self.actors[..] else { unreachable!() };
+        groups::found(&group, owner, &[removed, member]).await;
+        groups::join(applicant, &group).await.unwrap();
+        groups::remove(owner, &group, &removed.name).await.unwrap();
+        let file = files::publish(member, &group, "file", b"bytes").await.unwrap();
+        Scene { group, file }
+    }
+
+    /// Sessions that a row ended, anew.
+    async fn log_in_again(&mut self) {
+        for at in 2..ACTORS.len() {
+            self.actors[at] = self.actors[at].log_in(&self.tracker, ACTORS[at]).await;
+        }
+    }
+
+    /// A request that is granted to whoever may make it.
+    fn request(&mut self, method: &str, scene: &Scene, actor: usize) -> Vec<Vec<u8>> {
+        self.made += 1;
+        let group_id = scene.group.clone();
+        let username = |name: &str| name.to_owned();
+        let name = "file".to_owned();
+        let file = pb::FileRef { group_id: group_id.clone(), file_id: scene.file.clone().into() };
+        let peer_id = self.peers[actor].clone();
+        let one = match method.rsplit_once('/').unwrap().1 {
+            "CreateUser" => {
+                pb::CreateUserRequest { username: format!("new{}", self.made), password: PASSWORD.into() }
+                    .encode_to_vec()
+            }
+            "Login" => {
+                pb::LoginRequest { username: "owner".into(), password: PASSWORD.into() }.encode_to_vec()
+            }
+            "ChangePassword" => {
+                pb::ChangePasswordRequest { old_password: PASSWORD.into(), new_password: PASSWORD.into() }
+                    .encode_to_vec()
+            }
+            "IssuePeerCert" => pb::IssuePeerCertRequest { csr_der: self.csr.clone().into() }.encode_to_vec(),
+            "CreateGroup" => pb::CreateGroupRequest { group_id: format!("new{}", self.made) }.encode_to_vec(),
+            "AcceptJoinRequest" => {
+                pb::AcceptJoinRequestRequest { group_id, username: username("applicant") }.encode_to_vec()
+            }
+            "RejectJoinRequest" => {
+                pb::RejectJoinRequestRequest { group_id, username: username("applicant") }.encode_to_vec()
+            }
+            "RemoveMember" => {
+                pb::RemoveMemberRequest { group_id, username: username("member") }.encode_to_vec()
+            }
+            "TransferOwnership" => {
+                pb::TransferOwnershipRequest { group_id, username: username("member") }.encode_to_vec()
+            }
+            // All of these have the group's name as their first field, and no other that must be set.
+            "JoinGroup" | "LeaveGroup" | "ListMembers" | "ListJoinRequests" | "DeleteGroup" | "ListFiles" => {
+                pb::JoinGroupRequest { group_id }.encode_to_vec()
+            }
+            "GetManifest" | "UnpublishFile" | "FindPeers" => {
+                pb::GetManifestRequest { group_id, name }.encode_to_vec()
+            }
+            "PublishFile" => {
+                let header = files::empty(&format!("new{}", self.made));
+                files::start(&group_id, header).encode_to_vec()
+            }
+            "IssueTickets" => pb::IssueTicketsRequest { peer_id, files: vec![file] }.encode_to_vec(),
+            "Announce" => {
+                let mut message = swarm::hello(&peer_id, 7000, "");
+                message.files = vec![swarm::complete(file)];
+                message.encode_to_vec()
+            }
+            "ServerReflectionInfo" => ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::ListServices(String::new())),
+            }
+            .encode_to_vec(),
+            "Check" | "Watch" | "GetTrackerKeys" | "WhoAmI" | "Logout" | "LogoutAll" | "ListGroups" => {
+                Vec::new()
+            }
+            _ => panic!("{method} is new: say here how it is called, and in the picture who may"),
+        };
+        vec![one]
+    }
+
+    /// How one cell of the picture looks in truth.
+    async fn cell(&mut self, method: &str, scene: &Scene, actor: usize) -> char {
+        if method.ends_with("/UnpublishFile") {
+            files::publish(&self.actors[5], &scene.group, "file", b"bytes").await.unwrap();
+        }
+        let request = self.request(method, scene, actor);
+        let client = self.actors[actor].clone();
+        let status = loop {
+            let status = self.outcome(&client, method, request.clone()).await;
+            match reason::retry_after(&status) {
+                // The sweep is faster than a user may be.
+                Some(wait) if status.code() == Code::ResourceExhausted => tokio::time::sleep(wait).await,
+                _ => break status,
+            }
+        };
+        match status.code() {
+            Code::Ok => '+',
+            Code::Unauthenticated => 'a',
+            Code::PermissionDenied => 'd',
+            Code::AlreadyExists => 'e',
+            _ => panic!("{method} by {}: {status:?}", ACTORS[actor]),
+        }
+    }
+
+    async fn outcome(&self, client: &Client, method: &str, request: Vec<Vec<u8>>) -> Status {
+        if method.ends_with("/Announce") {
+            return swarm::announce_outcome(client, &request[0]).await;
+        }
+        if method.ends_with("/IssueTickets") && client.token.is_some() {
+            let request = pb::IssueTicketsRequest::decode(&request[0][..]).unwrap();
+            // A batch may be granted in part: each file says for itself.
+            return match client.swarm().issue_tickets(request).await.map(tonic::Response::into_inner) {
+                Ok(answer) if answer.tickets.is_empty() => {
+                    assert!(answer.refusals.iter().all(|refusal| refusal.reason == "NOT_A_MEMBER"));
+                    Status::permission_denied("refused")
+                }
+                Ok(_) => Status::ok(""),
+                Err(status) => status,
+            };
+        }
+        client.raw(&format!("/{method}"), request).await
+    }
+}
+
+#[tokio::test]
+async fn every_method_lets_in_whom_it_should_and_nobody_else() {
+    let mut cast = Cast::gather().await;
+    let served = methods(cast.owner()).await;
+    let drawn: BTreeSet<_> = PICTURE.iter().map(|(method, _)| (*method).to_owned()).collect();
+    let undrawn: Vec<_> = served.difference(&drawn).collect();
+    assert!(undrawn.is_empty(), "served, but the picture does not say to whom: {undrawn:?}");
+    let missing: Vec<_> = drawn.difference(&served).filter(|method| !method.starts_with("grpc.")).collect();
+    assert!(missing.is_empty(), "in the picture, but not served: {missing:?}");
+
+    let mut wrong = Vec::new();
+    for (method, expected) in PICTURE {
+        let scene = cast.set().await;
+        let mut seen = String::new();
+        for actor in 0..ACTORS.len() {
+            let cell = cast.cell(method, &scene, actor).await;
+            seen.extend((actor > 0).then_some(' ').into_iter().chain([cell]));
+        }
+        if seen != *expected {
+            wrong.push(format!("{method}\n  expected {expected}\n  seen     {seen}"));
+        }
+        if method.ends_with("/ChangePassword") || method.contains("/Logout") {
+            cast.log_in_again().await;
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    cast.tracker.finish().await;
+}
+
+/// The column's cell for a method that asks for `requirement`, by the rules alone.
+fn by_the_rules(requirement: Requirement, actor: usize) -> char {
+    let standing = match ACTORS[actor] {
+        "applicant" => Standing::Requested,
+        "member" => Standing::Member,
+        "owner" => Standing::Owner,
+        _ => Standing::None,
+    };
+    if requirement == Requirement::Anyone {
+        return '+';
+    }
+    if ACTORS[actor] == "nobody" {
+        return 'a';
+    }
+    let now = SystemTime::UNIX_EPOCH;
+    let session = Session {
+        hash: [1; 32].into(),
+        user: ACTORS[actor].parse().unwrap(),
+        account: AccountId(1),
+        disabled: ACTORS[actor] == "disabled",
+        opened: now,
+        used: now,
+    };
+    let Ok(caller) = access::authenticate(requirement, session, now) else { return 'a' };
+    if requirement == Requirement::Session {
+        return '+';
+    }
+    let place = Place { group: GroupKey(1), epoch: 1, standing };
+    match access::admit::<Applicant>(&caller, &"g1".parse().unwrap(), Some(place)) {
+        Ok(_) => '+',
+        Err(_) => 'd',
+    }
+}
+
+fn row_by_the_rules(requirement: Requirement) -> Vec<char> {
+    (0..ACTORS.len()).map(|actor| by_the_rules(requirement, actor)).collect()
+}
+
+/// One step less than a requirement.
+fn weakened(requirement: Requirement) -> Option<Requirement> {
+    match requirement {
+        Requirement::Anyone => None,
+        Requirement::Session => Some(Requirement::Anyone),
+        Requirement::Applicant => Some(Requirement::Session),
+        Requirement::Member => Some(Requirement::Applicant),
+        Requirement::Owner => Some(Requirement::Member),
+    }
+}
+
+#[test]
+fn weakening_any_line_shows() {
+    for (method, picture) in PICTURE {
+        // Refusals for another reason than access are let in, as far as access goes.
+        let drawn: Vec<char> =
+            picture.replace('e', "+").split(' ').map(|cell| cell.parse().unwrap()).collect();
+        let requirement = access::requirement(&format!("/{method}")).expect("in the code's table");
+        assert_eq!(drawn, row_by_the_rules(requirement), "{method}: the code's table says otherwise");
+        for weaker in std::iter::successors(weakened(requirement), |&requirement| weakened(requirement)) {
+            assert_ne!(
+                drawn,
+                row_by_the_rules(weaker),
+                "{method} could ask for {weaker:?} and nobody would see"
+            );
+        }
+    }
+    assert_eq!(access::TABLE.len(), PICTURE.len(), "the code's table has lines that the picture lacks");
+}
