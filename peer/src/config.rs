@@ -22,6 +22,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::plain("upload_limit", "PEER_UPLOAD_LIMIT", "0"),
     Setting::plain("download_limit", "PEER_DOWNLOAD_LIMIT", "0"),
     Setting::plain("upload_slots", "PEER_UPLOAD_SLOTS", "2"),
+    Setting::plain("picker_seed", "PEER_PICKER_SEED", ""),
     Setting::plain("metrics", "PEER_METRICS", ""),
     Setting::plain("reflection", "PEER_REFLECTION", "true"),
     Setting::plain("log", "PEER_LOG", "info"),
@@ -70,6 +71,8 @@ pub struct Config {
     pub download_limit: u64,
     /// Uploads at a time.
     pub upload_slots: u32,
+    /// Makes what the picker leaves to chance repeatable.
+    pub picker_seed: Option<u64>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// Serve gRPC reflection to peers.
@@ -138,6 +141,7 @@ impl Config {
             upload_limit: values.parse("upload_limit", units::parse_rate)?,
             download_limit: values.parse("download_limit", units::parse_rate)?,
             upload_slots: values.parse("upload_slots", slots)?,
+            picker_seed: values.optional("picker_seed", u64::from_str)?,
             metrics: values.optional("metrics", settings::listen_address)?,
             reflection: values.parse("reflection", settings::boolean)?,
             log: values.parse("log", log_filter)?,
@@ -264,6 +268,7 @@ mod tests {
             ("listen = 'here'", "listen"),
             ("upload_limit = -5", "upload_limit"),
             ("upload_slots = 0", "upload_slots"),
+            ("picker_seed = 'x'", "picker_seed"),
             ("timeout = 'soon'", "timeout"),
             ("json = 'perhaps'", "json"),
             ("log_format = 'xml'", "log_format"),

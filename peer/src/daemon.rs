@@ -195,12 +195,14 @@ fn assemble(
     let (identity, who) = watch::channel(None);
     let (tls, serving) = watch::channel(None);
     let (tickets, fetcher) = Tickets::new(tracker.clone(), who.clone());
+    let defaults = EngineConfig::default();
     let engine = EngineConfig {
         upload_slots: config.upload_slots,
         upload_limit: config.upload_limit,
         download_limit: config.download_limit,
         state_dir: Some(config.home.directory().join("engine")),
-        ..EngineConfig::default()
+        seed: config.picker_seed.unwrap_or(defaults.seed),
+        ..defaults
     };
     let engine = Engine::new(engine, Arc::new(PeerDialer(who)), Arc::<Tickets>::clone(&tickets) as _);
     let agent = Agent::new(AgentParts {

@@ -317,6 +317,7 @@ async fn a_reader_that_never_reads_is_reset_and_others_are_served() {
     // As much as its window takes has come and lies unread; then the server waits for it, and gives up.
     let mut read = 0;
     let since = Instant::now();
+    // To read nothing for so long is what is tested.
     tokio::time::sleep(limits().stall * 4).await;
     let end = loop {
         assert!(read <= 4 << 20, "{read} bytes");

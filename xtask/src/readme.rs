@@ -9,6 +9,16 @@ use crate::cmd;
 /// The port that the README names; a free one is used in its place.
 const PORT: &str = "7700";
 
+/// Ends whatever the script left running, whatever became of it.
+const CLEAN_UP: &str = r#"
+clean_up() {
+    set +e
+    for home in alice bob; do peer --home "$home" daemon stop >/dev/null 2>&1; done
+    kill $(jobs -p) 2>/dev/null
+    wait
+}
+trap clean_up EXIT"#;
+
 /// Runs it with the binaries in `bin`.
 pub(crate) fn run(bin: &Path) -> Result<()> {
     let text = fs::read_to_string(cmd::root().join("README.md")).context("README.md can't be read")?;
@@ -19,11 +29,7 @@ pub(crate) fn run(bin: &Path) -> Result<()> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
     let dir = std::env::temp_dir().join(format!("minitorrent-readme-{}", std::process::id()));
     fs::create_dir_all(&dir)?;
-    // Whatever still runs at the end was started by the script, in its own process group.
-    let script = format!(
-        "set -euo pipefail\ntrap 'for home in \"$PWD\"/*/; do peer --home \"$home\" daemon stop >/dev/null 2>&1; done; kill $(jobs -p) 2>/dev/null; wait' EXIT\n{}",
-        blocks.join("\n").replace(PORT, &port)
-    );
+    let script = format!("set -euo pipefail\n{CLEAN_UP}\n{}", blocks.join("\n").replace(PORT, &port));
     let mut command = cmd::command("bash", &["-c", &script]);
     let path = std::env::var("PATH").unwrap_or_default();
     command.current_dir(&dir).env("PATH", format!("{}:{path}", bin.display())).env("HOME", &dir);

@@ -301,6 +301,9 @@ pub struct DaemonArgs {
     /// Uploads at a time [env: PEER_UPLOAD_SLOTS] [default: 2]
     #[arg(long, value_name = "N")]
     pub upload_slots: Option<String>,
+    /// Makes what the picker leaves to chance repeatable [env: PEER_PICKER_SEED]
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub picker_seed: Option<String>,
     /// Serve Prometheus metrics here [env: PEER_METRICS]
     #[arg(long, value_name = "ADDR")]
     pub metrics: Option<String>,

@@ -147,6 +147,7 @@ impl Hostile {
                     .then(move |at| {
                         let data = chunk.data.slice(at as usize..=at as usize);
                         async move {
+                            // To drip is what it is for.
                             tokio::time::sleep(Duration::from_millis(500)).await;
                             Ok(GetChunkResponse { piece_index: first, offset: at, data, queue_place: 0 })
                         }

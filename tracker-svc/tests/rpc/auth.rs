@@ -77,6 +77,7 @@ async fn guessing_is_slowed_down_and_says_until_when() {
     // Sessions that are open are not disturbed, nor are other accounts.
     ann.auth().who_am_i(WhoAmIRequest {}).await.expect("still logged in");
     tracker.user("bob").await;
+    // As long as it was told to.
     tokio::time::sleep(wait).await;
     login(&tracker, "ann", PASSWORD).await.expect("the right password counts again");
 }
