@@ -2,7 +2,8 @@
 //!
 //! - No state, or a bad one: nothing; every piece is hashed. What is there is never deleted.
 //! - A clean state: it is spot-checked.
-//! - An unclean one (a crash): what it claims is hashed, of large files the part that was written last and a sample.
+//! - An unclean one (a crash): every piece that has data is hashed, so that what came since the last checkpoint is kept
+//!   too; of large files only what was claimed last, and a sample.
 //! - A claim that fails a spot check takes all others with it: every piece is hashed.
 
 use std::{
@@ -22,7 +23,7 @@ use sha1::Digest as _;
 
 use super::{raw, state::State};
 
-/// After a crash, claims of up to so many bytes are all hashed: a few seconds.
+/// After a crash, files of up to so many bytes are hashed whole: a few seconds.
 const REHASH_ALL: u64 = 4 << 30;
 /// Pieces of a clean state that are hashed.
 const SPOT_CHECKS: usize = 16;
@@ -44,10 +45,10 @@ pub(super) fn believed(
 ) -> io::Result<Bitfield> {
     let layout = manifest.layout();
     let Some(state) = state else { return all(part, manifest, progress) };
-    let claimed: Vec<PieceIndex> = state.have.iter(layout).collect();
-    if !state.clean && claimed.len() as u64 * u64::from(PIECE_LENGTH) <= REHASH_ALL {
-        return check(part, manifest, &claimed, progress);
+    if !state.clean && layout.length() <= REHASH_ALL {
+        return all(part, manifest, progress);
     }
+    let claimed: Vec<PieceIndex> = state.have.iter(layout).collect();
     let recent: Vec<PieceIndex> =
         claimed.iter().copied().filter(|piece| !state.settled.contains(*piece)).collect();
     let (samples, recent) = if state.clean {

@@ -187,13 +187,15 @@ impl Swarms {
             peer_mut(&mut self.peers, key).files.push(file);
         }
         let was_source = swarm.is_source(key);
+        // Who says all that it has says so at the start of a stream, and has forgotten what it was told in the last.
+        let anew = !matches!(holds, Holds::Also(_));
         swarm.update(key, holds);
         match (was_source, swarm.is_source(key)) {
             (false, true) => swarm.wake_hungry(key, file, &self.peers, &mut wakes),
             (true, false) => swarm.retract(key, file, &self.peers, &mut wakes),
             _ => {}
         }
-        swarm.want(key, wants_sources);
+        swarm.want(key, wants_sources, anew);
         swarm.wake_if_hungry(key, file, &self.peers, &mut wakes);
         Ok(wakes)
     }
@@ -473,15 +475,16 @@ impl Swarm {
         self.places.get(&key).is_some_and(|&place| (place as usize) < self.sources)
     }
 
-    fn want(&mut self, key: PeerKey, wants: bool) {
+    /// Notes whether the member is to be told of sources; `anew`, as if it had never been told of any.
+    fn want(&mut self, key: PeerKey, wants: bool, anew: bool) {
         if let Some(&place) = self.places.get(&key) {
             let member = &mut self.members[place as usize];
             // Who holds all can want nothing.
             let wants = wants && !matches!(member.holding, Holding::Complete);
-            match (wants, member.leech.is_some()) {
-                (true, false) => member.leech = Some(Box::default()),
-                (false, true) => member.leech = None,
-                _ => {}
+            if !wants {
+                member.leech = None;
+            } else if anew || member.leech.is_none() {
+                member.leech = Some(Box::default());
             }
         }
     }
