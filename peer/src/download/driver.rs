@@ -274,7 +274,9 @@ impl Driver {
             tickets: Arc::new(Tickets::new(tools.tickets.clone())),
             news: sender,
         });
-        Transfer::new(context, &self.handle.book, &self.handle.view, tools.seed).run(news, &self.handle.stop).await
+        Transfer::new(context, &self.handle.book, &self.handle.view, tools.seed)
+            .run(news, &self.handle.stop)
+            .await
     }
 
     async fn finish(&self, store: &Arc<dyn PieceStore>, share: &Arc<Share>) -> Result<(), StoreError> {
