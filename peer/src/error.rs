@@ -72,6 +72,16 @@ pub enum PeerError {
         /// Where to.
         path: PathBuf,
     },
+    /// The whole file is somewhere else on this peer already.
+    #[error("{name} of {group} is complete at {} already; copy it from there", .path.display())]
+    CompleteElsewhere {
+        /// The group.
+        group: GroupId,
+        /// The file.
+        name: FileName,
+        /// Where it is.
+        path: PathBuf,
+    },
     /// There is no such download.
     #[error("there is no download of {1} of {0}; `peer show-downloads` lists them")]
     NoDownload(GroupId, FileName),
@@ -129,7 +139,9 @@ impl PeerError {
             Self::RelativePath(_) => Reason::InvalidRequest,
             Self::Hash(error) => error.reason(),
             Self::Engine(error) => error.reason(),
-            Self::DestinationExists(_) | Self::DownloadingElsewhere { .. } => Reason::DestinationExists,
+            Self::DestinationExists(_) | Self::DownloadingElsewhere { .. } | Self::CompleteElsewhere { .. } => {
+                Reason::DestinationExists
+            }
             Self::NoParent(_) => Reason::PathNotFound,
             Self::NoDownload(..) => Reason::DownloadNotFound,
             Self::DownloadComplete(..) => Reason::AlreadyExists,

@@ -142,7 +142,12 @@ impl Agent {
         match there {
             Ok(found) if !elsewhere && is_intact(&entry, &found) => Ok(Plan::Attach),
             Ok(_) => Err(exists()),
-            // The user moved or deleted it, or wants it elsewhere too.
+            // To begin anew would end sharing a copy that is whole, perhaps the only one there is.
+            Err(_) if fs::symlink_metadata(&entry.path).is_ok_and(|found| is_intact(&entry, &found)) => {
+                let (group, name, path) = (group.clone(), name.clone(), entry.path.clone());
+                Err(PeerError::CompleteElsewhere { group, name, path })
+            }
+            // The user moved or deleted it.
             Err(_) => Ok(Plan::Fresh),
         }
     }

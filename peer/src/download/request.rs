@@ -145,10 +145,7 @@ async fn attempt(
     let mut body = response.into_body();
     let mut reading = Reading::new(context, ask);
     loop {
-        let frame = match body.frame().await {
-            Some(Ok(frame)) => frame,
-            Some(Err(_)) | None => return Err(Failure::Connection.into()),
-        };
+        let Some(Ok(frame)) = body.frame().await else { return Err(Failure::Connection.into()) };
         match frame.into_data() {
             Ok(data) => {
                 context.limiter.pass(data.len()).await;

@@ -60,7 +60,7 @@ pub(super) fn write(file: &File, mut offset: u64, parts: &[Bytes]) -> io::Result
 
 /// Whether a file's data is always in memory.
 pub(super) fn lives_in_memory(file: &File) -> bool {
-    rustix::fs::fstatfs(file).is_ok_and(|stat| MEMORY.contains(&i64::from(stat.f_type)))
+    rustix::fs::fstatfs(file).is_ok_and(|stat| MEMORY.contains(&stat.f_type))
 }
 
 /// Whether the first and the last byte of the range are in the page cache: then what is between them most likely is.

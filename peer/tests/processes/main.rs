@@ -3,10 +3,12 @@
 #![allow(clippy::expect_used, missing_docs)]
 
 mod access;
+mod daemon;
 mod faults;
 mod story;
 mod support;
 mod swarm;
+mod verbs;
 
 /// Not a test of its own: the process that the others start as their tracker is this very binary, told so by an
 /// environment variable. It saves building a second program with the right features for every run.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use peer::Peer;
+pub(crate) use peer::{Done, PASSWORD, Peer};
 pub(crate) use tracker::Tracker;
 
 /// What a test waits for at most; far above what anything takes, so that only a hang ends it.
@@ -29,6 +29,7 @@ pub(crate) fn wait_within<T>(limit: Duration, what: &str, look: &mut impl FnMut(
         }
         assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
         // Between two looks at another process there is nothing to await.
+        #[allow(clippy::disallowed_methods, reason = "it paces a poll, and nothing depends on its length")]
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -31,7 +31,7 @@ async fn what_is_no_token_is_no_session() {
         &["Bearer".into()],
         &["Bearer ".into()],
         &[format!("Basic {good}")],
-        &[good.clone()],
+        std::slice::from_ref(&good),
         &[format!("Bearer {good}"), format!("Bearer {good}")],
         &[format!("Bearer {good}é")],
         &[format!("Bearer {good} ")],

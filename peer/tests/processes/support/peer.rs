@@ -2,16 +2,17 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
 use super::{Tracker, wait_for};
 
-const PASSWORD: &str = "nine lemons roll uphill\n";
+pub(crate) const PASSWORD: &str = "nine lemons roll uphill\n";
 
 /// What a verb did.
 #[derive(Debug)]
@@ -19,9 +20,27 @@ pub(crate) struct Done {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+    pub(crate) took: Duration,
 }
 
 impl Done {
+    /// What a child did that was started then, given this to read.
+    pub(crate) fn since(mut child: Child, input: &str, started: Instant) -> Self {
+        if let Some(mut stdin) = child.stdin.take() {
+            // It may end without reading.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        let output = child.wait_with_output().expect("it ends");
+        Self { took: started.elapsed(), ..output.into() }
+    }
+
+    /// The reason of the error that `--json` printed.
+    pub(crate) fn reason(&self) -> String {
+        let last = self.stderr.lines().last().unwrap_or_default();
+        let error: Value = serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        error["error"]["reason"].as_str().expect("a reason").to_owned()
+    }
+
     /// The object that `--json` printed.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(self.stdout.trim()).unwrap_or_else(|error| panic!("{error}: {self:?}"))
@@ -34,6 +53,7 @@ impl From<Output> for Done {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            took: Duration::ZERO,
         }
     }
 }
@@ -48,14 +68,18 @@ pub(crate) struct Peer {
 impl Peer {
     /// A fresh home; no daemon runs yet.
     pub(crate) fn new(tracker: &Tracker, user: &str, env: &[(&str, &str)]) -> Self {
+        let (tracker, ca) = (tracker.url.as_str(), tracker.ca().display().to_string());
+        let known = [("PEER_TRACKER", tracker), ("PEER_CA", ca.as_str())];
+        Self::alone(user, &[&known, env].concat())
+    }
+
+    /// A fresh home that knows of no tracker but by `env`.
+    pub(crate) fn alone(user: &str, env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut all = vec![
-            ("PEER_HOME".to_owned(), dir.path().join("home").display().to_string()),
-            ("PEER_TRACKER".to_owned(), tracker.url.clone()),
-            ("PEER_CA".to_owned(), tracker.ca().display().to_string()),
-            ("PEER_LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
-        ];
-        all.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let home = dir.path().join("home").display().to_string();
+        let all = [("PEER_HOME", home.as_str()), ("PEER_LISTEN", "127.0.0.1:0")];
+        let all =
+            all.iter().chain(env).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self { user: user.to_owned(), dir, env: all }
     }
 
@@ -64,8 +88,11 @@ impl Peer {
         self.dir.path().join(name)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PEER_")) {
+            command.env_remove(name);
+        }
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
@@ -73,7 +100,58 @@ impl Peer {
 
     /// Runs a verb.
     pub(crate) fn run(&self, args: &[&str]) -> Done {
-        self.command(args).output().expect("the peer runs").into()
+        self.run_with(args, "")
+    }
+
+    /// Runs a verb that reads `input`.
+    pub(crate) fn run_with(&self, args: &[&str], input: &str) -> Done {
+        let started = Instant::now();
+        Done::since(self.spawn(args), input, started)
+    }
+
+    /// Runs a verb, given as a line.
+    pub(crate) fn line(&self, line: &str) -> Done {
+        self.run(&words(line))
+    }
+
+    /// Runs verbs in the shell.
+    pub(crate) fn shell(&self, lines: &[&str]) -> Done {
+        self.run_with(&["shell"], &lines.join("\n"))
+    }
+
+    /// Starts a verb.
+    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the peer runs")
+    }
+
+    /// Runs a verb, given as a line, that must succeed; the object that it prints.
+    #[track_caller]
+    pub(crate) fn json(&self, line: &str) -> Value {
+        self.ok(&words(&format!("{line} --json"))).json()
+    }
+
+    /// Runs a verb, given as a line, that must end with that exit code; its error's reason.
+    #[track_caller]
+    pub(crate) fn refused(&self, code: i32, line: &str) -> String {
+        self.fails(code, &words(&format!("{line} --json"))).reason()
+    }
+
+    /// What the daemon logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("home/daemon.log")).unwrap_or_default()
+    }
+
+    /// Starts a daemon in the foreground; the line that it prints.
+    pub(crate) fn daemon(&self, args: &[&str]) -> (Foreground, String) {
+        let args = [&["daemon"], args].concat();
+        let mut child =
+            self.command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        out.read_line(&mut line).expect("text");
+        (Foreground { child, out }, line.trim_end().to_owned())
     }
 
     /// Runs a verb that must succeed.
@@ -92,18 +170,7 @@ impl Peer {
 
     /// Runs a verb with a password on standard input.
     pub(crate) fn with_password(&self, args: &[&str], password: &str) -> Done {
-        let mut child = self
-            .command(args)
-            .arg("--password-stdin")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the peer runs");
-        let mut stdin = child.stdin.take().expect("piped");
-        stdin.write_all(password.as_bytes()).expect("the password is read");
-        drop(stdin);
-        child.wait_with_output().expect("the peer ends").into()
+        self.run_with(&[args, &["--password-stdin"]].concat(), password)
     }
 
     /// The same with this user's password; must succeed.
@@ -140,6 +207,11 @@ impl Peer {
         let shown = self.ok(&["show-downloads", "--json"]).json();
         let downloads = shown["downloads"].as_array().expect("a list").clone();
         downloads.into_iter().find(|download| download["group"] == group && download["name"] == name)
+    }
+
+    /// Verified bytes of a download.
+    pub(crate) fn done_bytes(&self, group: &str, name: &str) -> u64 {
+        self.download(group, name).and_then(|download| download["done_bytes"].as_u64()).unwrap_or(0)
     }
 
     /// Waits until a download is there; shows it as it then is.
@@ -183,10 +255,42 @@ impl Peer {
     }
 }
 
+/// A daemon in the foreground. Killed when dropped.
+pub(crate) struct Foreground {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Foreground {
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("it can be signalled");
+    }
+
+    /// Waits for its end; what else it printed.
+    pub(crate) fn end(mut self) -> (ExitStatus, String) {
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).expect("text");
+        (self.child.wait().expect("a child of ours"), rest)
+    }
+}
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Drop for Peer {
     fn drop(&mut self) {
         let _ = self.command(&["daemon", "stop"]).output();
     }
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
 }
 
 fn is_alive(pid: u64) -> bool {
