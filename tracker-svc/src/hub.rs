@@ -372,3 +372,114 @@ impl Population for Hub {
 pub(crate) fn observed(ip: Option<IpAddr>) -> IpAddr {
     ip.unwrap_or(IpAddr::from([127, 0, 0, 1])).to_canonical()
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::domain::{PIECE_LENGTH, PieceLayout};
+
+    use super::*;
+    use crate::{
+        domain::swarm::{Announcer, Holds, LEASE},
+        events::Events,
+    };
+
+    fn id(number: u8) -> PeerId {
+        PeerId::from([number; 32])
+    }
+
+    fn file(number: u8) -> FileId {
+        FileId::try_from(&[number; 16][..]).expect("a file id")
+    }
+
+    fn mailbox(number: u8) -> Arc<Mailbox> {
+        Mailbox::new(id(number), "ann".parse().expect("a username"), [number; 32].into())
+    }
+
+    fn announce(hub: &Hub, number: u8, holds: Holds) {
+        let user = format!("user{number}").parse().expect("a username");
+        let who = Announcer { id: id(number), user, address: "192.0.2.1:1".into(), load: 0 };
+        let group = "films".parse().expect("a group");
+        let wants = !matches!(holds, Holds::All);
+        let wakes = hub.shard(file(1)).0.announce(hub.now(), &who, &group, file(1), layout(), holds, wants);
+        hub.wake(&wakes.expect("all that it holds"));
+    }
+
+    fn layout() -> PieceLayout {
+        PieceLayout::new(u64::from(PIECE_LENGTH)).expect("a valid length")
+    }
+
+    fn nothing() -> Holds {
+        Holds::Exactly(proto::domain::Bitfield::empty(layout()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_falls_silent_is_told_to_be_gone_after_its_lease() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let keys = TicketKeys::open_or_create(directory.path(), LEASE, 1).expect("made");
+        let (hub, events) = (Hub::new(CancellationToken::new()), Events::default());
+        let running = tokio::spawn(Arc::clone(&hub).run(events.listen(), Arc::new(keys)));
+        let leecher = mailbox(2);
+        hub.open(&leecher);
+        announce(&hub, 1, Holds::All);
+        announce(&hub, 2, nothing());
+        leecher.arrived().await;
+        assert_eq!(leecher.take(64).woken, [file(1)]);
+        assert_eq!(hub.pull(&id(2), file(1)).expect("news").sources[0].id, id(1));
+
+        let silent_since = hub.now();
+        let heartbeat = async {
+            loop {
+                tokio::time::sleep(LEASE / 3).await;
+                announce(&hub, 2, nothing());
+            }
+        };
+        tokio::select! {
+            () = leecher.arrived() => {}
+            () = heartbeat => {}
+        }
+        let silence = hub.now() - silent_since;
+        assert!(silence > LEASE && silence <= LEASE + 2 * EXPIRE_EVERY, "{silence:?}");
+        assert_eq!(hub.pull(&id(2), file(1)).expect("news").gone, [id(1)]);
+        assert_eq!(hub.count(&"films".parse().expect("a group"), file(1)), Count { seeders: 0, leechers: 1 });
+        hub.shutdown.cancel();
+        running.await.expect("it ends");
+    }
+
+    #[test]
+    fn marks_are_kept_once_and_taken_in_portions() {
+        let mailbox = mailbox(1);
+        let group: GroupId = "films".parse().expect("a group");
+        for _ in 0..1_000 {
+            for number in 1..=100 {
+                mailbox.mark(|mail| mail.woken.extend([file(number)]));
+            }
+            mailbox.learn_epoch(&group, 3);
+            mailbox.learn_epoch(&group, 2);
+        }
+        let first = mailbox.take(64);
+        assert_eq!((first.woken.len(), first.epochs), (64, vec![(group.clone(), 3)]));
+        let second = mailbox.take(64);
+        assert_eq!((second.woken.len(), second.epochs), (36, vec![]));
+        mailbox.learn_epoch(&group, 4);
+        mailbox.mark(|mail| mail.woken.extend([file(1)]));
+        mailbox.end_file(file(1), group.clone(), Reason::FileNotFound);
+        let third = mailbox.take(64);
+        assert_eq!(third.woken, [], "an ended file has no news");
+        assert_eq!(third.ended, [(file(1), group.clone(), Reason::FileNotFound)]);
+        assert_eq!(third.epochs, [(group, 4)]);
+        assert!(mailbox.take(64).is_empty());
+    }
+
+    #[test]
+    fn missed_changes_make_every_peer_begin_anew() {
+        let hub = Hub::new(CancellationToken::new());
+        let stream = mailbox(1);
+        hub.open(&stream);
+        announce(&hub, 1, Holds::All);
+        let seen = hub.generation();
+        hub.start_over();
+        assert!(hub.generation() > seen);
+        assert_eq!(stream.over(), Some(Over::Stale));
+        assert!(hub.find(file(1)).is_empty());
+    }
+}
