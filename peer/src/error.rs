@@ -139,9 +139,9 @@ impl PeerError {
             Self::RelativePath(_) => Reason::InvalidRequest,
             Self::Hash(error) => error.reason(),
             Self::Engine(error) => error.reason(),
-            Self::DestinationExists(_) | Self::DownloadingElsewhere { .. } | Self::CompleteElsewhere { .. } => {
-                Reason::DestinationExists
-            }
+            Self::DestinationExists(_)
+            | Self::DownloadingElsewhere { .. }
+            | Self::CompleteElsewhere { .. } => Reason::DestinationExists,
             Self::NoParent(_) => Reason::PathNotFound,
             Self::NoDownload(..) => Reason::DownloadNotFound,
             Self::DownloadComplete(..) => Reason::AlreadyExists,

@@ -78,11 +78,6 @@ impl Admission {
         risen
     }
 
-    /// The least epochs known.
-    pub(crate) fn epochs(&self) -> HashMap<GroupId, u64> {
-        self.read().epochs.clone()
-    }
-
     /// Sees epochs rise.
     pub(crate) fn watch(&self) -> watch::Receiver<()> {
         self.changed.subscribe()

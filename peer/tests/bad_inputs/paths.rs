@@ -53,7 +53,7 @@ fn what_may_not_be_read_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
     fs::write(&secret, "x").unwrap();
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
     symlink(&secret, dir.path().join("link")).unwrap();
     if fs::read(&secret).is_ok() {
         // Root may read everything: there is nothing to refuse.

@@ -22,8 +22,8 @@ use proto::{
     domain::{Blake3, FileId, GroupId, Manifest, PeerId},
     ticket::{Claims, Signer},
     transport::{
-        ChannelTuning, ClientSecurity, ConnInfo, Limits, Remote, Security, client_config, connect,
-        peer_id_of_spki, serve, server_config,
+        ChannelTuning, ClientSecurity, Limits, Remote, Security, client_config, connect, peer_id_of_spki,
+        serve, server_config,
     },
 };
 use rcgen::{
@@ -256,7 +256,7 @@ impl Node {
         &self,
         file: FileId,
         manifest: &Arc<Manifest>,
-        sources: &[&Node],
+        sources: &[&Self],
     ) -> watch::Receiver<DownloadView> {
         let view = self.engine.download(self.spec(file, manifest)).await.unwrap();
         self.engine.sources(file, sources.iter().map(|node| node.source()).collect(), vec![]);
@@ -372,9 +372,4 @@ pub async fn dial(
     let remote = Remote::Tcp { host: host.into(), port: port.parse().unwrap() };
     let security = ClientSecurity::Tls { config: credentials.client.clone(), server_name: peer.tls_name() };
     connect(remote, security, &ChannelTuning::data()).await
-}
-
-/// Who calls, as a hostile service sees it.
-pub fn caller(request: &http::Request<Body>) -> Option<PeerId> {
-    request.extensions().get::<ConnInfo>().and_then(|info| info.peer)
 }

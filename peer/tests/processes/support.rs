@@ -60,6 +60,10 @@ pub(crate) fn assert_same(a: &Path, b: &Path) {
 pub(crate) const MIB: usize = 1 << 20;
 
 /// Asserts with the value in the message.
-pub(crate) fn assert_in<T: PartialOrd + Debug + Copy>(value: T, range: std::ops::RangeInclusive<T>, what: &str) {
+pub(crate) fn assert_in<T: PartialOrd + Debug + Copy>(
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+    what: &str,
+) {
     assert!(range.contains(&value), "{what}: {value:?} is not in {range:?}");
 }

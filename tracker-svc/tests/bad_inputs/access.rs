@@ -147,8 +147,8 @@ impl Cast {
 
     /// Sessions that a row ended, anew.
     async fn log_in_again(&mut self) {
-        for at in 2..ACTORS.len() {
-            self.actors[at] = self.actors[at].log_in(&self.tracker, ACTORS[at]).await;
+        for (actor, name) in self.actors.iter_mut().zip(ACTORS).skip(2) {
+            *actor = actor.log_in(&self.tracker, name).await;
         }
     }
 

@@ -213,19 +213,19 @@ impl User {
     }
 
     /// Lets somebody in who asked.
-    pub(crate) async fn accept(&self, group: &str, user: &User) {
+    pub(crate) async fn accept(&self, group: &str, user: &Self) {
         let request = AcceptJoinRequestRequest { group_id: group.into(), username: user.name.clone() };
         self.groups().accept_join_request(request).await.expect("a member");
     }
 
     /// Asks and is let in by the owner.
-    pub(crate) async fn join(&self, group: &str, owner: &User) {
+    pub(crate) async fn join(&self, group: &str, owner: &Self) {
         self.ask(group).await;
         owner.accept(group, self).await;
     }
 
     /// Puts a member out.
-    pub(crate) async fn remove(&self, group: &str, user: &User) {
+    pub(crate) async fn remove(&self, group: &str, user: &Self) {
         let request = RemoveMemberRequest { group_id: group.into(), username: user.name.clone() };
         self.groups().remove_member(request).await.expect("a removal");
     }

@@ -521,7 +521,8 @@ fn chaos(pieces: u32, seed: u64, bad: u8) {
             assert!(!banned.contains(&asked), "a banned source is used");
         }
         current.retain(|id, _| bench.open.contains_key(id));
-        let wakes = bench.download.next_wakeup().is_some() && (rng.random_ratio(1, 8) || bench.open.is_empty());
+        let wakes =
+            bench.download.next_wakeup().is_some() && (rng.random_ratio(1, 8) || bench.open.is_empty());
         if wakes && (bench.connecting.is_empty() || rng.random_ratio(1, 8)) {
             bench.wake();
         }

@@ -209,11 +209,6 @@ impl Peer {
         downloads.into_iter().find(|download| download["group"] == group && download["name"] == name)
     }
 
-    /// Verified bytes of a download.
-    pub(crate) fn done_bytes(&self, group: &str, name: &str) -> u64 {
-        self.download(group, name).and_then(|download| download["done_bytes"].as_u64()).unwrap_or(0)
-    }
-
     /// Waits until a download is there; shows it as it then is.
     pub(crate) fn waits_until_complete(&self, group: &str, name: &str) -> Value {
         wait_for("the download completes", || {
