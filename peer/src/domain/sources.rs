@@ -52,6 +52,8 @@ pub struct Source {
     pub sending: Vec<RequestId>,
     /// It makes requests wait for a slot: others want it too.
     pub contended: bool,
+    /// Since when it has had nothing to give and nothing to do, while connected.
+    pub idle_since: Option<Moment>,
     /// Nothing is asked of it before this moment.
     pub rest_until: Moment,
     /// The state of the pieces at which it was found to have none to ask for; see `Download::opened`.
@@ -103,6 +105,7 @@ impl Source {
             waiting: None,
             sending: Vec::new(),
             contended: false,
+            idle_since: None,
             rest_until: Moment::ZERO,
             exhausted: None,
             failures: 0,

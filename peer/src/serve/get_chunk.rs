@@ -93,7 +93,9 @@ pub(crate) fn get_chunk(
         return Err(Reason::Busy.status_retry("the upload queue is full", BUSY_RETRY));
     }
     let offer = who.share.watch_offer();
-    let upload = Upload { uploads, who, turn: Some(turn), offer, command: Some(first), sending: None };
+    // Behind the peer's own earlier requests it has no place in the queue; a place would say that others are waiting.
+    let command = (first != Command::Wait(0)).then_some(first);
+    let upload = Upload { uploads, who, turn: Some(turn), offer, command, sending: None };
     Ok(futures_util::stream::unfold(upload, Upload::step))
 }
 

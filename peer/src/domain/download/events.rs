@@ -125,6 +125,7 @@ impl Download {
         if source.link == Link::Connected {
             let has = std::mem::replace(&mut source.has, Bitfield::empty(self.layout));
             source.interesting = 0;
+            source.idle_since = None;
             if std::mem::take(&mut source.seeder) {
                 self.availability.remove_seeder();
             } else {

@@ -21,6 +21,8 @@ const REFRESH_FAR: Duration = Duration::from_millis(300);
 const NEAR: u32 = 3;
 /// How long a connection may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// After so long without use a source may have to make room for another.
+const IDLE: Duration = Duration::from_secs(10);
 /// How long a request may be silent before it is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Bounds of the silence in the middle of a piece after which others are asked for it.
@@ -97,7 +99,8 @@ impl Download {
             Link::Connected => {
                 let patience = self.watch(now, peer, actions);
                 let ask = self.keep_asked(now, peer, races, actions);
-                [patience, ask].into_iter().flatten().min()
+                let idle = self.note_idle(now, peer);
+                [patience, ask, idle].into_iter().flatten().min()
             }
         }
     }
@@ -109,21 +112,39 @@ impl Download {
         until: Moment,
         actions: &mut Vec<Action>,
     ) -> Option<Moment> {
-        let room =
-            self.sources.values().filter(|source| source.is_linked()).count() < self.options.max_sources;
-        let source = self.sources.get_mut(&peer)?;
-        if !source.named {
+        if !self.sources.get(&peer)?.named {
             return None;
         }
         if until > now {
             return Some(until);
         }
-        if !room {
-            return None;
+        if self.sources.values().filter(|source| source.is_linked()).count() >= self.options.max_sources {
+            self.make_room(now, actions)?;
         }
-        source.link = Link::Connecting(now);
+        self.sources.get_mut(&peer)?.link = Link::Connecting(now);
         actions.push(Action::Connect(peer));
         Some(now + CONNECT_PATIENCE)
+    }
+
+    /// Parts with the source that has been of no use for longest, if it was for long enough.
+    fn make_room(&mut self, now: Moment, actions: &mut Vec<Action>) -> Option<()> {
+        let idle = self.sources.iter().filter_map(|(peer, source)| Some((source.idle_since?, *peer)));
+        let (since, peer) = idle.min()?;
+        if now < since + IDLE {
+            return None;
+        }
+        actions.push(Action::Disconnect(peer));
+        self.unlink(now, peer);
+        Some(())
+    }
+
+    /// Keeps the time that a source is of no use; answers when it may have to make room for another.
+    fn note_idle(&mut self, now: Moment, peer: PeerId) -> Option<Moment> {
+        let crowded = self.sources.len() > self.options.max_sources;
+        let source = self.sources.get_mut(&peer)?;
+        let idle = source.interesting == 0 && source.waiting.is_none() && source.sending.is_empty();
+        source.idle_since = source.idle_since.or(Some(now)).filter(|_| idle);
+        source.idle_since.filter(|_| crowded).map(|since| since + IDLE).filter(|due| *due > now)
     }
 
     /// Looks for requests that have fallen silent.

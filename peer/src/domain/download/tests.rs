@@ -470,6 +470,19 @@ fn no_more_sources_are_connected_than_allowed() {
 }
 
 #[test]
+fn a_source_of_no_use_makes_room_for_another() {
+    let mut bench = Bench::with(4, &[], Options { max_sources: 2, ..Options::default() }, 1);
+    bench.source(1, "....");
+    bench.source(2, "####");
+    bench.feed(Event::SourceFound(peer(3)));
+    assert!(bench.connecting.is_empty());
+    while bench.connecting.is_empty() {
+        bench.wake();
+    }
+    assert_eq!((bench.disconnected.as_slice(), bench.now), (&[peer(1)][..], ms(10_000)));
+}
+
+#[test]
 fn the_view_says_what_happens() {
     let mut bench = Bench::new(4);
     bench.source(1, "####");
