@@ -200,11 +200,6 @@ impl<'a> Reading<'a> {
     }
 
     async fn take(&mut self, mut bytes: Bytes) -> Result<(), Cut> {
-        // Told at once, for slow sources are told from silent ones by it; what is of no piece is of no worth.
-        let received = bytes.len() as u32;
-        if self.current.is_some() {
-            self.context.tell(Event::Received(self.request, received)).await;
-        }
         while let Some(item) = self.frames.next(&mut bytes).map_err(|error| {
             tracing::debug!(%error, "a source's answer makes no sense");
             Failure::Protocol
@@ -223,29 +218,29 @@ impl<'a> Reading<'a> {
     async fn data(&mut self, piece: u64, offset: u64, data: Bytes) -> Result<(), Cut> {
         let assembly = match self.current.take() {
             Some(assembly) => assembly,
-            None => self.begin(piece, data.len()).await?,
+            None => self.begin(piece).await?,
         };
         let assembly = self.current.insert(assembly);
+        let bytes = data.len() as u32;
         if u64::from(assembly.piece().get()) != piece || !assembly.push(offset, data) {
             return Err(Failure::Protocol.into());
         }
-        if assembly.is_whole()
-            && let Some(assembly) = self.current.take()
-        {
+        let whole = assembly.is_whole();
+        self.context.tell(Event::Received(self.request, bytes)).await;
+        if whole && let Some(assembly) = self.current.take() {
             self.finish(assembly)?;
         }
         Ok(())
     }
 
     /// The first bytes of a piece: it must be one of those asked for.
-    async fn begin(&mut self, piece: u64, bytes: usize) -> Result<Assembly, Cut> {
+    async fn begin(&mut self, piece: u64) -> Result<Assembly, Cut> {
         let at = self.open.iter().position(|open| u64::from(open.get()) == piece);
         let (Some(at), true) = (at, self.most > 0) else { return Err(Failure::Protocol.into()) };
         let piece = self.open.swap_remove(at);
         self.most -= 1;
         debug_assert!(self.layout.index(piece.get().into()).is_some());
         self.context.tell(Event::Started(self.request, piece)).await;
-        self.context.tell(Event::Received(self.request, bytes as u32)).await;
         Ok(Assembly::new(&self.context.spec.manifest, piece))
     }
 
