@@ -396,12 +396,21 @@ mod tests {
     }
 
     fn announce(hub: &Hub, number: u8, holds: Holds) {
-        let user = format!("user{number}").parse().expect("a username");
-        let who = Announcer { id: id(number), user, address: "192.0.2.1:1".into(), load: 0 };
+        let who = announcer(number);
         let group = "films".parse().expect("a group");
         let wants = !matches!(holds, Holds::All);
         let wakes = hub.shard(file(1)).0.announce(hub.now(), &who, &group, file(1), layout(), holds, wants);
         hub.wake(&wakes.expect("all that it holds"));
+    }
+
+    fn renew(hub: &Hub, number: u8) {
+        let wakes = hub.shard(file(1)).0.renew(hub.now(), &announcer(number));
+        hub.wake(&wakes);
+    }
+
+    fn announcer(number: u8) -> Announcer {
+        let user = format!("user{number}").parse().expect("a username");
+        Announcer { id: id(number), user, address: "192.0.2.1:1".into(), load: 0 }
     }
 
     fn layout() -> PieceLayout {
@@ -430,7 +439,7 @@ mod tests {
         let heartbeat = async {
             loop {
                 tokio::time::sleep(LEASE / 3).await;
-                announce(&hub, 2, nothing());
+                renew(&hub, 2);
             }
         };
         tokio::select! {

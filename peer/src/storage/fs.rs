@@ -74,6 +74,8 @@ struct Claims {
     settled: Bitfield,
     /// Syncing failed: what the kernel says of this descriptor can't be trusted any more.
     broken: bool,
+    /// A sync failed at some time: see [`State::lost`].
+    lost: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -140,13 +142,14 @@ impl OpenStore {
             Err(Errno::WOULDBLOCK) => return Err(StoreError::InUse),
             Err(error) => return Err(error.into()),
         }
-        let have = if is_new {
-            Bitfield::empty(layout)
+        let (have, lost) = if is_new {
+            (Bitfield::empty(layout), false)
         } else {
             // A state that can't be read is a bad state.
             let bytes = dir::read_small(parts, &state_name, State::size(layout)).ok().flatten();
             let state = bytes.and_then(|bytes| State::decode(&bytes, &subject));
-            start::believed(&part, &self.manifest, state, progress)?
+            let lost = state.as_ref().is_some_and(|state| state.lost);
+            (start::believed(&part, &self.manifest, state, progress)?, lost)
         };
         let store = FsStore {
             subject,
@@ -163,6 +166,7 @@ impl OpenStore {
                 settled: have.clone(),
                 have,
                 broken: false,
+                lost,
             }),
             checkpoint: Mutex::new(()),
         };
@@ -264,12 +268,12 @@ impl PieceStore for FsStore {
     fn checkpoint(&self, clean: bool) -> Result<(), StoreError> {
         let _one_at_a_time = lock(&self.checkpoint);
         // Before the sync: what comes in during it may not be covered.
-        let (have, settled) = {
+        let (have, settled, lost) = {
             let claims = lock(&self.progress);
             if claims.broken {
                 return Err(StoreError::Unsynced(io::ErrorKind::Other.into()));
             }
-            (claims.have.clone(), claims.settled.clone())
+            (claims.have.clone(), claims.settled.clone(), claims.lost)
         };
         if !dir::is_same(self.places.parts()?, &self.part_name, &self.part)? {
             return Err(StoreError::Tampered("it was replaced or deleted"));
@@ -279,11 +283,20 @@ impl PieceStore for FsStore {
             let mut claims = lock(&self.progress);
             claims.broken = true;
             claims.have = claims.durable.clone();
+            let lost = State {
+                clean: false,
+                lost: true,
+                have: claims.durable.clone(),
+                settled: claims.settled.clone(),
+            };
+            if let Err(error) = self.save(&lost) {
+                tracing::warn!(%error, "a failed sync can't be noted");
+            }
             // So that it can be opened anew while uploads still read from this one.
             let _ = sys::flock(&self.part, FlockOperation::Unlock);
             return Err(StoreError::Unsynced(error.into()));
         }
-        self.save(&State { clean, have: have.clone(), settled })?;
+        self.save(&State { clean, lost, have: have.clone(), settled })?;
         let mut claims = lock(&self.progress);
         claims.settled = std::mem::replace(&mut claims.durable, have);
         Ok(())

@@ -4,6 +4,7 @@
 //! - A clean state: it is spot-checked.
 //! - An unclean one (a crash): every piece that has data is hashed, so that what came since the last checkpoint is kept
 //!   too; of large files only what was claimed last, and a sample.
+//! - One of a part whose sync failed: what it claims is hashed, and nothing else believed.
 //! - A claim that fails a spot check takes all others with it: every piece is hashed.
 
 use std::{
@@ -45,10 +46,13 @@ pub(super) fn believed(
 ) -> io::Result<Bitfield> {
     let layout = manifest.layout();
     let Some(state) = state else { return all(part, manifest, progress) };
+    let claimed: Vec<PieceIndex> = state.have.iter(layout).collect();
+    if state.lost {
+        return check(part, manifest, &claimed, progress);
+    }
     if !state.clean && layout.length() <= REHASH_ALL {
         return all(part, manifest, progress);
     }
-    let claimed: Vec<PieceIndex> = state.have.iter(layout).collect();
     let recent: Vec<PieceIndex> =
         claimed.iter().copied().filter(|piece| !state.settled.contains(*piece)).collect();
     let (samples, recent) = if state.clean {

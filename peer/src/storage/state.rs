@@ -1,7 +1,7 @@
 //! The `.state` file: which pieces of an unfinished file are safely on disk.
 //!
 //! ```text
-//! "MTSTATE\n" · version u32 · flags u32 (1: clean) · file id 16 · BLAKE3 root 32 · size u64
+//! "MTSTATE\n" · version u32 · flags u32 (1: clean, 2: lost) · file id 16 · BLAKE3 root 32 · size u64
 //! · bitmap · settled bitmap · BLAKE3 of all before 32             integers little-endian
 //! ```
 //! The settled bitmap is the bitmap of two checkpoints before: what is in the one and not in the other was written last,
@@ -12,6 +12,7 @@ use proto::domain::{Bitfield, Blake3, FileId, PieceLayout};
 const MAGIC: &[u8; 8] = b"MTSTATE\n";
 const VERSION: u32 = 1;
 const CLEAN: u32 = 1;
+const LOST: u32 = 2;
 const HEADER: usize = 8 + 4 + 4 + 16 + 32 + 8;
 const CHECKSUM: usize = 32;
 
@@ -28,6 +29,8 @@ pub(super) struct Subject {
 pub(super) struct State {
     /// Nothing was written after it.
     pub(super) clean: bool,
+    /// A sync failed once: what is in the page cache need not be on the disk, so only claims count.
+    pub(super) lost: bool,
     /// The pieces that were synced before.
     pub(super) have: Bitfield,
     /// Those that were synced two checkpoints before.
@@ -40,7 +43,8 @@ impl State {
         let mut bytes = Vec::with_capacity(Self::size(subject.layout));
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&if self.clean { CLEAN } else { 0 }.to_le_bytes());
+        let flags = if self.clean { CLEAN } else { 0 } | if self.lost { LOST } else { 0 };
+        bytes.extend_from_slice(&flags.to_le_bytes());
         bytes.extend_from_slice(subject.file.as_bytes());
         bytes.extend_from_slice(subject.root.as_bytes());
         bytes.extend_from_slice(&subject.layout.length().to_le_bytes());
@@ -62,8 +66,10 @@ impl State {
         }
         let (header, bitmaps) = body.split_at_checked(HEADER)?;
         let (have, settled) = bitmaps.split_at_checked(bitmaps.len() / 2)?;
+        let flags = u32::from_le_bytes(header[12..16].try_into().ok()?);
         let state = Self {
-            clean: header[12..16] == CLEAN.to_le_bytes(),
+            clean: flags & CLEAN != 0,
+            lost: flags & LOST != 0,
             have: Bitfield::from_bytes(subject.layout, have).ok()?,
             settled: Bitfield::from_bytes(subject.layout, settled).ok()?,
         };
@@ -94,7 +100,7 @@ mod tests {
     fn state(subject: &Subject) -> State {
         let mut have = Bitfield::empty(subject.layout);
         have.insert(subject.layout.index(3).unwrap());
-        State { clean: true, settled: Bitfield::empty(subject.layout), have }
+        State { clean: true, lost: false, settled: Bitfield::empty(subject.layout), have }
     }
 
     #[test]

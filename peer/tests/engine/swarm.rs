@@ -48,6 +48,9 @@ async fn a_leecher_serves_what_it_has_before_it_is_complete() {
     seeder.engine.set_limits(Some(4 << 20), None);
     let mut holdings = first.engine.holdings();
     let mut middle = first.download(file_id(1), &manifest, &[&seeder]).await;
+    // What the announcer is told: first nothing or little, at the end all.
+    let mut told = holdings.next().await.remove(0);
+    assert!(told.wants_sources && matches!(told.what, Held::Bitfield(_)));
     until(&mut middle, |view| view.done_bytes >= 2 * PIECE as u64).await;
     // The third knows nobody but the second, which is far from complete.
     let mut last = second.download(file_id(1), &manifest, &[&first]).await;
@@ -58,9 +61,6 @@ async fn a_leecher_serves_what_it_has_before_it_is_complete() {
     until_complete(&mut middle).await;
     assert!(std::fs::read(second.destination(&manifest)).unwrap() == data);
     assert!(first.engine.stats().uploaded_bytes >= data.len() as u64);
-    // What the announcer is told: first nothing or little, at the end all.
-    let mut told = holdings.next().await.remove(0);
-    assert!(told.wants_sources && matches!(told.what, Held::Bitfield(_)));
     while told.wants_sources {
         told = holdings.next().await.remove(0);
     }

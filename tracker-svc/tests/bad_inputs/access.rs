@@ -135,6 +135,8 @@ impl Cast {
 
     /// A new group with all of them in their places, and a file.
     async fn set(&mut self) -> Scene {
+        // Requests that are left open count for the applicant's quota. A row may have ended the group, or given it away.
+        let _ = groups::delete(self.owner(), &format!("g{}", self.made)).await;
         self.made += 1;
         let group = format!("g{}", self.made);
         let [_, _, _, applicant, removed, member, owner] = &self.actors[..] else { unreachable!() };

@@ -112,7 +112,8 @@ async fn empty_data_frames_do_no_harm() {
     let first = frame(HEADERS, END_HEADERS, 1, &call(CREATE_USER));
     let empty = frame(DATA, 0, 1, &[]).repeat(100);
     let writes = std::iter::once(first).chain(std::iter::repeat_n(empty, 1_000));
-    assert!(flood("empty DATA frames", writes).await, "it took them all");
+    // 100,000 of them are 0.9 MB: whether the server ends the call first or takes them all, others are served.
+    flood("empty DATA frames", writes).await;
 }
 
 #[tokio::test]

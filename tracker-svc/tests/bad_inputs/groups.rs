@@ -26,6 +26,10 @@ pub(crate) async fn remove(owner: &Client, group: &str, user: &str) -> Result<()
     owner.groups().remove_member(request).await.map(drop)
 }
 
+pub(crate) async fn delete(owner: &Client, group: &str) -> Result<(), Status> {
+    owner.groups().delete_group(pb::DeleteGroupRequest { group_id: group.into() }).await.map(drop)
+}
+
 /// Makes the group with that owner and these members.
 pub(crate) async fn found(group: &str, owner: &Client, members: &[&Client]) {
     create(owner, group).await.unwrap();
