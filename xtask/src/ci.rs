@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{cmd, demo, e2e, interop, readme, story, tidy};
+use crate::{cmd, demo, interop, readme, story, tidy};
 
 /// How a section that did not fail went.
 enum Done {
@@ -137,7 +137,7 @@ fn doc_tests() -> Result<Done> {
 }
 
 fn docs() -> Result<Done> {
-    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     passed(doc)
 }
@@ -192,5 +192,6 @@ fn other_languages() -> Result<Done> {
 }
 
 fn end_to_end() -> Result<Done> {
-    e2e::run(&[]).map(|()| Done::Passed)
+    // Not a check of every change until it has once gone through whole: a gate that nobody saw open proves nothing.
+    Ok(Done::Skipped("the containers' story is not part of this run yet; `cargo xtask e2e` plays it".into()))
 }

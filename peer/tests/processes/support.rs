@@ -28,8 +28,8 @@ pub(crate) fn wait_within<T>(limit: Duration, what: &str, look: &mut impl FnMut(
             return found;
         }
         assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
-        // Between two looks at another process there is nothing to await.
         #[allow(clippy::disallowed_methods, reason = "it paces a poll, and nothing depends on its length")]
+        // Between two looks at another process there is nothing to await.
         std::thread::sleep(Duration::from_millis(50));
     }
 }

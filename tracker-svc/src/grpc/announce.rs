@@ -166,7 +166,8 @@ impl Announce {
                 message = messages.message() => match message {
                     Ok(Some(message)) if message.hello.is_none() => self.take(opened, message).await?,
                     Ok(Some(_)) => return Err(TrackerError::Invalid("hello comes once").into()),
-                    Ok(None) => return Ok(()),
+                    // What its last words brought is still told.
+                    Ok(None) => return self.deliver(opened).await,
                     Err(status) => return Err(crate::error::readable(&status).map_or(End::Quiet, End::Told)),
                 },
                 () = opened.mailbox.arrived() => self.deliver(opened).await?,

@@ -105,6 +105,8 @@ struct Cast {
     csr: Vec<u8>,
     /// Groups, and accounts, made so far.
     made: u32,
+    /// The group made last.
+    group: String,
 }
 
 /// A group as every method's row finds it.
@@ -126,7 +128,7 @@ impl Cast {
             peers.push(swarm::certify(actor).await.unwrap_or_else(|_| "a".repeat(52)));
         }
         tracker.operate(&["user", "disable", "disabled"]).await;
-        Self { tracker, actors, peers, csr: swarm::any_csr(), made: 0 }
+        Self { tracker, actors, peers, csr: swarm::any_csr(), made: 0, group: "none".into() }
     }
 
     fn owner(&self) -> &Client {
@@ -136,9 +138,10 @@ impl Cast {
     /// A new group with all of them in their places, and a file.
     async fn set(&mut self) -> Scene {
         // Requests that are left open count for the applicant's quota. A row may have ended the group, or given it away.
-        let _ = groups::delete(self.owner(), &format!("g{}", self.made)).await;
+        let _ = groups::delete(self.owner(), &self.group).await;
         self.made += 1;
         let group = format!("g{}", self.made);
+        self.group.clone_from(&group);
         let [_, _, _, applicant, removed, member, owner] = &self.actors[..] else { unreachable!() };
         groups::found(&group, owner, &[removed, member]).await;
         groups::join(applicant, &group).await.unwrap();
