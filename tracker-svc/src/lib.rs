@@ -1,7 +1,7 @@
 //! The Mini Torrent tracker, as a library: composition only.
 //!
 //! [`Tracker::prepare`] does everything that can go wrong, then [`Tracker::serve`] serves on a listener of the
-//! caller's until the caller's token is cancelled. [`run`] is both, as the program does them.
+//! caller's until the caller's token is cancelled. [`run()`] is both, as the program does them.
 
 pub mod ca;
 pub mod cli;

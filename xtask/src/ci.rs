@@ -137,8 +137,9 @@ fn doc_tests() -> Result<Done> {
 }
 
 fn docs() -> Result<Done> {
-    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
-    doc.env("RUSTDOCFLAGS", "-D warnings");
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
+    // They are for those who work on the code, so private items are shown, and may be linked to.
+    doc.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
     passed(doc)
 }
 

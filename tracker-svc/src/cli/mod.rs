@@ -1,4 +1,4 @@
-//! The command line: what is typed, and which command it is. The work is in [`operator`] and [`crate::serve`].
+//! The command line: what is typed, and which command it is. The work is in [`operator`] and [`crate::run()`].
 
 mod operator;
 
