@@ -4,7 +4,7 @@
 //! With a Docker engine it is docker-compose.yml that is played; without one it says so, and the same story is played in
 //! network namespaces or, without the right to make those, in plain processes.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -20,6 +20,9 @@ use crate::{
 const PEERS: usize = 3;
 const NAME: &str = "big.bin";
 const BYTES: u64 = 96 << 20;
+/// A second file, whose download is not finished when all end.
+const LATER: &str = "later.bin";
+const LATER_BYTES: u64 = 32 << 20;
 /// Bytes a second that the seeder may send while things go wrong: some 20 seconds for the file.
 const SLOW: u64 = 8 << 20;
 const SOON: Duration = Duration::from_secs(30);
@@ -87,7 +90,11 @@ fn play(stage: &mut dyn Stage) -> Result<()> {
     }
     peer(stage, 2, &["download", GROUP, NAME, "out/"])?;
     println!("  both copies are the file");
-    scene("SIGTERM to each: all end well, and start again with all they had");
+    full_disk(stage)?;
+    scene("SIGTERM to each, in the middle of a download: all end well, and start again with all they had");
+    let file = share_later(stage)?;
+    peer(stage, 3, &["download", GROUP, LATER, "out/", "--detach"])?;
+    reaches(stage, 3, LATER, 20)?;
     for host in (1..=PEERS).map(Host::Peer).chain([Host::Tracker]) {
         ends_well(stage, host)?;
     }
@@ -96,8 +103,42 @@ fn play(stage: &mut dyn Stage) -> Result<()> {
         stage.start(host)?;
     }
     all_is_back(stage)?;
+    story::watch(stage, &[3], LATER, LONG)?;
+    if !stage::same(stage, Host::Peer(3), &format!("out/{LATER}"), &file)? {
+        bail!("peer3's copy of {LATER} is not the file");
+    }
     scene("Logs");
     check_logs(stage)
+}
+
+/// alice shares the second file, slowly.
+fn share_later(stage: &dyn Stage) -> Result<PathBuf> {
+    let file = cmd::root().join("target/demo").join(LATER);
+    story::make_file(&file, LATER_BYTES, 5)?;
+    if try_peer(stage, 1, &["verify", GROUP, LATER], "")?.code != 0 {
+        stage::put(stage, Host::Peer(1), &file, LATER)?;
+        peer(stage, 1, &["upload", LATER, GROUP])?;
+    }
+    peer(stage, 1, &["limit", "--up", &SLOW.to_string()])?;
+    Ok(file)
+}
+
+/// A disk too small for the file: the download waits and says why, and nothing else suffers.
+fn full_disk(stage: &dyn Stage) -> Result<()> {
+    let Some(disk) = stage.small_disk() else {
+        println!("SKIPPED: there is no small disk on this stage to fill");
+        return Ok(());
+    };
+    scene("A disk that is too small");
+    share_later(stage)?;
+    peer(stage, 3, &["download", GROUP, LATER, &format!("{disk}/"), "--detach"])?;
+    let cause = wait_for("peer3 says that its disk is full", SOON, || {
+        let found = story::download(stage, 3, LATER)?.filter(|download| download.state == "stalled");
+        Ok(found.map(|download| download.cause).filter(|cause| cause.contains("space")))
+    })?;
+    println!("  {cause}");
+    peer(stage, 3, &["verify", GROUP, NAME])?;
+    peer(stage, 3, &["stop-download", GROUP, LATER, "--discard"]).map(drop)
 }
 
 /// The account-and-group part with a real grpcurl, by reflection alone.
@@ -149,6 +190,8 @@ fn grpcurl(stage: &dyn Stage, flags: &[&str], words: &[&str]) -> Result<String> 
 fn refusals(stage: &dyn Stage) -> Result<()> {
     // No daemon has that home, and none may be started.
     peer_exits(stage, 10, 3, &["status", "--home", "nobody"], "")?;
+    // One daemon a home, so that two never share a volume.
+    peer_exits(stage, 6, 2, &["daemon"], "")?;
     peer_exits(stage, 6, 2, &["create-group", GROUP], "")?;
     peer_exits(stage, 3, 2, &["download", GROUP, "nothing", "out/"], "")?;
     peer_exits(stage, 5, 2, &["list-files", "no-such-group"], "")?;
@@ -161,20 +204,20 @@ fn refusals(stage: &dyn Stage) -> Result<()> {
 
 /// One is cut off, the tracker goes, one is killed: the others go on, and they all come back.
 fn bad_luck(stage: &mut dyn Stage) -> Result<()> {
-    reaches(stage, 2, 10)?;
+    reaches(stage, 2, NAME, 10)?;
     scene("peer2 is cut off: peer3 goes on");
     stage.cut(Host::Peer(2))?;
     let before = done(stage, 3)?;
-    reaches(stage, 3, percent(before) + 10)?;
+    reaches(stage, 3, NAME, percent(before) + 10)?;
     stage.heal(Host::Peer(2))?;
     scene("peer2 is back");
     let before = done(stage, 2)?;
-    reaches(stage, 2, percent(before) + 5)?;
+    reaches(stage, 2, NAME, percent(before) + 5)?;
 
     scene("The tracker ends; the peers go on without it");
     ends_well(stage, Host::Tracker)?;
     let before = done(stage, 3)?;
-    reaches(stage, 3, (percent(before) + 5).min(100))?;
+    reaches(stage, 3, NAME, (percent(before) + 5).min(100))?;
     peer_exits(stage, 7, 2, &["list-groups"], "")?;
     stage.start(Host::Tracker)?;
     wait_for("peer2 reaches the tracker again", SOON, || {
@@ -200,15 +243,17 @@ fn done(stage: &dyn Stage, n: usize) -> Result<u64> {
     Ok(story::download(stage, n, NAME)?.context("the download is gone")?.done)
 }
 
+/// Of [`NAME`].
 fn percent(done: u64) -> u64 {
     done * 100 / BYTES
 }
 
 /// Waits until peer `n` has so many percent of the file.
-fn reaches(stage: &dyn Stage, n: usize, wanted: u64) -> Result<()> {
-    let done = wait_for(&format!("peer{n} has {wanted} %"), LONG, || {
-        let done = done(stage, n)?;
-        Ok((percent(done) >= wanted.min(100)).then_some(done))
+fn reaches(stage: &dyn Stage, n: usize, name: &str, wanted: u64) -> Result<()> {
+    let done = wait_for(&format!("peer{n} has {wanted} % of {name}"), LONG, || {
+        let download = story::download(stage, n, name)?.context("the download is gone")?;
+        let percent = (download.done * 100).checked_div(download.size).unwrap_or(0);
+        Ok((percent >= wanted.min(100)).then_some(download.done))
     })?;
     println!("  peer{n} has {}", mib(done));
     Ok(())
@@ -240,7 +285,8 @@ fn all_is_back(stage: &dyn Stage) -> Result<()> {
     }
     wait_for("three seeders again", SOON, || {
         let files = peer_json(stage, 1, &["list-files", GROUP])?;
-        Ok((files["files"][0]["seeders"] == 3).then_some(()))
+        let found = files["files"].as_array().into_iter().flatten().find(|file| file["name"] == NAME);
+        Ok(found.filter(|file| file["seeders"] == 3).map(drop))
     })?;
     println!("  sessions, groups and shares are back; {NAME} has 3 seeders");
     Ok(())

@@ -62,6 +62,10 @@ pub(crate) trait Stage {
     fn heal(&mut self, host: Host) -> Result<()>;
     /// All that the services logged so far.
     fn logs(&self) -> Result<String>;
+    /// A folder of each peer with room for 16 MiB at most, if there is one.
+    fn small_disk(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// What a command answered.

@@ -129,6 +129,10 @@ impl Stage for Containers {
         self.network(host, &["connect", "--alias", &host.to_string()])
     }
 
+    fn small_disk(&self) -> Option<&'static str> {
+        Some("/tmp")
+    }
+
     fn logs(&self) -> Result<String> {
         let mut all = String::new();
         for id in self.ids.values() {
