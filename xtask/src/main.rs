@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what these commands do")]
 #![allow(clippy::disallowed_methods, reason = "nothing here is async: a thread may sleep between two looks")]
 
+mod bench;
 mod ci;
 mod cmd;
 mod demo;
@@ -28,6 +29,9 @@ The project's own commands.
     cargo xtask tidy                   the house rules alone: pure folders, layers, file sizes, the README's map
     cargo xtask e2e [--processes]      the story on several hosts, with partitions and crashes: docker-compose.yml where an
                                        engine answers, else network namespaces
+    cargo xtask bench [--quick] [PART]...
+                                       what engine and tracker can do, beside other programs where they are installed:
+                                       pair, fan-in, fan-out, crowd, wan, hash, tracker; nothing else may run meanwhile
     cargo xtask images                 the container images, where need be without any registry
 ";
 
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
     let result = match args.split_first() {
         Some((&"ci", rest)) => ci::run(rest),
         Some((&"tidy", [])) => tidy::run(),
+        Some((&"bench", rest)) => bench::run(rest),
         Some((&"demo", rest)) => demo::run(rest),
         Some((&"e2e", rest)) => e2e::run(rest),
         Some((&"images", [])) => images::build().map(drop),

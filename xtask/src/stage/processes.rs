@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 struct Service {
     host: Host,
     child: Option<Child>,
+    /// Besides what every service gets.
+    environment: Vec<(&'static str, String)>,
 }
 
 /// See the module.
@@ -45,13 +47,23 @@ enum Network {
 impl Processes {
     /// Starts a tracker and `peers` peers on loopback ports that the kernel picks.
     pub(crate) fn on_loopback(bin: &Path, peers: usize) -> Result<Self> {
-        Self::start_all(bin, peers, Network::Loopback)
+        Self::start_all(bin, &std::env::temp_dir(), peers, Network::Loopback)
+    }
+
+    /// As [`Processes::on_loopback`], with all files in a folder of `base`.
+    pub(crate) fn on_loopback_in(base: &Path, bin: &Path, peers: usize) -> Result<Self> {
+        Self::start_all(bin, base, peers, Network::Loopback)
     }
 
     /// Starts a tracker and `peers` peers, each in a network namespace of its own. Needs root.
     pub(crate) fn in_namespaces(bin: &Path, peers: usize) -> Result<Self> {
+        Self::in_namespaces_in(&std::env::temp_dir(), bin, peers)
+    }
+
+    /// As [`Processes::in_namespaces`], with all files in a folder of `base`.
+    pub(crate) fn in_namespaces_in(base: &Path, bin: &Path, peers: usize) -> Result<Self> {
         let prefix = format!("mini{}", std::process::id());
-        Self::start_all(bin, peers, Network::Namespaces { prefix })
+        Self::start_all(bin, base, peers, Network::Namespaces { prefix })
     }
 
     /// Whether namespaces can be made here.
@@ -60,13 +72,14 @@ impl Processes {
         cmd::works("ip", &["netns", "add", &probe]) && cmd::works("ip", &["netns", "del", &probe])
     }
 
-    fn start_all(bin: &Path, peers: usize, network: Network) -> Result<Self> {
-        let dir = std::env::temp_dir().join(format!("minitorrent-{}", std::process::id()));
+    fn start_all(bin: &Path, base: &Path, peers: usize, network: Network) -> Result<Self> {
+        let dir = base.join(format!("minitorrent-{}", std::process::id()));
         if dir.exists() {
             bail!("{} is there already: remove it", dir.display());
         }
         let hosts: Vec<Host> = std::iter::once(Host::Tracker).chain((1..=peers).map(Host::Peer)).collect();
-        let services = hosts.iter().map(|&host| Service { host, child: None }).collect();
+        let services =
+            hosts.iter().map(|&host| Service { host, child: None, environment: Vec::new() }).collect();
         let mut stage = Self {
             dir,
             bin: bin.to_owned(),
@@ -84,6 +97,39 @@ impl Processes {
             stage.start(host)?;
         }
         Ok(stage)
+    }
+
+    /// Sets an environment variable of a host's service, from its next start on.
+    pub(crate) fn set(&mut self, host: Host, name: &'static str, value: String) -> Result<()> {
+        let environment = &mut self.service(host)?.environment;
+        environment.retain(|(known, _)| *known != name);
+        environment.push((name, value));
+        Ok(())
+    }
+
+    /// The process id of a host's service.
+    pub(crate) fn pid(&self, host: Host) -> Result<u32> {
+        let service = self.services.iter().find(|service| service.host == host);
+        let child = service.and_then(|service| service.child.as_ref());
+        child.map(Child::id).with_context(|| format!("{host} isn't running"))
+    }
+
+    /// Limits what a host sends to `bits` a second, as a home's uplink would. Of hosts in namespaces.
+    pub(crate) fn shape(&self, host: Host, bits: u64) -> Result<()> {
+        let name =
+            self.network.namespace(host).context("only a host in a namespace has a link of its own")?;
+        let rate = format!("{bits}bit");
+        let tbf = ["tbf", "rate", &rate, "burst", "16kb", "latency", "100ms"];
+        let argv = [&["netns", "exec", &name, "tc", "qdisc", "replace", "dev", "eth0", "root"], &tbf[..]];
+        ip(&argv.concat())
+    }
+
+    /// Bytes that a host has put on its link. Of hosts in namespaces.
+    pub(crate) fn sent(&self, host: Host) -> Result<u64> {
+        let name =
+            self.network.namespace(host).context("only a host in a namespace has a link of its own")?;
+        let argv = ["netns", "exec", &name, "cat", "/sys/class/net/eth0/statistics/tx_bytes"];
+        Ok(cmd::capture(cmd::command("ip", &argv))?.trim().parse()?)
     }
 
     /// Leaves everything running when dropped.
@@ -248,10 +294,13 @@ impl Stage for Processes {
                 let name = tracker_address.split(':').next().unwrap_or_default();
                 vec!["tracker-svc", "serve", "--listen", &tracker_address, "--tls-name", name]
             }
-            (Host::Peer(_), Network::Loopback) => vec!["peer", "daemon", "--listen", "127.0.0.1:0"],
-            (Host::Peer(_), Network::Namespaces { .. }) => vec!["peer", "daemon"],
+            (Host::Peer(_), _) => vec!["peer", "daemon"],
         };
         let mut command = self.command(host, &argv);
+        if matches!(self.network, Network::Loopback) {
+            command.env("PEER_LISTEN", "127.0.0.1:0");
+        }
+        command.envs(self.service(host)?.environment.iter().map(|(name, value)| (name, value)));
         let log = fs::File::options().create(true).append(true).open(self.log(host, "log"))?;
         let out = fs::File::create(self.log(host, "out"))?;
         command.stdin(Stdio::null()).stdout(out).stderr(log);

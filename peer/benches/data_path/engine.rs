@@ -1,0 +1,106 @@
+//! The engine, without what is around it in a daemon.
+
+use std::{ops::ControlFlow, path::Path, sync::Arc, time::Instant};
+
+use anyhow::{Context as _, Result, bail};
+use peer::{
+    engine::{DownloadSpec, DownloadState, Engine, EngineConfig, ShareSpec, SourceAddr},
+    hashing::{Hashed, manifest_of},
+};
+use proto::{
+    domain::PeerId,
+    transport::{ConnInfo, Limits, ListenOptions, Security, listen},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::{
+    cpu_time,
+    identity::{Dial, Tickets, file_id, group, make_all, peer_id, server, ticket_keys},
+    report,
+};
+
+fn hash(path: &Path) -> Result<Hashed> {
+    let name = path.file_name().and_then(|name| name.to_str()).context("the file's name is not UTF-8")?;
+    Ok(manifest_of(path, name.parse().context("not a name of a shared file")?, &|_| {
+        ControlFlow::Continue(())
+    })?)
+}
+
+/// Shares the file until it is killed.
+#[tokio::main]
+pub(super) async fn serve(tls: bool, path: &Path, dir: &Path) -> Result<()> {
+    make_all(dir)?;
+    let hashed = hash(path)?;
+    let root = hashed.manifest.header().blake3;
+    let tickets = Tickets::of(peer_id(dir, "seeder")?, root)?;
+    let engine =
+        Engine::new(EngineConfig::default(), Arc::new(Dial::of(dir, "seeder", tls)?), Arc::new(tickets));
+    engine.set_ticket_keys(ticket_keys()?);
+    engine.raise_epochs(vec![(group()?, 1)]);
+    engine
+        .share(ShareSpec {
+            group: group()?,
+            file: file_id()?,
+            manifest: Arc::new(hashed.manifest),
+            path: std::path::absolute(path)?,
+            stamp: Some(hashed.stamp),
+        })
+        .await?;
+
+    let options = ListenOptions { congestion: Some("reno".to_owned()), ..ListenOptions::default() };
+    let listener = listen(([127, 0, 0, 1], 0).into(), &options)
+        .or_else(|_| listen(([127, 0, 0, 1], 0).into(), &ListenOptions::default()))?;
+    println!("listening {}", listener.local_addr()?);
+    let (_keep, config) = watch::channel(if tls { Some(server(dir)?) } else { None });
+    let security = if tls { Security::Tls(config) } else { Security::Plaintext };
+    // In the open nothing says who the caller is: take it for the one leecher that there is.
+    let leecher = peer_id(dir, "leecher")?;
+    let service = engine.service().map_request(move |request| known(request, tls, leecher));
+    proto::transport::serve(listener, security, service, Limits::peer(), CancellationToken::new()).await?;
+    Ok(())
+}
+
+fn known(
+    mut request: http::Request<tonic::body::Body>,
+    tls: bool,
+    leecher: PeerId,
+) -> http::Request<tonic::body::Body> {
+    if !tls && let Some(info) = request.extensions_mut().get_mut::<ConnInfo>() {
+        info.peer = Some(leecher);
+    }
+    request
+}
+
+/// Fetches the file that the engine at `address` shares: from being told of the source until the copy is in place.
+#[tokio::main]
+pub(super) async fn fetch(tls: bool, path: &Path, dir: &Path, address: &str, to: &Path) -> Result<()> {
+    // The tracker hands out the manifest, which is not what is measured.
+    let manifest = Arc::new(hash(path)?.manifest);
+    let tickets = Tickets::of(peer_id(dir, "leecher")?, manifest.header().blake3)?;
+    let dial = Arc::new(Dial::of(dir, "leecher", tls)?);
+    let engine = Engine::new(EngineConfig::default(), dial, Arc::new(tickets));
+    let spec = DownloadSpec {
+        group: group()?,
+        file: file_id()?,
+        manifest,
+        destination: std::path::absolute(to)?,
+        sequential: false,
+        verify: false,
+    };
+    let mut view = engine.download(spec).await?;
+    let source = SourceAddr {
+        peer: peer_id(dir, "seeder")?,
+        addresses: vec![address.to_owned()],
+        username: "seeder".parse().context("a valid name")?,
+    };
+    let (cpu, start) = (cpu_time()?, Instant::now());
+    engine.sources(file_id()?, vec![source], Vec::new());
+    let ended = view.wait_for(|view| view.state.is_final()).await?.clone();
+    let took = start.elapsed();
+    if ended.state != DownloadState::Complete {
+        bail!("the download ended as {:?}: {:?}", ended.state, ended.problem);
+    }
+    report(took, cpu)
+}
