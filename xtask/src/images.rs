@@ -24,10 +24,14 @@ pub(crate) fn engine_answers() -> bool {
     cmd::works("docker", &["version"])
 }
 
-/// Makes the bases if they are not given and can be made, then builds all images by docker-compose.yml.
-pub(crate) fn build() -> Result<Bases> {
+/// The bases: made here if they can be and are not given, else none, and the Dockerfile's defaults hold.
+pub(crate) fn bases() -> Result<Bases> {
     let given = std::env::var_os("BUILDER_IMAGE").is_some();
-    let bases = if given || !can_make_bases() { Vec::new() } else { make_bases()? };
+    if given || !can_make_bases() { Ok(Vec::new()) } else { make_bases() }
+}
+
+/// Builds all images by docker-compose.yml.
+pub(crate) fn build(bases: &Bases) -> Result<()> {
     for profile in [&["build"][..], &["--profile", "lab", "build"]] {
         let mut build = compose(profile);
         build.envs(bases.iter().map(|(key, value)| (key, value)));
@@ -39,7 +43,7 @@ pub(crate) fn build() -> Result<Bases> {
         let over = base.map(|base| format!(", {:.1} MB over its base", mb(size.saturating_sub(base))));
         println!("{image}: {:.1} MB{}", mb(size), over.unwrap_or_default());
     }
-    Ok(bases)
+    Ok(())
 }
 
 /// `docker-compose`, or its successor where that is what there is.

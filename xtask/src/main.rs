@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Some((&"bench", rest)) => bench::run(rest),
         Some((&"demo", rest)) => demo::run(rest),
         Some((&"e2e", rest)) => e2e::run(rest),
-        Some((&"images", [])) => images::build().map(drop),
+        Some((&"images", [])) => images::bases().and_then(|bases| images::build(&bases)),
         None | Some((&("help" | "--help" | "-h"), _)) => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
