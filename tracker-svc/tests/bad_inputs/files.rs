@@ -205,7 +205,9 @@ async fn numbers_that_can_not_be_are_refused_before_memory_is_taken() {
     // As many pieces as there may be are claimed, and one comes.
     for _ in 0..20 {
         let header = pb::FileHeader { length: 1 << 40, ..imagined("x", 1).0 };
-        refused(send(&ann, frames("g1", header, &one)).await, Code::InvalidArgument, "a short list");
+        // What the claims before held of the quota may be free only a moment later: refused it is either way.
+        let status = send(&ann, frames("g1", header, &one)).await.expect_err("a short list");
+        assert!(matches!(status.code(), Code::InvalidArgument | Code::ResourceExhausted), "{status:?}");
     }
     for (length, hashes) in [(0, 1), (1, 0), (1, 2), (u64::from(PIECE_LENGTH) + 1, 1), (MIB, 3), (MIB, 1)] {
         let hashes = vec![one[0]; hashes];
