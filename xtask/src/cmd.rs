@@ -20,9 +20,20 @@ pub(crate) fn cargo() -> String {
 }
 
 /// A command in the workspace's root.
+///
+/// What cargo told us of this very package is kept from it: the build scripts of some crates look at it, and would build
+/// half of the tree anew at each change between `cargo xtask …` and a cargo that was called by hand.
 pub(crate) fn command(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(args).current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let ours = name.to_str().is_some_and(|name| {
+            ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix))
+        });
+        if ours {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
