@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures_util::{Stream, stream};
 use proto::{
     convert,
-    domain::{FileHeader, FileName, PieceHash, limits::MANIFEST_FRAME_PIECES, manifest::ManifestCheck},
+    domain::{Blake3, FileHeader, FileName, Sha1, limits::MANIFEST_FRAME_PIECES, manifest::ManifestCheck},
     pb::{self, get_manifest_response, publish_file_request},
 };
 use tokio::time::{Instant, timeout_at};
@@ -74,21 +74,37 @@ impl FileService {
     ) -> Result<Published, TrackerError> {
         let manifest = self.store.stage_manifest(member, header.layout.count(), origin.at).await?;
         let mut staged = Staged { store: &*self.store, manifest: Some(manifest) };
+        let published = async {
+            let digest = self.stage(&mut frames, header, manifest).await?;
+            Ok(self.store.publish(member, header, digest, manifest, origin).await?)
+        };
+        let published = published.await;
+        let is_bound = matches!(published, Ok(Published { already: false, .. }));
+        // Before the answer: who tries again at once finds the quota free.
+        if is_bound || self.store.give_up_manifest(manifest).await.is_ok() {
+            staged.manifest = None;
+        }
+        published
+    }
+
+    /// Stages all runs of hashes; their digest.
+    async fn stage(
+        &self,
+        frames: &mut Frames,
+        header: &FileHeader,
+        manifest: ManifestId,
+    ) -> Result<[u8; 32], TrackerError> {
         let (mut hashes, mut row) = (Hashes::new(header), Row::default());
         while let Some(run) = frames.run().await? {
-            if let Some(full) = row.take(hashes.take(&run)?) {
+            hashes.take(&run)?;
+            if let Some(full) = row.take(&run) {
                 self.store.stage_run(manifest, &full).await?;
             }
         }
         if let Some(rest) = row.rest() {
             self.store.stage_run(manifest, &rest).await?;
         }
-        let digest = hashes.finish()?;
-        let published = self.store.publish(member, header, digest, manifest, origin).await?;
-        if !published.already {
-            staged.manifest = None;
-        }
-        Ok(published)
+        hashes.finish()
     }
 }
 
@@ -144,13 +160,13 @@ impl Hashes {
         Self { check: ManifestCheck::new(header), digest: blake3::Hasher::new() }
     }
 
-    fn take(&mut self, run: &pb::PieceHashes) -> Result<Vec<PieceHash>, TrackerError> {
+    fn take(&mut self, run: &pb::PieceHashes) -> Result<(), TrackerError> {
         let hashes = convert::piece_hashes(run)?;
         self.check.push(run.first_piece, &hashes)?;
         for hash in &hashes {
             self.digest.update(hash.sha1.as_bytes()).update(hash.blake3.as_bytes());
         }
-        Ok(hashes)
+        Ok(())
     }
 
     fn finish(self) -> Result<[u8; 32], TrackerError> {
@@ -162,38 +178,31 @@ impl Hashes {
 /// Gathers hashes into rows of the same size, however they came: a client that sends one piece a frame does not fill
 /// the store with tiny rows.
 #[derive(Default)]
-struct Row {
-    first: u32,
-    hashes: Vec<PieceHash>,
-}
+struct Row(HashRun);
 
 impl Row {
-    /// Takes hashes; gives the row that they filled, if any. (A frame is no longer than a row.)
-    fn take(&mut self, hashes: Vec<PieceHash>) -> Option<HashRun> {
-        self.hashes.extend(hashes);
-        let full = self.hashes.len() >= MANIFEST_FRAME_PIECES;
-        full.then(|| {
-            let later = self.hashes.split_off(MANIFEST_FRAME_PIECES);
-            let run = self.run();
-            (self.first, self.hashes) = (self.first + MANIFEST_FRAME_PIECES as u32, later);
-            run
-        })
-    }
-
-    fn rest(&self) -> Option<HashRun> {
-        (!self.hashes.is_empty()).then(|| self.run())
-    }
-
-    fn run(&self) -> HashRun {
-        HashRun {
-            first: self.first,
-            sha1: self.hashes.iter().flat_map(|hash| *hash.sha1.as_bytes()).collect(),
-            blake3: self.hashes.iter().flat_map(|hash| *hash.blake3.as_bytes()).collect(),
+    /// Takes a run that was checked; gives the row that it filled, if any. (A frame is no longer than a row.)
+    fn take(&mut self, run: &pb::PieceHashes) -> Option<HashRun> {
+        let HashRun { first, sha1, blake3 } = &mut self.0;
+        sha1.extend_from_slice(&run.sha1);
+        blake3.extend_from_slice(&run.blake3);
+        if sha1.len() < MANIFEST_FRAME_PIECES * Sha1::LENGTH {
+            return None;
         }
+        let later = HashRun {
+            first: *first + MANIFEST_FRAME_PIECES as u32,
+            sha1: sha1.split_off(MANIFEST_FRAME_PIECES * Sha1::LENGTH),
+            blake3: blake3.split_off(MANIFEST_FRAME_PIECES * Blake3::LENGTH),
+        };
+        Some(std::mem::replace(&mut self.0, later))
+    }
+
+    fn rest(self) -> Option<HashRun> {
+        (!self.0.sha1.is_empty()).then_some(self.0)
     }
 }
 
-/// A staged manifest: given up when dropped before it is bound, also when the client is gone.
+/// A staged manifest: given up when dropped before anybody said what became of it, as when the client is gone.
 struct Staged<'s> {
     store: &'s dyn Store,
     manifest: Option<ManifestId>,
@@ -231,7 +240,7 @@ impl Sending {
         }
         // Unpublished while it is sent: the rows are being swept away.
         let run = self.store.manifest_run(self.file.manifest, first).await?.ok_or(Refusal::FileNotFound)?;
-        self.next = Some(first + (run.sha1.len() / proto::domain::Sha1::LENGTH) as u32);
+        self.next = Some(first + (run.sha1.len() / Sha1::LENGTH) as u32);
         Ok(Some(get_manifest_response::Frame::Pieces(pb::PieceHashes {
             first_piece: first.into(),
             sha1: run.sha1.into(),
@@ -314,6 +323,8 @@ impl pb::file_service_server::FileService for FileService {
 
 #[cfg(test)]
 mod tests {
+    use proto::domain::PieceHash;
+
     use super::*;
 
     #[test]
@@ -322,7 +333,8 @@ mod tests {
         let all: Vec<_> = (0..10_000).map(hash).collect();
         for step in [1, 7, 4_095, 4_096] {
             let mut row = Row::default();
-            let mut runs: Vec<_> = all.chunks(step).filter_map(|part| row.take(part.to_vec())).collect();
+            let mut runs: Vec<_> =
+                all.chunks(step).filter_map(|part| row.take(&convert::to_piece_hashes(0, part))).collect();
             runs.extend(row.rest());
             assert_eq!(runs.iter().map(|run| run.first).collect::<Vec<_>>(), [0, 4_096, 8_192]);
             let sha1: Vec<u8> = runs.iter().flat_map(|run| run.sha1.clone()).collect();

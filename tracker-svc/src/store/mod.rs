@@ -220,7 +220,7 @@ pub struct FileRow {
 }
 
 /// A row of piece hashes: up to 4,096 pieces from `first` on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HashRun {
     /// The first piece.
     pub first: u32,
@@ -251,7 +251,10 @@ pub trait Files: Send + Sync {
     /// Adds a run of hashes.
     async fn stage_run(&self, manifest: ManifestId, run: &HashRun) -> Result<()>;
 
-    /// Gives a staged manifest up; it is swept away soon. Does nothing to one that is bound.
+    /// Gives a staged manifest up: its quota is free, and it is swept away soon. Does nothing to one that is bound.
+    async fn give_up_manifest(&self, manifest: ManifestId) -> Result<()>;
+
+    /// As [`Files::give_up_manifest`], soon, where nothing can be waited for.
     fn abandon_manifest(&self, manifest: ManifestId);
 
     /// Lists a file with its staged manifest. The very same content under that name again is no error;

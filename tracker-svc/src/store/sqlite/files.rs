@@ -74,8 +74,16 @@ impl Sqlite {
         Ok(count(stored))
     }
 
-    fn next_abandoned(&self) -> Option<ManifestId> {
-        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    /// Gives up what was abandoned.
+    async fn give_up_abandoned(&self) -> Result<()> {
+        let next = || self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        while let Some(manifest) = next() {
+            if let Err(error) = self.give_up_manifest(manifest).await {
+                self.abandon_manifest(manifest);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -121,6 +129,13 @@ impl Files for Sqlite {
             .execute(&mut *write.tx)
             .await?;
         write.commit().await
+    }
+
+    async fn give_up_manifest(&self, manifest: ManifestId) -> Result<()> {
+        let sql = "UPDATE manifests SET state = 2 WHERE id = ? AND state = 0";
+        sqlx::query(sql).bind(manifest.0).execute(&self.writer).await?;
+        self.sweep.notify_one();
+        Ok(())
     }
 
     fn abandon_manifest(&self, manifest: ManifestId) {
@@ -260,28 +275,21 @@ impl Files for Sqlite {
     }
 
     async fn sweep(&self) -> Result<()> {
-        while let Some(manifest) = self.next_abandoned() {
-            let sql = "UPDATE manifests SET state = 2 WHERE id = ? AND state = 0";
-            if let Err(error) = sqlx::query(sql).bind(manifest.0).execute(&self.writer).await {
-                self.abandon_manifest(manifest);
-                return Err(error.into());
-            }
-        }
         loop {
+            // Each time: the quota of one that was given up does not wait until a long one before it is swept away.
+            self.give_up_abandoned().await?;
             let next: Option<(i64,)> = sqlx::query_as("SELECT id FROM manifests WHERE state = 2 LIMIT 1")
                 .fetch_optional(&self.readers)
                 .await?;
             let Some((manifest,)) = next else { return Ok(()) };
             let sql = "DELETE FROM runs WHERE id IN (SELECT id FROM runs WHERE manifest = ? LIMIT ?)";
-            while sqlx::query(sql)
-                .bind(manifest)
-                .bind(RUNS_A_SWEEP)
-                .execute(&self.writer)
-                .await?
-                .rows_affected()
-                > 0
-            {}
-            sqlx::query("DELETE FROM manifests WHERE id = ?").bind(manifest).execute(&self.writer).await?;
+            let swept = sqlx::query(sql).bind(manifest).bind(RUNS_A_SWEEP).execute(&self.writer).await?;
+            if swept.rows_affected() == 0 {
+                sqlx::query("DELETE FROM manifests WHERE id = ?")
+                    .bind(manifest)
+                    .execute(&self.writer)
+                    .await?;
+            }
         }
     }
 }
