@@ -17,6 +17,7 @@ mod floods;
 mod frames;
 mod groups;
 mod index;
+mod largest;
 mod process;
 mod swarm;
 mod wire;
