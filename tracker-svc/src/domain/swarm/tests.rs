@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
-use proto::domain::PIECE_LENGTH;
+use proto::domain::{PIECE_LENGTH, limits::MAX_SOURCES};
 
 use super::*;
 use crate::domain::selection::FewestPieces;
@@ -77,12 +77,11 @@ fn woken(wakes: &[Wake]) -> Vec<u8> {
 
 impl Swarms {
     fn check_invariants(&self) {
-        assert_eq!(self.peers.iter().flatten().count(), self.keys.len());
-        for (peer_id, key) in &self.keys {
-            let known = peer_of(self, *key);
-            assert_eq!(known.id, *peer_id);
+        for known in self.peers.iter() {
+            let key = self.peers.key(&known.id).expect("it is found by its id");
+            assert_eq!(self.peers.get(key).id, known.id);
             assert!(!known.files.is_empty(), "a peer without files is forgotten");
-            assert!(known.files.iter().all(|file| self.files[file].places.contains_key(key)));
+            assert!(known.files.iter().all(|file| self.files[file].places.contains_key(&key)));
         }
         for (file, swarm) in &self.files {
             assert!(!swarm.members.is_empty() && swarm.places.len() == swarm.members.len());
@@ -91,7 +90,7 @@ impl Swarms {
             for (at, member) in swarm.members.iter().enumerate() {
                 assert_eq!(swarm.places[&member.peer] as usize, at);
                 assert_eq!(at < swarm.sources, member.pieces(swarm.layout) > 0, "sources come first");
-                assert!(peer_of(self, member.peer).files.contains(file));
+                assert!(self.peers.get(member.peer).files.contains(file));
                 let Some(leech) = &member.leech else { continue };
                 assert!(leech.told.len() <= MAX_SOURCES);
                 assert!(leech.told.iter().all(|told| swarm.is_source(*told) && *told != member.peer));
@@ -99,10 +98,6 @@ impl Swarms {
             }
         }
     }
-}
-
-fn peer_of(swarms: &Swarms, key: PeerKey) -> &Peer {
-    super::peer(&swarms.peers, key)
 }
 
 #[test]
@@ -140,7 +135,7 @@ fn a_leecher_is_told_of_sources_as_they_come_gain_and_go() {
     assert_eq!(story.counts(), (2, 0));
     assert_eq!(story.swarms.leave(&id(1), file(1)), [], "who has all wants nothing");
     story.swarms.forget(&id(2));
-    assert!(story.swarms.files.is_empty() && story.swarms.keys.is_empty());
+    assert!(story.swarms.files.is_empty() && story.swarms.peers.iter().next().is_none());
 }
 
 #[test]
@@ -211,7 +206,7 @@ fn at_most_two_sources_of_a_user_and_fifty_in_all() {
     let newcomer = story.says(&peer(101), Holds::All, false);
     assert_eq!(newcomer, [], "who knows enough is not told of every newcomer");
     let told = story.swarms.files[&file(1)].members.iter().find_map(|m| m.leech.as_ref()).expect("a leecher");
-    let known = peer_of(&story.swarms, told.told[20]).id;
+    let known = story.swarms.peers.get(told.told[20]).id;
     assert_eq!(woken(&story.swarms.forget(&known)), [250]);
     let (came, went) = story.pull(250);
     assert_eq!((came.len(), went), (1, vec![known.as_bytes()[0]]));
@@ -224,7 +219,7 @@ fn the_first_announce_says_all() {
     let piece = Holds::Also(vec![layout(4).index(0).expect("a piece")]);
     let refused = story.swarms.announce(story.now, &peer(1), &group, file(1), layout(4), piece, true);
     assert_eq!(refused, Err(NoBaseline));
-    assert!(story.swarms.files.is_empty() && story.swarms.keys.is_empty());
+    assert!(story.swarms.files.is_empty() && story.swarms.peers.iter().next().is_none());
 }
 
 #[test]
@@ -341,8 +336,8 @@ proptest! {
                         }
                         believed.extend(news.sources.iter().map(|source| source.id));
                         for id in believed.iter() {
-                            let key = swarms.keys.get(id);
-                            prop_assert!(key.is_some_and(|key| swarms.files[&file(which)].is_source(*key)));
+                            let key = swarms.peers.key(id);
+                            prop_assert!(key.is_some_and(|key| swarms.files[&file(which)].is_source(key)));
                         }
                     }
                 }
@@ -361,8 +356,9 @@ proptest! {
             // Who is no leecher of a file any more starts anew when it comes back.
             believed.retain(|(id, file), _| swarms.announced(id, &group, *file).is_some());
             let leeching = |id: &PeerId, file: &FileId| {
-                let (key, swarm) = (&swarms.keys[id], &swarms.files[file]);
-                swarm.members[swarm.places[key] as usize].leech.is_some()
+                let swarm = &swarms.files[file];
+                let place = swarms.peers.key(id).and_then(|key| swarm.places.get(&key));
+                place.is_some_and(|place| swarm.members[*place as usize].leech.is_some())
             };
             believed.retain(|(id, file), _| leeching(id, file));
         }

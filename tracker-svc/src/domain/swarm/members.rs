@@ -1,0 +1,297 @@
+//! The peers of one file, what each holds, and what each leecher was told.
+
+use std::collections::HashMap;
+
+use proto::domain::{Bitfield, FileId, GroupId, PeerId, PieceLayout, Username, limits::MAX_SOURCES};
+
+use super::{Holds, PeerKey, Source, Wake, peers::Peers};
+use crate::domain::selection::{Candidate, Policy};
+
+/// Most sources of one user that a leecher is told of.
+const SOURCES_A_USER: usize = 2;
+/// Most members of a swarm that are looked at to find sources for one leecher: a stretch of so many from a random place.
+const LOOKED_AT: usize = 512;
+
+#[derive(Debug)]
+pub(super) enum Holding {
+    Complete,
+    Partial(Bitfield),
+}
+
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) peer: PeerKey,
+    pub(super) holding: Holding,
+    /// For those who want sources.
+    pub(super) leech: Option<Box<Leech>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Leech {
+    /// Sources that it knows of, at most [`MAX_SOURCES`].
+    pub(super) told: Vec<PeerKey>,
+    /// Sources that are gone and that it still believes in; no more than it was ever told of at once.
+    pub(super) gone: Vec<PeerId>,
+    /// It was woken and has not pulled yet.
+    pub(super) woken: bool,
+}
+
+/// The peers of one file.
+///
+/// Invariants: the first `sources` members are those that hold a piece; `seeders` counts those that hold all; `places`
+/// tells where each member is; nobody is told of a peer that is not a source.
+#[derive(Debug)]
+pub(super) struct Swarm {
+    pub(super) group: GroupId,
+    pub(super) layout: PieceLayout,
+    pub(super) members: Vec<Member>,
+    pub(super) places: HashMap<PeerKey, u32>,
+    pub(super) sources: usize,
+    pub(super) seeders: u32,
+}
+
+impl Member {
+    pub(super) fn pieces(&self, layout: PieceLayout) -> u32 {
+        match &self.holding {
+            Holding::Complete => layout.count(),
+            Holding::Partial(bits) => bits.count(),
+        }
+    }
+
+    /// Whether it holds a piece that `other` lacks.
+    fn has_for(&self, other: &Self, layout: PieceLayout) -> bool {
+        match (&self.holding, &other.holding) {
+            (_, Holding::Complete) => false,
+            // More pieces than the other has: one at least must be new to it.
+            (_, Holding::Partial(theirs)) if self.pieces(layout) > theirs.count() => true,
+            (Holding::Complete, Holding::Partial(_)) => false,
+            (Holding::Partial(ours), Holding::Partial(theirs)) => {
+                ours.as_bytes().iter().zip(theirs.as_bytes()).any(|(ours, theirs)| ours & !theirs != 0)
+            }
+        }
+    }
+}
+
+impl Swarm {
+    pub(super) fn new(group: GroupId, layout: PieceLayout) -> Self {
+        Self { group, layout, members: Vec::new(), places: HashMap::new(), sources: 0, seeders: 0 }
+    }
+
+    /// Adds a member that holds nothing. False when it is one already.
+    pub(super) fn join(&mut self, key: PeerKey) -> bool {
+        if self.places.contains_key(&key) {
+            return false;
+        }
+        self.places.insert(key, self.members.len() as u32);
+        let holding = Holding::Partial(Bitfield::empty(self.layout));
+        self.members.push(Member { peer: key, holding, leech: None });
+        self.normalize(key);
+        true
+    }
+
+    /// Takes what a member says that it holds.
+    pub(super) fn update(&mut self, key: PeerKey, holds: Holds) {
+        let Some(&place) = self.places.get(&key) else { return };
+        let member = &mut self.members[place as usize];
+        let was_seeder = matches!(member.holding, Holding::Complete);
+        match holds {
+            Holds::All => member.holding = Holding::Complete,
+            Holds::Exactly(bits) => member.holding = Holding::Partial(bits),
+            Holds::Also(pieces) => {
+                if let Holding::Partial(bits) = &mut member.holding {
+                    for piece in pieces {
+                        bits.insert(piece);
+                    }
+                }
+            }
+        }
+        self.seeders -= u32::from(was_seeder);
+        self.normalize(key);
+    }
+
+    /// Counts a member that is not counted as a seeder, and puts it on its side of the line between sources and others.
+    fn normalize(&mut self, key: PeerKey) {
+        let place = self.places[&key] as usize;
+        let member = &mut self.members[place];
+        if matches!(&member.holding, Holding::Partial(bits) if bits.is_full()) {
+            member.holding = Holding::Complete;
+        }
+        self.seeders += u32::from(matches!(member.holding, Holding::Complete));
+        let is_source = member.pieces(self.layout) > 0;
+        match (place < self.sources, is_source) {
+            (false, true) => {
+                self.swap(place, self.sources);
+                self.sources += 1;
+            }
+            (true, false) => {
+                self.sources -= 1;
+                self.swap(place, self.sources);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: PeerKey) {
+        let Some(&place) = self.places.get(&key) else { return };
+        let mut place = place as usize;
+        self.seeders -= u32::from(matches!(self.members[place].holding, Holding::Complete));
+        if place < self.sources {
+            self.sources -= 1;
+            self.swap(place, self.sources);
+            place = self.sources;
+        }
+        self.swap(place, self.members.len() - 1);
+        self.members.pop();
+        self.places.remove(&key);
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        self.members.swap(a, b);
+        self.places.insert(self.members[a].peer, a as u32);
+        self.places.insert(self.members[b].peer, b as u32);
+    }
+
+    pub(super) fn is_source(&self, key: PeerKey) -> bool {
+        self.places.get(&key).is_some_and(|&place| (place as usize) < self.sources)
+    }
+
+    /// Notes whether the member is to be told of sources; `anew`, as if it had never been told of any.
+    pub(super) fn want(&mut self, key: PeerKey, wants: bool, anew: bool) {
+        if let Some(&place) = self.places.get(&key) {
+            let member = &mut self.members[place as usize];
+            // Who holds all can want nothing.
+            let wants = wants && !matches!(member.holding, Holding::Complete);
+            if !wants {
+                member.leech = None;
+            } else if anew || member.leech.is_none() {
+                member.leech = Some(Box::default());
+            }
+        }
+    }
+
+    /// A new source: wakes those who know fewer than they may.
+    pub(super) fn wake_hungry(
+        &mut self,
+        source: PeerKey,
+        file: FileId,
+        peers: &Peers,
+        wakes: &mut Vec<Wake>,
+    ) {
+        for member in self.members.iter_mut().filter(|member| member.peer != source) {
+            if let Some(leech) = &mut member.leech
+                && leech.told.len() < MAX_SOURCES
+            {
+                leech.wake(peers.get(member.peer).id, file, wakes);
+            }
+        }
+    }
+
+    /// Wakes one leecher when there may be sources that it does not know.
+    pub(super) fn wake_if_hungry(
+        &mut self,
+        key: PeerKey,
+        file: FileId,
+        peers: &Peers,
+        wakes: &mut Vec<Wake>,
+    ) {
+        let Some(&place) = self.places.get(&key) else { return };
+        let others = self.sources - usize::from((place as usize) < self.sources);
+        if let Some(leech) = &mut self.members[place as usize].leech
+            && leech.told.len() < others.min(MAX_SOURCES)
+        {
+            leech.wake(peers.get(key).id, file, wakes);
+        }
+    }
+
+    /// Makes everybody forget a source, and wakes those who knew it.
+    pub(super) fn retract(&mut self, source: PeerKey, file: FileId, peers: &Peers, wakes: &mut Vec<Wake>) {
+        let id = peers.get(source).id;
+        for member in &mut self.members {
+            if let Some(leech) = &mut member.leech
+                && let Some(at) = leech.told.iter().position(|told| *told == source)
+            {
+                leech.told.swap_remove(at);
+                if !leech.gone.contains(&id) {
+                    leech.gone.push(id);
+                }
+                leech.wake(peers.get(member.peer).id, file, wakes);
+            }
+        }
+    }
+
+    /// Sources that the member at `place`, or somebody who holds nothing, does not know yet, as many as it may be told.
+    pub(super) fn choose(
+        &self,
+        place: Option<usize>,
+        peers: &Peers,
+        policy: &dyn Policy,
+        chance: u64,
+    ) -> Vec<PeerKey> {
+        let asking = place.map(|place| &self.members[place]);
+        let told = asking.and_then(|member| member.leech.as_ref()).map_or(&[][..], |leech| &leech.told);
+        let wanted = |source: &&Member| {
+            let (other, useful) = asking.map_or((true, true), |asking| {
+                (source.peer != asking.peer, source.has_for(asking, self.layout))
+            });
+            other && useful && !told.contains(&source.peer)
+        };
+        let sources = &self.members[..self.sources];
+        let start = if sources.is_empty() { 0 } else { (chance % sources.len() as u64) as usize };
+        let stretch = sources[start..].iter().chain(&sources[..start]).take(LOOKED_AT);
+        let mut candidates: Vec<_> = stretch
+            .filter(wanted)
+            .map(|source| Candidate {
+                key: source.peer,
+                pieces: source.pieces(self.layout),
+                load: peers.get(source.peer).load,
+                chance: scramble(chance, source.peer.0),
+            })
+            .collect();
+        policy.order(&mut candidates);
+
+        let mut users: HashMap<&Username, usize> = HashMap::new();
+        for &known in told {
+            *users.entry(&peers.get(known).user).or_default() += 1;
+        }
+        let mut few_of_a_user = |candidate: &Candidate| {
+            let count = users.entry(&peers.get(candidate.key).user).or_default();
+            *count += 1;
+            *count <= SOURCES_A_USER
+        };
+        let room = MAX_SOURCES.saturating_sub(told.len());
+        candidates
+            .into_iter()
+            .filter(|candidate| few_of_a_user(candidate))
+            .take(room)
+            .map(|c| c.key)
+            .collect()
+    }
+
+    pub(super) fn source(&self, key: PeerKey, peers: &Peers) -> Source {
+        let peer = peers.get(key);
+        Source {
+            id: peer.id,
+            user: peer.user.clone(),
+            address: peer.address.clone(),
+            pieces: self
+                .places
+                .get(&key)
+                .map_or(0, |&place| self.members[place as usize].pieces(self.layout)),
+            load: peer.load,
+        }
+    }
+}
+
+impl Leech {
+    fn wake(&mut self, peer: PeerId, file: FileId, wakes: &mut Vec<Wake>) {
+        if !std::mem::replace(&mut self.woken, true) {
+            wakes.push(Wake { peer, file });
+        }
+    }
+}
+
+/// A number that looks random and is the same for the same two.
+fn scramble(chance: u64, key: u32) -> u32 {
+    let mixed = (chance ^ u64::from(key)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9).wrapping_shr(32) as u32
+}
