@@ -19,7 +19,7 @@ use std::{
 };
 
 use proto::{
-    domain::{FileId, GroupId, PeerId, Username},
+    domain::{FileId, GroupId, PeerId, PieceLayout, Username},
     reason::Reason,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -30,7 +30,7 @@ use crate::{
         SessionHash,
         population::{Count, Population},
         selection::{FewestPieces, Policy},
-        swarm::{News, Source, Swarms, Wake},
+        swarm::{Announcer, Holds, News, NoBaseline, Source, Swarms, Wake},
     },
     events::{Change, Heard, Listener},
     keys::TicketKeys,
@@ -270,8 +270,29 @@ impl Hub {
         }
     }
 
+    /// Takes an announce into the file's swarm, wakes whom it concerns, and says which shard it went to. Whether the peer
+    /// may announce the file was decided before.
+    ///
+    /// # Errors
+    /// As [`Swarms::announce`].
+    pub fn announce(
+        &self,
+        who: &Announcer,
+        group: &GroupId,
+        file: FileId,
+        layout: PieceLayout,
+        holds: Holds,
+        wants_sources: bool,
+    ) -> Result<usize, NoBaseline> {
+        let (mut swarms, shard) = self.shard(file);
+        let wakes = swarms.announce(self.now(), who, group, file, layout, holds, wants_sources);
+        drop(swarms);
+        self.wake(&wakes?);
+        Ok(shard)
+    }
+
     /// See [`Swarms::pull`].
-    pub(crate) fn pull(&self, peer: &PeerId, file: FileId) -> Option<News> {
+    pub fn pull(&self, peer: &PeerId, file: FileId) -> Option<News> {
         self.shard(file).0.pull(peer, file, &*self.policy, rand::random())
     }
 
@@ -375,13 +396,10 @@ pub(crate) fn observed(ip: Option<IpAddr>) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use proto::domain::{PIECE_LENGTH, PieceLayout};
+    use proto::domain::PIECE_LENGTH;
 
     use super::*;
-    use crate::{
-        domain::swarm::{Announcer, Holds, LEASE},
-        events::Events,
-    };
+    use crate::{domain::swarm::LEASE, events::Events};
 
     fn id(number: u8) -> PeerId {
         PeerId::from([number; 32])
@@ -399,8 +417,7 @@ mod tests {
         let who = announcer(number);
         let group = "films".parse().expect("a group");
         let wants = !matches!(holds, Holds::All);
-        let wakes = hub.shard(file(1)).0.announce(hub.now(), &who, &group, file(1), layout(), holds, wants);
-        hub.wake(&wakes.expect("all that it holds"));
+        hub.announce(&who, &group, file(1), layout(), holds, wants).expect("all that it holds");
     }
 
     fn renew(hub: &Hub, number: u8) {

@@ -153,6 +153,11 @@ impl Tracker {
         })
     }
 
+    /// Its swarms, for who looks into them or fills them without streams.
+    pub fn swarms(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
     /// Serves until `shutdown`, then ends within 10 seconds whatever clients do.
     ///
     /// # Errors

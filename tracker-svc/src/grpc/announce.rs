@@ -318,13 +318,9 @@ impl Announce {
             Holding::Gained(gained) => Holds::Also(convert::piece_set(layout, &gained.pieces)?),
             Holding::Complete(_) | Holding::Left(_) => Holds::All,
         };
-        let hub = &self.service.hub;
-        let (mut swarms, shard) = hub.shard(file);
-        let announced = swarms.announce(hub.now(), &opened.who, group, file, layout, holds, wants_sources);
-        drop(swarms);
-        opened.shards |= 1 << shard;
+        let announced = self.service.hub.announce(&opened.who, group, file, layout, holds, wants_sources);
         let no_baseline = "the first announce of a file says all that the peer holds, not what it gained";
-        hub.wake(&announced.map_err(|_| TrackerError::Invalid(no_baseline))?);
+        opened.shards |= 1 << announced.map_err(|_| TrackerError::Invalid(no_baseline))?;
         Ok(())
     }
 

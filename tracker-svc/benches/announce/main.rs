@@ -1,0 +1,54 @@
+//! What a tracker with many peers costs: processor time for an announce and a call, memory for a peer. `cargo xtask
+//! bench tracker` runs it.
+//!
+//! - `run PEERS`: a whole tracker in this process, with PEERS peers in its swarms and its database, over TLS. Most were
+//!   put there; a thousand more announce and call from another process, each with a session and a connection of its
+//!   own, so that the processor time of this process is the tracker's.
+//! - `memory seeders|leechers PEERS`: what so many peers take, by the growth of a process that has little else.
+//! - `clients ADDRESS CA`: the thousand. Does a phase for each line on stdin.
+//!
+//! What was found is one line of JSON on stdout. Without arguments it says how it is used and does nothing, so that
+//! `cargo bench` passes over it.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program does")]
+#![allow(missing_docs, reason = "a program, not a library")]
+
+mod clients;
+mod memory;
+mod tracker;
+mod world;
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+announce run PEERS
+announce memory seeders|leechers PEERS
+announce clients ADDRESS CA
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("announce: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[&str]) -> Result<()> {
+    match *args {
+        ["run", peers] => tracker::run(peers.parse()?),
+        ["memory", "seeders", peers] => memory::run(false, peers.parse()?),
+        ["memory", "leechers", peers] => memory::run(true, peers.parse()?),
+        ["clients", address, ca] => clients::run(address.parse()?, Path::new(ca)),
+        [] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("not like this\n{USAGE}"),
+    }
+}

@@ -1,0 +1,194 @@
+//! The tracker that is measured.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, bail};
+use proto::{
+    settings::LogFormat,
+    transport::{ListenOptions, listen, raise_open_files},
+};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::Value;
+use sqlx::{ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use tokio_util::sync::CancellationToken;
+use tracker_svc::{
+    Tracker,
+    ca::OwnCertificate,
+    config::Config,
+    domain::SessionHash,
+    store::sqlite::{DATABASE, Sqlite},
+};
+
+use super::{clients, world};
+
+/// Runs all phases and prints what was found.
+pub(super) fn run(peers: u32) -> Result<()> {
+    let (seeder, leecher) = (memory("seeders", peers)?, memory("leechers", peers)?);
+    raise_open_files();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let dir = tempfile::tempdir()?;
+    let (tracker, listener) = runtime.block_on(start(dir.path(), peers))?;
+    let (hub, address) = (Arc::clone(tracker.swarms()), listener.local_addr()?);
+    let shutdown = CancellationToken::new();
+    let serving = runtime.spawn(tracker.serve(listener, shutdown.clone()));
+    // Half of them seed. Their leases are renewed before each phase, none of which takes as long as a lease.
+    let renew = || world::announce(&hub, peers, |number| number % 2 == 0);
+    renew()?;
+    let mut clients = Clients::start(address, &dir.path().join("ca.pem"))?;
+    renew()?;
+    let announce = clients.phase("announce")?;
+    renew()?;
+    let find_peers = clients.phase("find-peers")?;
+    renew()?;
+    let who_am_i = clients.phase("who-am-i")?;
+    drop(clients);
+    shutdown.cancel();
+    runtime.block_on(serving)??;
+    println!(
+        "{{\"announce_us\":{announce:.2},\"unary_us\":{find_peers:.2},\"who_am_i_us\":{who_am_i:.2},\
+         \"seeder_bytes\":{seeder:.1},\"leecher_bytes\":{leecher:.1}}}"
+    );
+    Ok(())
+}
+
+/// Bytes for each peer of that kind, measured in a process of its own.
+fn memory(kind: &str, peers: u32) -> Result<f64> {
+    let output = again().args(["memory", kind, &peers.to_string()]).stderr(Stdio::inherit()).output()?;
+    let found: Value = serde_json::from_slice(&output.stdout).context("no answer from the other process")?;
+    found["bytes"].as_f64().context("a number is missing")
+}
+
+fn again() -> Command {
+    // Of this very program, also when it is replaced meanwhile.
+    Command::new("/proc/self/exe")
+}
+
+async fn start(dir: &Path, peers: u32) -> Result<(Tracker, tokio::net::TcpListener)> {
+    let store = Sqlite::open(dir).await?;
+    fill(dir, peers).await?;
+    let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), &ListenOptions::default())?;
+    let config = Config {
+        listen: listener.local_addr()?,
+        data_dir: dir.to_owned(),
+        certificate: OwnCertificate::Issued(Vec::new()),
+        ca_out: None,
+        plaintext: false,
+        allow_insecure: false,
+        metrics: None,
+        reflection: true,
+        ticket_ttl: Duration::from_secs(1_800),
+        limit_local_accounts: false,
+        log: String::new(),
+        log_format: LogFormat::Text,
+    };
+    Ok((Tracker::prepare(Arc::new(store), &config).await?, listener))
+}
+
+/// Accounts, sessions and peers as if they had come one by one, and the files that they have. All are members of the
+/// one group, whatever the limit says.
+async fn fill(dir: &Path, peers: u32) -> Result<()> {
+    let mut database = SqliteConnectOptions::new().filename(dir.join(DATABASE)).connect().await?;
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+    sqlx::query("BEGIN").execute(&mut database).await?;
+    for number in (0..peers).chain(clients::NUMBERS) {
+        fill_user(&mut database, number, now).await?;
+    }
+    let sql = "INSERT INTO groups (id, name, folded, owner, epoch, created_at) VALUES (1, ?1, ?1, 1, 1, ?2)";
+    sqlx::query(sql).bind(world::group()?.as_str()).bind(now).execute(&mut database).await?;
+    let sql = "INSERT INTO members (group_id, account, since) SELECT 1, id, created_at FROM accounts";
+    sqlx::query(sql).execute(&mut database).await?;
+    for number in 0..world::files(peers) {
+        let id = i64::from(number) + 1;
+        let sql = "INSERT INTO manifests (id, account, bytes, state, staged_at) VALUES (?, 1, 0, 1, ?)";
+        sqlx::query(sql).bind(id).bind(now).execute(&mut database).await?;
+        let sql = "INSERT INTO files (id, group_id, name, folded, length, sha1, blake3, hashes, manifest,
+                   publisher, published_at) VALUES (?1, 1, ?2, ?2, ?3, zeroblob(20), zeroblob(32), zeroblob(32), ?4,
+                   1, ?5)";
+        sqlx::query(sql)
+            .bind(&world::file(number)?.as_bytes()[..])
+            .bind(world::name(number))
+            .bind(world::layout()?.length().cast_signed())
+            .bind(id)
+            .bind(now)
+            .execute(&mut database)
+            .await?;
+    }
+    sqlx::query("COMMIT").execute(&mut database).await?;
+    Ok(())
+}
+
+async fn fill_user(database: &mut SqliteConnection, number: u32, now: i64) -> Result<()> {
+    let account = i64::from(number) + 1;
+    let session = SessionHash::of_token(&world::token(number)).context("a token")?;
+    let sql = "INSERT INTO accounts (id, username, password, created_at) VALUES (?, ?, '', ?)";
+    let user = world::user(number)?;
+    sqlx::query(sql).bind(account).bind(user.as_str()).bind(now).execute(&mut *database).await?;
+    let sql = "INSERT INTO sessions (hash, account, opened_at, used_at) VALUES (?, ?, ?3, ?3)";
+    sqlx::query(sql).bind(&session.as_bytes()[..]).bind(account).bind(now).execute(&mut *database).await?;
+    let sql = "INSERT INTO peers (peer, account, expires_at) VALUES (?, ?, ?)";
+    let expires = now + 7 * 24 * 3_600_000;
+    let peer = world::peer(number);
+    sqlx::query(sql).bind(&peer.as_bytes()[..]).bind(account).bind(expires).execute(&mut *database).await?;
+    Ok(())
+}
+
+/// The process of the clients.
+struct Clients {
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Clients {
+    /// Resolves when all are connected and have announced what they have.
+    fn start(address: SocketAddr, ca: &Path) -> Result<Self> {
+        let mut child = again()
+            .args(["clients", &address.to_string()])
+            .arg(ca)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (to, from) = child.stdin.take().zip(child.stdout.take()).context("they are piped")?;
+        let mut clients = Self { child, to, from: BufReader::new(from) };
+        clients.done()?;
+        Ok(clients)
+    }
+
+    /// The processor time of this process for each announce or call of a phase, in microseconds.
+    fn phase(&mut self, name: &str) -> Result<f64> {
+        let before = processor_time();
+        writeln!(self.to, "{name}")?;
+        let done = self.done()?;
+        Ok((processor_time() - before).as_secs_f64() * 1e6 / done)
+    }
+
+    /// Waits until they say how much was done.
+    fn done(&mut self) -> Result<f64> {
+        let mut line = String::new();
+        self.from.read_line(&mut line)?;
+        match line.trim().parse() {
+            Ok(done) => Ok(done),
+            Err(_) => bail!("the clients said {line:?}"),
+        }
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Of all threads of this process, in user and in kernel mode.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
