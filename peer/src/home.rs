@@ -11,10 +11,8 @@ use std::{
 };
 
 use etcetera::BaseStrategy as _;
-use proto::domain::Username;
+use proto::{domain::Username, durable};
 use rustix::fs::FlockOperation;
-
-use crate::files;
 
 /// Longest path of a Unix socket that is used, in bytes: `sun_path` holds 108, with the closing zero.
 const MAX_SOCKET_PATH: usize = 100;
@@ -98,9 +96,9 @@ impl Home {
     /// # Errors
     /// When one can't be made, or the socket's belongs to somebody else.
     pub fn create(&self) -> io::Result<()> {
-        files::private_dir(&self.state)?;
+        durable::private_dir(&self.state)?;
         let beside = self.socket.parent().unwrap_or(&self.state);
-        files::private_dir(beside)?;
+        durable::private_dir(beside)?;
         // The short path may lie in a directory that all can write to.
         let found = fs::symlink_metadata(beside)?;
         let ours = rustix::process::geteuid().as_raw();

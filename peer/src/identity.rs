@@ -12,6 +12,7 @@ use std::{
 
 use proto::{
     domain::{PeerId, Username},
+    durable::{self, Readers},
     transport::{
         ChannelTuning, ClientSecurity, Remote, TlsError, client_config, connect, peer_id_of_spki,
         server_config,
@@ -24,10 +25,7 @@ use tonic::transport::Channel;
 use x509_parser::prelude::FromDer as _;
 use zeroize::Zeroizing;
 
-use crate::{
-    engine::{BoxFuture, DialError, Dialer},
-    files,
-};
+use crate::engine::{BoxFuture, DialError, Dialer};
 
 /// A key and its certificate, ready for use.
 pub struct Identity {
@@ -96,13 +94,13 @@ impl PeerKey {
     pub fn open_or_create(user: &Username, directory: &Path) -> Result<Self, IdentityError> {
         let path = directory.join("key.pem");
         let io_error = |error| IdentityError::Io { path: path.clone(), error };
-        let key = match files::read_if_there(&path).map_err(io_error)?.map(Zeroizing::new) {
-            Some(pem) => KeyPair::from_pem(&String::from_utf8_lossy(&pem))?,
+        let key = match durable::read_secret_if_there(&path).map_err(io_error)?.map(Zeroizing::new) {
+            Some(pem) => KeyPair::from_pem(&pem)?,
             None => {
                 let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-                files::private_dir(directory).map_err(io_error)?;
-                files::write_private(&path, Zeroizing::new(key.serialize_pem()).as_bytes())
-                    .map_err(io_error)?;
+                durable::private_dir(directory).map_err(io_error)?;
+                let pem = Zeroizing::new(key.serialize_pem());
+                durable::write(&path, pem.as_bytes(), Readers::Owner).map_err(io_error)?;
                 key
             }
         };
@@ -134,14 +132,14 @@ impl PeerKey {
     /// When it is not for this key, or can't be kept.
     pub fn certify(&self, certificate_pem: String, ca_pem: &str) -> Result<Identity, IdentityError> {
         let identity = self.identity(certificate_pem, ca_pem)?;
-        files::write_private(&self.certificate, identity.certificate_pem.as_bytes())
+        durable::write(&self.certificate, identity.certificate_pem.as_bytes(), Readers::Owner)
             .map_err(|error| IdentityError::Io { path: self.certificate.clone(), error })?;
         Ok(identity)
     }
 
     /// The identity by the certificate that was kept, if there is one that counts at `now`.
     pub fn kept(&self, ca_pem: &str, now: SystemTime) -> Option<Identity> {
-        let pem = files::read_if_there(&self.certificate).ok()??;
+        let pem = durable::read_if_there(&self.certificate).ok()??;
         let identity = self.identity(String::from_utf8(pem).ok()?, ca_pem).ok()?;
         (identity.not_before <= now && now < identity.not_after).then_some(identity)
     }

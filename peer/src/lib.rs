@@ -9,7 +9,6 @@ pub mod domain;
 mod download;
 pub mod engine;
 pub mod error;
-mod files;
 pub mod hashing;
 pub mod home;
 pub mod identity;

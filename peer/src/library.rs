@@ -13,12 +13,13 @@ use prost::Message as _;
 use proto::{
     convert,
     domain::{FileId, FileName, GroupId, Manifest, manifest::Assembler},
+    durable::{self, Readers},
     pb,
     reason::Reason,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{files, hashing::FileStamp, text};
+use crate::{hashing::FileStamp, text};
 
 /// The form of the file that this version writes and reads.
 const VERSION: u32 = 1;
@@ -58,6 +59,9 @@ pub struct DownloadEntry {
     pub verify: bool,
     /// How far it came.
     pub phase: Phase,
+    /// Bytes that were verified when it last ended.
+    #[serde(default)]
+    pub done_bytes: u64,
 }
 
 /// How far a download came.
@@ -123,9 +127,9 @@ impl Library {
     /// # Errors
     /// When it can't be read, or was written by a newer version.
     pub fn open(directory: &Path) -> io::Result<Self> {
-        files::private_dir(&directory.join("manifests"))?;
+        durable::private_dir(&directory.join("manifests"))?;
         let path = directory.join("library.json");
-        let entries = match files::read_if_there(&path)? {
+        let entries = match durable::read_if_there(&path)? {
             None => Vec::new(),
             Some(bytes) => {
                 let bad = |why: String| {
@@ -162,7 +166,7 @@ impl Library {
     /// # Errors
     /// As the file system has it; the library is then as it was.
     pub fn put(&self, entry: Entry, manifest: &Manifest) -> io::Result<()> {
-        files::write_private(&self.manifest_path(entry.file), &encode(entry.file, manifest))?;
+        durable::write(&self.manifest_path(entry.file), &encode(entry.file, manifest), Readers::Owner)?;
         let stale = self.change(|entries| {
             let at = entries.iter().position(|old| old.group == entry.group && old.name == entry.name);
             match at {
@@ -177,7 +181,7 @@ impl Library {
                 }
             }
         })?;
-        stale.map_or(Ok(()), |file| files::remove_if_there(&self.manifest_path(file)))
+        stale.map_or(Ok(()), |file| durable::remove_if_there(&self.manifest_path(file)))
     }
 
     /// Changes the entry of a file, if there is one. True if there was.
@@ -194,7 +198,7 @@ impl Library {
     /// As [`Library::put`].
     pub fn remove(&self, file: FileId) -> io::Result<()> {
         self.change(|entries| entries.retain(|entry| entry.file != file))?;
-        files::remove_if_there(&self.manifest_path(file))
+        durable::remove_if_there(&self.manifest_path(file))
     }
 
     /// The manifest that was saved with a file's entry, checked anew.
@@ -219,7 +223,7 @@ impl Library {
         if changed != *entries {
             let stored = Stored { version: VERSION, entries: changed };
             let path = self.directory.join("library.json");
-            files::write_private(&path, &serde_json::to_vec_pretty(&stored)?)?;
+            durable::write(&path, &serde_json::to_vec_pretty(&stored)?, Readers::Owner)?;
             *entries = stored.entries;
         }
         Ok(result)
@@ -307,7 +311,12 @@ mod tests {
             path: "/data/movie.mp4".into(),
             shared: true,
             stamp: None,
-            download: Some(DownloadEntry { sequential: false, verify: true, phase: Phase::Active }),
+            download: Some(DownloadEntry {
+                sequential: false,
+                verify: true,
+                phase: Phase::Active,
+                done_bytes: 0,
+            }),
         }
     }
 

@@ -2,10 +2,13 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use proto::domain::Username;
+use proto::{
+    domain::Username,
+    durable::{self, Readers},
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{files, text};
+use crate::text;
 
 /// A session as the tracker opened it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +49,7 @@ impl SessionFile {
     /// # Errors
     /// When the file can't be read, or is not one of ours.
     pub fn load(&self) -> io::Result<Option<Session>> {
-        let Some(bytes) = files::read_if_there(&self.0)? else { return Ok(None) };
+        let Some(bytes) = durable::read_if_there(&self.0)? else { return Ok(None) };
         // Without its source: a parser's message may quote the token.
         let session = serde_json::from_slice(&bytes).map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{} is not a session", self.0.display()))
@@ -59,7 +62,7 @@ impl SessionFile {
     /// # Errors
     /// As the file system has it.
     pub fn save(&self, session: &Session) -> io::Result<()> {
-        files::write_private(&self.0, &serde_json::to_vec(session)?)
+        durable::write(&self.0, &serde_json::to_vec(session)?, Readers::Owner)
     }
 
     /// Forgets the session.
@@ -67,7 +70,7 @@ impl SessionFile {
     /// # Errors
     /// As the file system has it.
     pub fn forget(&self) -> io::Result<()> {
-        files::remove_if_there(&self.0)
+        durable::remove_if_there(&self.0)
     }
 }
 

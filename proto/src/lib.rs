@@ -4,6 +4,7 @@
 //! - [`domain`]: what the words mean, pure: ids, names, pieces, bitfields, digests, manifests, limits.
 //! - [`convert`]: the only place that sees both, with typed errors.
 //! - [`reason`]: the closed set of error reasons, both directions.
+//! - [`durable`]: small files that are whole or not there.
 //! - [`settings`]: flag, environment, file, default, as both programs resolve them.
 //! - [`ticket`]: the tracker's word that a peer may fetch a file.
 //! - [`transport`]: TLS, the accept loop, client channels.
@@ -12,6 +13,7 @@
 
 pub mod convert;
 pub mod domain;
+pub mod durable;
 pub mod reason;
 pub mod settings;
 pub mod ticket;

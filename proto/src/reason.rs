@@ -1,6 +1,6 @@
 //! The closed set of error reasons: one enum, its text on the wire both ways, and how to put it into a status.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, io, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -125,6 +125,8 @@ reasons! {
     NotServing = "NOT_SERVING", Unavailable;
     /// The bytes are not what the manifest says.
     Corrupt = "CORRUPT", DataLoss;
+    /// This user may not read or write a file or directory of this machine.
+    NotPermitted = "NOT_PERMITTED", PermissionDenied;
     /// A file can't be read or written.
     Io = "IO", Unknown;
     /// A fault of ours; the log of the server says more.
@@ -148,10 +150,44 @@ impl Reason {
         Status::with_error_details(self.code(), message, details)
     }
 
+    /// What a failure of the file system means.
+    pub fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::PathNotFound,
+            io::ErrorKind::AlreadyExists => Self::DestinationExists,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::NotPermitted,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            _ => Self::Io,
+        }
+    }
+
     /// The reason that a status bears, if it is one of ours.
     pub fn of(status: &Status) -> Option<Self> {
         let info = status.get_details_error_info()?;
         (info.domain == DOMAIN).then(|| Self::from_text(&info.reason))?
+    }
+}
+
+/// A status code's name as gRPC writes it, such as `NOT_FOUND`.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

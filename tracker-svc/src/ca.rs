@@ -7,7 +7,7 @@
 //! Non-goals: revocation lists (peers' certificates are short-lived, and tickets decide about data), intermediates.
 
 use std::{
-    fmt,
+    fmt, fs,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,6 +16,7 @@ use std::{
 
 use proto::{
     domain::PeerId,
+    durable::{self, Readers},
     transport::{TlsError, peer_id_of_spki, server_config},
 };
 use rcgen::{
@@ -29,8 +30,6 @@ use tokio_util::sync::CancellationToken;
 use x509_parser::{
     certification_request::X509CertificationRequest, pem::parse_x509_pem, prelude::FromDer as _,
 };
-
-use crate::durable;
 
 const AUTHORITY_LIFE: Duration = Duration::from_hours(24 * 365 * 10);
 const OWN_LIFE: Duration = Duration::from_hours(24 * 90);
@@ -165,7 +164,7 @@ impl Authority {
     /// # Errors
     /// When it can't be written.
     pub fn write_ca(&self, path: &Path) -> Result<(), CaError> {
-        write(path, self.ca_pem.as_bytes(), durable::PUBLIC)
+        write(path, self.ca_pem.as_bytes(), Readers::All)
     }
 
     /// The tracker's own TLS, now and as it is renewed.
@@ -233,11 +232,7 @@ impl Authority {
     fn own_files(&self) -> Result<(String, String), CaError> {
         let OwnCertificate::Files { chain, key } = &self.own else { return Ok(Default::default()) };
         let read = |path: &PathBuf| {
-            let text = durable::read(path).map_err(|error| CaError::File { path: path.clone(), error })?;
-            text.ok_or_else(|| CaError::File {
-                path: path.clone(),
-                error: std::io::ErrorKind::NotFound.into(),
-            })
+            fs::read_to_string(path).map_err(|error| CaError::File { path: path.clone(), error })
         };
         Ok((read(chain)?, read(key)?))
     }
@@ -261,9 +256,11 @@ impl Authority {
 /// out, and is made from it again.
 fn open_or_create_root(data_dir: &Path, now: SystemTime) -> Result<(KeyPair, String), CaError> {
     let (key_path, pem_path) = (data_dir.join("ca.key"), data_dir.join("ca.pem"));
-    let key = durable::read_secret(&key_path);
+    let key = durable::read_secret_if_there(&key_path);
     let key = key.map_err(|error| CaError::File { path: key_path.clone(), error })?;
-    let pem = durable::read(&pem_path).map_err(|error| CaError::File { path: pem_path.clone(), error })?;
+    let pem = durable::read_if_there(&pem_path);
+    let pem = pem.map_err(|error| CaError::File { path: pem_path.clone(), error })?;
+    let pem = pem.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let key = match (key, &pem) {
         (Some(text), _) => {
             let what = "not a P-256 private key in PEM; put back the file that belongs here";
@@ -277,7 +274,7 @@ fn open_or_create_root(data_dir: &Path, now: SystemTime) -> Result<(KeyPair, Str
         }
         (None, None) => {
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-            write(&key_path, key.serialize_pem().as_bytes(), durable::SECRET)?;
+            write(&key_path, key.serialize_pem().as_bytes(), Readers::Owner)?;
             key
         }
     };
@@ -288,7 +285,7 @@ fn open_or_create_root(data_dir: &Path, now: SystemTime) -> Result<(KeyPair, Str
         }
         None => {
             let pem = self_signed(&key, now)?;
-            write(&pem_path, pem.as_bytes(), durable::PUBLIC)?;
+            write(&pem_path, pem.as_bytes(), Readers::All)?;
             Ok((key, pem))
         }
     }
@@ -379,13 +376,13 @@ fn dns_name(text: &str) -> Result<SanType, CaError> {
     Ok(SanType::DnsName(text.try_into().map_err(|_| bad())?))
 }
 
-fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), CaError> {
-    durable::write(path, contents, mode).map_err(|error| CaError::File { path: path.to_owned(), error })
+fn write(path: &Path, contents: &[u8], readers: Readers) -> Result<(), CaError> {
+    durable::write(path, contents, readers).map_err(|error| CaError::File { path: path.to_owned(), error })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use proto::transport::{client_config, peer_of_certificate};
     use rcgen::{PKCS_ECDSA_P384_SHA384, PKCS_ED25519};

@@ -11,12 +11,13 @@ use std::{
 };
 
 use data_encoding::BASE64;
-use proto::ticket::{Signer, VerifyingKey};
+use proto::{
+    durable::{self, Readers},
+    ticket::{Signer, VerifyingKey},
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
-
-use crate::durable;
 
 /// How long a key signs.
 const SIGNS_FOR: u64 = 30 * 24 * 3_600;
@@ -81,7 +82,8 @@ impl TicketKeys {
     /// When it can't be read or written, or is broken.
     pub fn open_or_create(data_dir: &Path, ticket_life: Duration, now: u64) -> Result<Self, KeysError> {
         let path = data_dir.join("keys.json");
-        let text = durable::read_secret(&path).map_err(|error| KeysError::File(path.clone(), error))?;
+        let text =
+            durable::read_secret_if_there(&path).map_err(|error| KeysError::File(path.clone(), error))?;
         let ring = match text.map(Zeroizing::new) {
             Some(text) => parse(&text).ok_or_else(|| KeysError::Broken(path.clone()))?,
             None => Vec::new(),
@@ -127,7 +129,7 @@ impl TicketKeys {
         let file = KeysFile { keys: keys.iter().map(line).collect() };
         let text =
             Zeroizing::new(serde_json::to_vec_pretty(&file).expect("text and numbers are always JSON"));
-        durable::write(&self.path, &text, durable::SECRET)
+        durable::write(&self.path, &text, Readers::Owner)
             .map_err(|error| KeysError::File(self.path.clone(), error))?;
         self.verifying.send_replace(verifying(&keys));
         *ring = keys;

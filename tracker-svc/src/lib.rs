@@ -7,7 +7,6 @@ pub mod ca;
 pub mod cli;
 pub mod config;
 pub mod domain;
-mod durable;
 pub mod error;
 pub mod events;
 pub mod grpc;

@@ -11,6 +11,7 @@ use std::{
 
 use proto::{
     domain::limits::{MAX_ANNOUNCE, MAX_MANIFEST_FRAME},
+    durable::{self, Readers},
     pb::{
         auth_service_client::AuthServiceClient, file_service_client::FileServiceClient,
         group_service_client::GroupServiceClient, swarm_service_client::SwarmServiceClient,
@@ -27,7 +28,7 @@ use tonic::{
     transport::Channel,
 };
 
-use crate::{error::PeerError, files, observe};
+use crate::{error::PeerError, observe};
 
 /// How long a call to the tracker may take before it counts as unreachable.
 pub const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -253,7 +254,8 @@ impl TrackerClient {
                 .unreachable(format!("its CA has the fingerprint {found}, not {pin}: it may be another's")));
         }
         let path = self.inner.address.trusted_ca.clone();
-        files::write_private(&path, fetched.pem.as_bytes()).map_err(|error| PeerError::Io { path, error })?;
+        durable::write(&path, fetched.pem.as_bytes(), Readers::Owner)
+            .map_err(|error| PeerError::Io { path, error })?;
         Ok(fetched.pem.into())
     }
 }

@@ -108,7 +108,7 @@ pub enum ConnectError {
     /// Somebody answers, but not with a certificate that counts, or not with TLS.
     #[error("can't agree on TLS: {0}")]
     Tls(#[source] io::Error),
-    /// It took longer than [`ChannelTuning::connect_timeout`].
+    /// It took longer than it may.
     #[error("connecting took too long")]
     TimedOut,
     /// The name can't be in a certificate.

@@ -22,7 +22,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use super::tls::{TlsError, certificates, provider};
+use super::{
+    client::ConnectError,
+    tls::{TlsError, certificates, provider},
+};
 
 /// SHA-256 of an authority's certificate, as `openssl x509 -fingerprint -sha256` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,40 +76,27 @@ pub struct FetchedAuthority {
     pub fingerprint: AuthorityFingerprint,
 }
 
-/// Why no authority could be fetched.
-#[derive(Debug, thiserror::Error)]
-pub enum TrustError {
-    /// Nobody answers there.
-    #[error("can't connect: {0}")]
-    Dial(#[source] io::Error),
-    /// Not TLS 1.3, or the server's certificate is not by the authority that it presents, or not for this name.
-    #[error("can't agree on TLS: {0}")]
-    Tls(#[source] io::Error),
-    /// It took too long.
-    #[error("connecting took too long")]
-    TimedOut,
-    /// The name can't be in a certificate.
-    #[error("not a host name or an IP address")]
-    Name,
-}
-
 /// Fetches the authority at the end of the chain that a server presents, without sending it anything.
 ///
 /// # Errors
 /// When the server can't be reached, or its own certificate is not by that authority and for that host.
-pub async fn fetch_authority(host: &str, port: u16, limit: Duration) -> Result<FetchedAuthority, TrustError> {
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| TrustError::Name)?;
+pub async fn fetch_authority(
+    host: &str,
+    port: u16,
+    limit: Duration,
+) -> Result<FetchedAuthority, ConnectError> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Name(host.to_owned()))?;
     let capture = Arc::new(Capture { provider: provider(), authority: Mutex::default() });
     let fetch = async {
-        let socket = TcpStream::connect((host, port)).await.map_err(TrustError::Dial)?;
+        let socket = TcpStream::connect((host, port)).await.map_err(ConnectError::Dial)?;
         let connector = TlsConnector::from(Arc::new(
-            capture_config(&capture).map_err(io::Error::other).map_err(TrustError::Tls)?,
+            capture_config(&capture).map_err(io::Error::other).map_err(ConnectError::Tls)?,
         ));
-        connector.connect(name, socket).await.map_err(TrustError::Tls)
+        connector.connect(name, socket).await.map_err(ConnectError::Tls)
     };
-    timeout(limit, fetch).await.map_err(|_| TrustError::TimedOut)??;
+    timeout(limit, fetch).await.map_err(|_| ConnectError::TimedOut)??;
     let authority = capture.authority.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let authority = authority.ok_or_else(|| TrustError::Tls(io::ErrorKind::InvalidData.into()))?;
+    let authority = authority.ok_or_else(|| ConnectError::Tls(io::ErrorKind::InvalidData.into()))?;
     Ok(FetchedAuthority { fingerprint: fingerprint(&authority), pem: to_pem(&authority) })
 }
 
