@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use proto::transport::{self, Limits, ListenOptions, RequestIdLayer, Security};
+use proto::{
+    durable,
+    transport::{self, Around, Limits, ListenOptions, RequestIds, Security},
+};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
@@ -25,7 +28,6 @@ use crate::{
     config::Config,
     control,
     engine::{Engine, EngineConfig},
-    files,
     home::HomeLock,
     identity::PeerDialer,
     metrics,
@@ -106,7 +108,7 @@ pub async fn run(config: Config, lock: HomeLock) -> Result<(), DaemonError> {
         tracing::warn!("not everything ended in time");
     }
     // While the lock is held: afterwards the socket may be the next daemon's.
-    if let Err(error) = files::remove_if_there(config.home.socket()) {
+    if let Err(error) = durable::remove_if_there(config.home.socket()) {
         tracing::debug!(%error, "the socket stays behind");
     }
     drop(lock);
@@ -146,7 +148,7 @@ impl Bound {
     ) -> Result<(), DaemonError> {
         let peers =
             peer_routes(config, agent.engine()).map_err(|error| DaemonError::Setup(error.to_string()))?;
-        let peers = RequestIdLayer.layer(peers);
+        let peers = Around(RequestIds).layer(peers);
         let stop = shutdown.clone();
         supervise(tasks, "peers", shutdown, async move {
             transport::serve(self.peers, Security::Tls(tls), peers, Limits::peer(), stop).await
@@ -172,7 +174,7 @@ impl Bound {
 /// A socket left by a daemon that was killed is in the way; the lock says that it is nobody's.
 fn bind_control(config: &Config) -> Result<UnixListener, DaemonError> {
     let path = config.home.socket();
-    let bound = files::remove_if_there(path).and_then(|()| {
+    let bound = durable::remove_if_there(path).and_then(|()| {
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         Ok(listener)

@@ -1,15 +1,13 @@
 //! Logs, and the id that ties together what one verb causes here, at the tracker and at other peers.
 
-use std::{
-    future::Future,
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::{future::Future, io};
 
 use http::{Request, Response};
-use proto::{settings::LogFormat, transport::RequestId};
-use tower::{Layer, Service};
+use proto::{
+    settings::LogFormat,
+    transport::{Answer, RequestId, Surround},
+};
+use tower::Service;
 use tracing_subscriber::EnvFilter;
 
 tokio::task_local! {
@@ -42,38 +40,18 @@ pub async fn with_same_id<F: Future>(work: F) -> F::Output {
     }
 }
 
-/// Makes the id that [`proto::transport::RequestIdLayer`] gave a call known to all that its task does.
+/// Makes the id that [`proto::transport::RequestIds`] gave a call known to all that its task does.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CarryRequestId;
 
-impl<S> Layer<S> for CarryRequestId {
-    type Service = Carrying<S>;
-
-    fn layer(&self, inner: S) -> Carrying<S> {
-        Carrying(inner)
-    }
-}
-
-/// See [`CarryRequestId`].
-#[derive(Clone, Debug)]
-pub struct Carrying<S>(S);
-
-impl<S, A, B> Service<Request<A>> for Carrying<S>
+impl<S, A, B> Surround<S, A> for CarryRequestId
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
 {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<A>) -> Self::Future {
+    fn call(&self, inner: &mut S, request: Request<A>) -> Answer<S, A> {
         let id = request.extensions().get::<RequestId>().cloned();
-        let answer = self.0.call(request);
+        let answer = inner.call(request);
         match id {
             Some(id) => Box::pin(REQUEST.scope(id, answer)),
             None => Box::pin(answer),

@@ -1,10 +1,7 @@
 //! What a tracker counts, for Prometheus.
 
 use std::{
-    future::Future,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
-    task::{Context, Poll},
     time::Instant,
 };
 
@@ -19,8 +16,12 @@ use prometheus_client::{
     },
     registry::Registry,
 };
+use proto::{
+    reason::code_name,
+    transport::{Answer, Surround},
+};
 use tonic::{Code, Status};
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::domain::access;
 
@@ -93,68 +94,20 @@ impl Metrics {
         // Only names from the table become labels: a stranger can't make more of them.
         let method =
             access::TABLE.iter().find(|(listed, _)| *listed == path).map_or("unknown", |(path, _)| path);
-        self.calls.get_or_create(&Call { method, code: name(code) }).inc();
+        self.calls.get_or_create(&Call { method, code: code_name(code) }).inc();
         self.seconds.get_or_create(&Method { method }).observe(since.elapsed().as_secs_f64());
     }
 }
 
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
-}
-
 /// Counts every call; a stream counts by how it begins.
-#[derive(Clone)]
-pub struct MetricsLayer(pub Metrics);
-
-impl<S> Layer<S> for MetricsLayer {
-    type Service = Counted<S>;
-
-    fn layer(&self, inner: S) -> Counted<S> {
-        Counted { inner, metrics: self.0.clone() }
-    }
-}
-
-/// See [`MetricsLayer`].
-#[derive(Clone)]
-pub struct Counted<S> {
-    inner: S,
-    metrics: Metrics,
-}
-
-impl<S, A, B> Service<Request<A>> for Counted<S>
+impl<S, A, B> Surround<S, A> for Metrics
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
 {
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<A>) -> Self::Future {
-        let (metrics, since, path) = (self.metrics.clone(), Instant::now(), request.uri().path().to_owned());
-        let answer = self.inner.call(request);
+    fn call(&self, inner: &mut S, request: Request<A>) -> Answer<S, A> {
+        let (metrics, since, path) = (self.clone(), Instant::now(), request.uri().path().to_owned());
+        let answer = inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
             // A call that fails before its first message has its status in the headers.

@@ -15,7 +15,7 @@ use proto::{
     reason::Reason,
     ticket::{TicketError, Verifier},
     transport::{
-        ChannelTuning, ClientSecurity, Limits, ListenOptions, Remote, RequestIdLayer, Security, connect,
+        Around, ChannelTuning, ClientSecurity, Limits, ListenOptions, Remote, RequestIds, Security, connect,
         listen, serve,
     },
 };
@@ -31,7 +31,7 @@ use tower::ServiceBuilder;
 use tracker_svc::{
     domain::{Caller, Membership, Origin, Ownership, Requirement, SessionHash, access, session},
     events::Events,
-    grpc::{authn::AuthnLayer, gate::Gate, swarm::SwarmService},
+    grpc::{authn::Authn, gate::Gate, swarm::SwarmService},
     hub::Hub,
     keys::TicketKeys,
     store::{
@@ -83,8 +83,10 @@ impl Tracker {
         let pumping = tokio::spawn(events.pump(Arc::clone(&dynamic), last, shutdown.clone()));
         let service = SwarmService::new(Arc::clone(&dynamic), hub, Arc::clone(&keys), TTL);
         let routes = Routes::new(pb::swarm_service_server::SwarmServiceServer::new(service));
-        let service =
-            ServiceBuilder::new().layer(RequestIdLayer).layer(AuthnLayer::new(dynamic)).service(routes);
+        let service = ServiceBuilder::new()
+            .layer(Around(RequestIds))
+            .layer(Around(Authn::new(dynamic)))
+            .service(routes);
         let socket = listen(([127, 0, 0, 1], 0).into(), &ListenOptions::default()).unwrap();
         let port = socket.local_addr().unwrap().port();
         let serving = serve(socket, Security::Plaintext, service, Limits::tracker(), shutdown.clone());

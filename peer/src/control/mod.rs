@@ -17,7 +17,7 @@ use proto::{
         auth_service_server::AuthServiceServer, control_service_server::ControlServiceServer,
         file_service_server::FileServiceServer, group_service_server::GroupServiceServer,
     },
-    transport::RequestIdLayer,
+    transport::{Around, RequestIds},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, body::Body, metadata::MetadataMap, service::Routes};
@@ -49,7 +49,7 @@ pub fn service(
             agent,
             &["CreateUser", "ChangePassword"],
         ));
-    Stack::new(CarryRequestId, RequestIdLayer).layer(routes)
+    Stack::new(Around(CarryRequestId), Around(RequestIds)).layer(routes)
 }
 
 /// The verb means this daemon's tracker, or doesn't say.

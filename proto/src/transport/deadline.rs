@@ -1,15 +1,11 @@
 //! Deadlines: the caller's (`grpc-timeout`) and ours, whichever comes first.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
-use tower::{Layer, Service};
+use tower::Service;
 
+use super::around::{Answer, Surround};
 use crate::reason::Reason;
 
 /// Answers calls that take too long to be answered with DEADLINE_EXCEEDED, and drops their work.
@@ -17,11 +13,11 @@ use crate::reason::Reason;
 /// It bounds the time until an answer begins: for a unary call or a server stream that includes reading the request.
 /// Streams that have begun are bounded elsewhere.
 #[derive(Clone, Copy, Debug)]
-pub struct DeadlineLayer {
+pub struct Deadlines {
     limit: fn(&str) -> Option<Duration>,
 }
 
-impl DeadlineLayer {
+impl Deadlines {
     /// `limit` tells our own limit for a method path such as `/minitorrent.v1.AuthService/Login`; none for calls whose
     /// request may go on for long.
     pub fn new(limit: fn(&str) -> Option<Duration>) -> Self {
@@ -29,39 +25,16 @@ impl DeadlineLayer {
     }
 }
 
-impl<S> Layer<S> for DeadlineLayer {
-    type Service = Deadline<S>;
-
-    fn layer(&self, inner: S) -> Deadline<S> {
-        Deadline { inner, limit: self.limit }
-    }
-}
-
-/// See [`DeadlineLayer`].
-#[derive(Clone, Debug)]
-pub struct Deadline<S> {
-    inner: S,
-    limit: fn(&str) -> Option<Duration>,
-}
-
-impl<S, A, B> Service<Request<A>> for Deadline<S>
+impl<S, A, B> Surround<S, A> for Deadlines
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
     B: Default,
 {
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<A>) -> Self::Future {
+    fn call(&self, inner: &mut S, request: Request<A>) -> Answer<S, A> {
         let ours = (self.limit)(request.uri().path());
         let limit = ours.into_iter().chain(asked(request.headers())).min();
-        let answer = self.inner.call(request);
+        let answer = inner.call(request);
         let Some(limit) = limit else { return Box::pin(answer) };
         Box::pin(async move {
             // A timeout polls its future before its clock: no work at all is done for a deadline that is over.
@@ -97,9 +70,10 @@ fn asked(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use tonic::{Code, Status, body::Body};
-    use tower::ServiceExt as _;
+    use tower::{Layer as _, ServiceExt as _};
 
     use super::*;
+    use crate::transport::Around;
 
     async fn code(asked: Option<&str>, takes: Duration) -> Code {
         let slow = tower::service_fn(move |_: Request<Body>| async move {
@@ -113,7 +87,7 @@ mod tests {
             request = request.header("grpc-timeout", asked);
         }
         let request = request.body(Body::default()).expect("a good request");
-        let response = DeadlineLayer::new(limit).layer(slow).oneshot(request).await.expect("infallible");
+        let response = Around(Deadlines::new(limit)).layer(slow).oneshot(request).await.expect("infallible");
         Status::from_header_map(response.headers()).expect("a status in the headers").code()
     }
 

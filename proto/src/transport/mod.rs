@@ -11,8 +11,9 @@
 //! - [`server_config`], [`client_config`]: TLS from PEM text.
 //! - [`serve_scrapes`]: metrics over HTTP.
 //! - [`fetch_authority`]: looks at a tracker's authority before trusting it.
-//! - [`RequestIdLayer`], [`DeadlineLayer`]: around every service.
+//! - [`Around`] every call: [`RequestIds`], [`Deadlines`].
 
+mod around;
 mod client;
 mod deadline;
 mod limits;
@@ -28,17 +29,16 @@ mod trust;
 
 use std::net::SocketAddr;
 
+pub use around::{Answer, Around, Surround, Surrounded};
 pub use client::{ChannelTuning, ClientSecurity, ConnectError, Remote, connect, connect_lazy};
-pub use deadline::DeadlineLayer;
+pub use deadline::Deadlines;
 pub use limits::Limits;
 pub use listen::{ListenOptions, listen, raise_open_files};
-pub use request_id::{RequestId, RequestIdLayer};
+pub use request_id::{RequestId, RequestIds};
 pub use scrape::serve_scrapes;
 pub use server::{GrpcBody, GrpcService, Security, serve, serve_unix};
 pub use tls::{TlsError, client_config, peer_id_of_spki, peer_of_certificate, server_config};
-pub use trust::{
-    AuthorityFingerprint, FetchedAuthority, FingerprintError, TrustError, fetch_authority, fingerprints,
-};
+pub use trust::{AuthorityFingerprint, FetchedAuthority, FingerprintError, fetch_authority, fingerprints};
 
 use crate::domain::PeerId;
 

@@ -1,17 +1,15 @@
 //! One id for each call, in the log and in the caller's hands.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Request, Response};
-use tower::{Layer, Service};
+use tower::Service;
 use tracing::Instrument as _;
 
-use super::ConnInfo;
+use super::{
+    ConnInfo,
+    around::{Answer, Surround},
+};
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -41,36 +39,14 @@ impl RequestId {
 /// Gives each call an id: the caller's `x-request-id` where it has one, else a random one. The id is in the request's
 /// extensions, in the answer's headers, and in the span that the call runs in.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RequestIdLayer;
+pub struct RequestIds;
 
-impl<S> Layer<S> for RequestIdLayer {
-    type Service = WithRequestId<S>;
-
-    fn layer(&self, inner: S) -> WithRequestId<S> {
-        WithRequestId { inner }
-    }
-}
-
-/// See [`RequestIdLayer`].
-#[derive(Clone, Debug)]
-pub struct WithRequestId<S> {
-    inner: S,
-}
-
-impl<S, A, B> Service<Request<A>> for WithRequestId<S>
+impl<S, A, B> Surround<S, A> for RequestIds
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
 {
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<A>) -> Self::Future {
+    fn call(&self, inner: &mut S, mut request: Request<A>) -> Answer<S, A> {
         let id =
             request.headers().get(HEADER).and_then(RequestId::from_header).unwrap_or_else(RequestId::new);
         let info = request.extensions().get::<ConnInfo>();
@@ -82,7 +58,7 @@ where
             peer = info.and_then(|info| info.peer).map(tracing::field::display),
         );
         request.extensions_mut().insert(id.clone());
-        let answer = span.in_scope(|| self.inner.call(request));
+        let answer = span.in_scope(|| inner.call(request));
         let answer = async move {
             let mut response = answer.await?;
             if let Ok(value) = HeaderValue::from_str(id.as_str()) {
@@ -96,9 +72,10 @@ where
 
 #[cfg(test)]
 mod tests {
-    use tower::ServiceExt as _;
+    use tower::{Layer as _, ServiceExt as _};
 
     use super::*;
+    use crate::transport::Around;
 
     #[tokio::test]
     async fn good_ids_are_kept_and_bad_ones_replaced() {
@@ -117,7 +94,7 @@ mod tests {
         ] {
             let mut request = Request::new(());
             request.headers_mut().insert(HEADER, HeaderValue::from_bytes(sent.as_bytes()).expect("visible"));
-            let response = RequestIdLayer.layer(echo).oneshot(request).await.expect("infallible");
+            let response = Around(RequestIds).layer(echo).oneshot(request).await.expect("infallible");
             let id = response.body().as_str();
             assert_eq!(response.headers()[HEADER], id);
             assert_eq!(id == sent, kept, "{sent:?}");

@@ -1,18 +1,11 @@
 //! The authentication layer: the only reader of the token, and keeper of the first two levels of the access table.
 
-use std::{
-    future::Future,
-    net::IpAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::SystemTime,
-};
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
-use proto::transport::{ConnInfo, RequestId};
+use proto::transport::{Answer, ConnInfo, RequestId, Surround};
 use tonic::Status;
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::{
     domain::{
@@ -26,51 +19,28 @@ use crate::{
 /// Puts an [`Origin`] into every request, and a [`Caller`] into those of methods that ask for a session. A path that
 /// is not in the table is answered with UNIMPLEMENTED, whether or not something is served there.
 #[derive(Clone)]
-pub struct AuthnLayer {
+pub struct Authn {
     store: Arc<dyn Store>,
 }
 
-impl AuthnLayer {
+impl Authn {
     /// Looks sessions up in that store.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self { store }
     }
 }
 
-impl<S> Layer<S> for AuthnLayer {
-    type Service = Authn<S>;
-
-    fn layer(&self, inner: S) -> Authn<S> {
-        Authn { inner, store: Arc::clone(&self.store) }
-    }
-}
-
-/// See [`AuthnLayer`].
-#[derive(Clone)]
-pub struct Authn<S> {
-    inner: S,
-    store: Arc<dyn Store>,
-}
-
-impl<S, A, B> Service<Request<A>> for Authn<S>
+impl<S, A, B> Surround<S, A> for Authn
 where
     S: Service<Request<A>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     A: Send + 'static,
     B: Default,
 {
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<A>) -> Self::Future {
+    fn call(&self, inner: &mut S, mut request: Request<A>) -> Answer<S, A> {
         // The one that is ready is used; its clone waits for the next call.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let clone = inner.clone();
+        let mut inner = std::mem::replace(inner, clone);
         let store = Arc::clone(&self.store);
         Box::pin(async move {
             let Some(requirement) = access::requirement(request.uri().path()) else {

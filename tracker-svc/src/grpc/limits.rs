@@ -1,23 +1,16 @@
 //! Limits that do not depend on what a call says: rates by user and address, deadlines, and what the library says of
 //! requests that it can't read.
 
-use std::{
-    future::Future,
-    net::IpAddr,
-    num::NonZeroU32,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{net::IpAddr, num::NonZeroU32, time::Duration};
 
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
 use http::{Request, Response};
+use proto::transport::{Answer, Surround};
 use tonic::Status;
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::{
     domain::{Caller, Origin, session::AccountId},
@@ -110,47 +103,19 @@ fn take<K: Clone + Eq + std::hash::Hash>(
     })
 }
 
-/// Refuses calls over [`Rates`]. Goes inside the authentication layer, whose findings it reads.
-#[derive(Clone)]
-pub struct RateLayer(pub Arc<Rates>);
-
-impl<S> Layer<S> for RateLayer {
-    type Service = Rate<S>;
-
-    fn layer(&self, inner: S) -> Rate<S> {
-        Rate { inner, rates: Arc::clone(&self.0) }
-    }
-}
-
-/// See [`RateLayer`].
-#[derive(Clone)]
-pub struct Rate<S> {
-    inner: S,
-    rates: Arc<Rates>,
-}
-
-type Answer<B, E> = Pin<Box<dyn Future<Output = Result<Response<B>, E>> + Send>>;
-
-impl<S, A, B> Service<Request<A>> for Rate<S>
+/// Refuses calls over the rates. Goes inside [`super::authn::Authn`], whose findings it reads.
+impl<S, A, B> Surround<S, A> for Rates
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
     S::Error: Send,
     B: Default + Send + 'static,
 {
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = Answer<B, S::Error>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<A>) -> Self::Future {
+    fn call(&self, inner: &mut S, request: Request<A>) -> Answer<S, A> {
         let extensions = request.extensions();
         let ip = extensions.get::<Origin>().and_then(|origin| origin.ip);
-        match self.rates.admit(request.uri().path(), extensions.get(), ip) {
-            Ok(()) => Box::pin(self.inner.call(request)),
+        match self.admit(request.uri().path(), extensions.get(), ip) {
+            Ok(()) => Box::pin(inner.call(request)),
             Err(error) => {
                 let refused = Status::from(error).into_http();
                 Box::pin(async move { Ok(refused) })
@@ -161,38 +126,16 @@ where
 
 /// Rewords what the library says of requests that it can't read: see [`readable`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct UnreadableLayer;
+pub struct Unreadable;
 
-impl<S> Layer<S> for UnreadableLayer {
-    type Service = Unreadable<S>;
-
-    fn layer(&self, inner: S) -> Unreadable<S> {
-        Unreadable { inner }
-    }
-}
-
-/// See [`UnreadableLayer`].
-#[derive(Clone, Debug)]
-pub struct Unreadable<S> {
-    inner: S,
-}
-
-impl<S, A, B> Service<Request<A>> for Unreadable<S>
+impl<S, A, B> Surround<S, A> for Unreadable
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
     B: Default,
 {
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = Answer<B, S::Error>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<A>) -> Self::Future {
-        let answer = self.inner.call(request);
+    fn call(&self, inner: &mut S, request: Request<A>) -> Answer<S, A> {
+        let answer = inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
             let status = Status::from_header_map(response.headers());

@@ -19,7 +19,7 @@ use proto::{
         self, auth_service_server::AuthServiceServer, file_service_server::FileServiceServer,
         group_service_server::GroupServiceServer, swarm_service_server::SwarmServiceServer,
     },
-    transport::{DeadlineLayer, RequestIdLayer},
+    transport::{Around, Deadlines, RequestIds},
 };
 use tonic::{
     body::Body,
@@ -29,14 +29,10 @@ use tonic::{
 use tower::{Service, ServiceBuilder};
 
 use self::{
-    authn::AuthnLayer,
-    limits::{RateLayer, Rates, UnreadableLayer},
+    authn::Authn,
+    limits::{Rates, Unreadable},
 };
-use crate::{
-    domain::access,
-    metrics::{Metrics, MetricsLayer},
-    store::Store,
-};
+use crate::{domain::access, metrics::Metrics, store::Store};
 
 /// Largest answer, in bytes: a page of 1,000 files with the longest names.
 const MAX_ANSWER: usize = 1 << 20;
@@ -156,12 +152,12 @@ pub fn layered(
     metrics: Metrics,
 ) -> impl proto::transport::GrpcService<Body> {
     ServiceBuilder::new()
-        .layer(RequestIdLayer)
-        .layer(MetricsLayer(metrics))
-        .layer(UnreadableLayer)
-        .layer(DeadlineLayer::new(limits::deadline))
-        .layer(AuthnLayer::new(store))
-        .layer(RateLayer(rates))
+        .layer(Around(RequestIds))
+        .layer(Around(metrics))
+        .layer(Around(Unreadable))
+        .layer(Around(Deadlines::new(limits::deadline)))
+        .layer(Around(Authn::new(store)))
+        .layer(Around(rates))
         .service(routes)
 }
 
