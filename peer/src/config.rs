@@ -3,17 +3,26 @@
 //! As typed (text, per layer) → resolved ([`Config`]). One table, [`SETTINGS`], names every setting; reading it is
 //! reading the manual of the configuration file.
 
-use std::{io, net::SocketAddr, path::PathBuf, str::FromStr as _, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr as _,
+    time::Duration,
+};
 
 use proto::{
-    settings::{self, LogFormat, Origin, Setting, Settings, SettingsError, Shown, Typed},
+    settings::{self, Layers, LogFormat, Origin, Setting, Settings, SettingsError, Shown, Typed},
     transport::AuthorityFingerprint,
 };
 
 use crate::{home::Home, units};
 
-/// Every setting that may stand in the configuration file.
+/// Every setting. All but `config` may stand in the configuration file.
 pub const SETTINGS: &[Setting] = &[
+    Setting::path("home", "PEER_HOME"),
+    Setting::outside("config", "PEER_CONFIG"),
     Setting::plain("tracker", "PEER_TRACKER", "https://127.0.0.1:7700"),
     Setting::path("ca", "PEER_CA"),
     Setting::plain("ca_sha256", "PEER_CA_SHA256", ""),
@@ -93,44 +102,33 @@ pub struct Config {
     pub shown: Vec<Shown>,
 }
 
-/// What configuration is resolved from. The environment is an argument, so that tests need not change their own.
-pub struct Layers<'a> {
-    /// `--home` or `PEER_HOME`.
-    pub home: Option<PathBuf>,
-    /// `--config` or `PEER_CONFIG`; without, the home's own.
-    pub config_file: Option<PathBuf>,
-    /// From the command line.
-    pub flags: Typed,
-    /// Reads an environment variable.
-    pub env: &'a dyn Fn(&str) -> Option<String>,
-    /// What relative paths in flags and environment start from.
-    pub directory: PathBuf,
-}
-
 impl Config {
-    /// Resolves every setting.
+    /// Resolves every setting, from what was typed and from the file that this names. The environment is an argument, so
+    /// that tests need not change their own; relative paths in it and in flags start from `directory`.
     ///
     /// # Errors
     /// The first one that can't be used.
-    pub fn resolve(layers: Layers<'_>) -> Result<Self, ConfigError> {
-        let absolute = |path: PathBuf| layers.directory.join(path).components().collect::<PathBuf>();
-        let home_given = layers.home.map(absolute);
-        let config_file_given = layers.config_file.map(absolute);
-        let home = Home::resolve(home_given.clone()).map_err(ConfigError::Home)?;
-        let file_asked = config_file_given.is_some();
-        let file = config_file_given.clone().unwrap_or_else(|| home.config_file().to_owned());
-        let layers = settings::Layers {
-            flags: layers.flags,
-            env: layers.env,
-            file,
-            file_asked,
-            directory: layers.directory,
+    pub fn resolve(
+        flags: Typed,
+        env: &dyn Fn(&str) -> Option<String>,
+        directory: PathBuf,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = Layers { flags, env, file: PathBuf::new(), file_asked: false, directory };
+        let typed = Settings::typed(SETTINGS, &layers);
+        let config_file_given = typed.optional("config", path)?;
+        layers.file_asked = config_file_given.is_some();
+        layers.file = match &config_file_given {
+            Some(file) => file.clone(),
+            None => home(&typed)?.config_file().to_owned(),
         };
-        let values = Settings::resolve(SETTINGS, &layers)?;
+        let mut values = Settings::resolve(SETTINGS, &layers)?;
+        let home = home(&values)?;
+        values.show_default("home", home.directory());
+        values.show_default("config", &layers.file);
         let insisted = matches!(values.origin("tracker"), Origin::Flag | Origin::Environment);
         Ok(Self {
             home,
-            home_given,
+            home_given: values.optional("home", path)?.filter(|_| values.origin("home") != Origin::Default),
             config_file_given,
             tracker: values.parse("tracker", tracker_url)?,
             tracker_insisted: insisted,
@@ -153,6 +151,15 @@ impl Config {
             shown: values.shown().to_vec(),
         })
     }
+}
+
+fn home(settings: &Settings) -> Result<Home, ConfigError> {
+    Home::resolve(settings.optional("home", path)?).map_err(ConfigError::Home)
+}
+
+/// A path spelled one way, without `.` and doubled slashes.
+fn path(text: &str) -> Result<PathBuf, Infallible> {
+    Ok(Path::new(text).components().collect())
 }
 
 /// A tracker's URL, spelled one way: scheme, host and port, no slash at the end.
@@ -210,14 +217,14 @@ fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseErr
 mod tests {
     use super::*;
 
-    fn layers<'a>(home: &std::path::Path, env: &'a dyn Fn(&str) -> Option<String>) -> Layers<'a> {
-        Layers {
-            home: Some(home.to_owned()),
-            config_file: None,
-            flags: Typed::new(),
-            env,
-            directory: "/there".into(),
-        }
+    fn resolve(
+        home: &Path,
+        env: &dyn Fn(&str) -> Option<String>,
+        flags: &[(&'static str, &str)],
+    ) -> Result<Config, ConfigError> {
+        let mut typed: Typed = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        typed.insert("home", home.display().to_string());
+        Config::resolve(typed, env, "/there".into())
     }
 
     #[test]
@@ -233,9 +240,7 @@ mod tests {
             "PEER_TRACKER" => Some(String::new()),
             _ => None,
         };
-        let mut layers = layers(home.path(), &env);
-        layers.flags.insert("listen", "127.0.0.1:3".into());
-        let config = Config::resolve(layers).expect("good settings");
+        let config = resolve(home.path(), &env, &[("listen", "127.0.0.1:3")]).expect("good settings");
         assert_eq!(config.listen.port(), 3);
         assert_eq!(config.metrics.map(|address| address.port()), Some(2));
         assert_eq!(config.log, "warn");
@@ -254,8 +259,23 @@ mod tests {
     fn paths_are_meant_from_where_they_are_written() {
         let home = tempfile::tempdir().expect("a directory");
         let env = |name: &str| (name == "PEER_CA").then(|| "data/ca.pem".to_owned());
-        let config = Config::resolve(layers(home.path(), &env)).expect("good settings");
+        let config = resolve(home.path(), &env, &[]).expect("good settings");
         assert_eq!(config.ca, Some("/there/data/ca.pem".into()));
+    }
+
+    #[test]
+    fn a_file_that_is_named_may_say_where_the_home_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("peer.toml");
+        std::fs::write(&file, "home = 'h'\nlog = 'warn'").expect("written");
+        let env = |name: &str| (name == "PEER_CONFIG").then(|| file.display().to_string());
+        let config = Config::resolve(Typed::new(), &env, "/there".into()).expect("good settings");
+        assert_eq!(config.home_given, Some(directory.path().join("h")));
+        assert_eq!(config.home.directory(), directory.path().join("h"));
+        assert_eq!((config.config_file_given.as_ref(), config.log.as_str()), (Some(&file), "warn"));
+        // A flag still beats it.
+        let config = resolve(Path::new("/other"), &env, &[]).expect("good settings");
+        assert_eq!(config.home.directory(), Path::new("/other"));
     }
 
     #[test]
@@ -277,12 +297,12 @@ mod tests {
         ] {
             let home = tempfile::tempdir().expect("a directory");
             std::fs::write(home.path().join("config.toml"), text).expect("written");
-            let error = Config::resolve(layers(home.path(), &none)).expect_err(text).to_string();
+            let error = resolve(home.path(), &none, &[]).expect_err(text).to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
         let home = tempfile::tempdir().expect("a directory");
-        let asked = Layers { config_file: Some("absent.toml".into()), ..layers(home.path(), &none) };
-        assert!(matches!(Config::resolve(asked), Err(ConfigError::Settings(SettingsError::Read { .. }))));
+        let asked = resolve(home.path(), &none, &[("config", "absent.toml")]);
+        assert!(matches!(asked, Err(ConfigError::Settings(SettingsError::Read { .. }))));
     }
 
     #[test]

@@ -4,7 +4,11 @@
 //! A program names its settings in one table ([`Setting`]); what was typed in each layer is text. [`Settings::resolve`]
 //! picks the text that counts, and [`Settings::parse`] makes a value of it, naming the setting when it can't.
 
-use std::{collections::BTreeMap, fmt, io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 /// A setting: its name in the configuration file (with `-` for `_`, its flag), and what it is without one.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +29,8 @@ enum Kind {
     Plain,
     /// A relative path is meant from where it was written.
     Path,
+    /// A path that can't stand in the file: the file's own.
+    Outside,
     /// Several values: an array in the file, joined by commas elsewhere.
     List,
 }
@@ -38,6 +44,11 @@ impl Setting {
     /// A path, none by default. A relative one is meant from where it was written.
     pub const fn path(name: &'static str, env: &'static str) -> Self {
         Self { name, env, default: "", kind: Kind::Path }
+    }
+
+    /// As [`Setting::path`], for the file's own path, which can't stand in it.
+    pub const fn outside(name: &'static str, env: &'static str) -> Self {
+        Self { name, env, default: "", kind: Kind::Outside }
     }
 
     /// Several values, none by default: an array in the file, joined by commas elsewhere.
@@ -141,6 +152,19 @@ impl Settings {
     pub fn resolve(table: &[Setting], layers: &Layers<'_>) -> Result<Self, SettingsError> {
         let file = read_file(table, layers)?;
         Ok(Self(table.iter().map(|setting| pick(setting, layers, &file)).collect()))
+    }
+
+    /// What flags and environment alone say, by which the file is found.
+    pub fn typed(table: &[Setting], layers: &Layers<'_>) -> Self {
+        Self(table.iter().map(|setting| pick(setting, layers, &Typed::new())).collect())
+    }
+
+    /// Shows a path that holds because nobody set another, where that is found out rather than written down.
+    pub fn show_default(&mut self, name: &'static str, path: &Path) {
+        let unset = |shown: &&mut Shown| shown.name == name && shown.origin == Origin::Default;
+        if let Some(shown) = self.0.iter_mut().find(unset) {
+            shown.value = path.display().to_string();
+        }
     }
 
     /// Every setting as it stands, in the table's order.
@@ -249,6 +273,9 @@ fn read_file(table: &[Setting], layers: &Layers<'_>) -> Result<Typed, SettingsEr
         let setting = table.iter().find(|setting| setting.name == key);
         let setting =
             setting.ok_or_else(|| bad(format!("unknown setting {key:?}; `config show` lists them")))?;
+        if setting.kind == Kind::Outside {
+            return Err(bad(format!("{key} can't be set in the file itself")));
+        }
         let text = match (value, setting.kind) {
             (toml::Value::Array(items), Kind::List) => {
                 let items: Option<Vec<String>> = items.into_iter().map(single).collect();
@@ -265,7 +292,7 @@ fn read_file(table: &[Setting], layers: &Layers<'_>) -> Result<Typed, SettingsEr
 fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Plain => "single value",
-        Kind::Path => "path",
+        Kind::Path | Kind::Outside => "path",
         Kind::List => "list of single values",
     }
 }
@@ -287,7 +314,9 @@ fn pick(setting: &Setting, layers: &Layers<'_>, file: &Typed) -> Shown {
     let env = || from_env().map(|value| (value, Origin::Environment, &*layers.directory));
     let from_file = || file.get(setting.name).map(|value| (value.clone(), Origin::File, beside_file));
     let (value, origin) = match flag.or_else(env).or_else(from_file) {
-        Some((value, origin, from)) if setting.kind == Kind::Path && !value.is_empty() => {
+        Some((value, origin, from))
+            if matches!(setting.kind, Kind::Path | Kind::Outside) && !value.is_empty() =>
+        {
             (from.join(value).to_string_lossy().into_owned(), origin)
         }
         Some((value, origin, _)) => (value, origin),
@@ -306,6 +335,7 @@ mod tests {
         Setting::plain("metrics", "T_METRICS", ""),
         Setting::path("ca", "T_CA"),
         Setting::list("names", "T_NAMES"),
+        Setting::outside("config", "T_CONFIG"),
     ];
 
     fn resolve(
@@ -350,6 +380,7 @@ mod tests {
                 ("metrics", "2", Origin::Environment),
                 ("ca", "", Origin::Default),
                 ("names", "a,b", Origin::File),
+                ("config", "", Origin::Default),
             ]
         );
         assert_eq!(settings.list("names"), ["a", "b"]);
@@ -364,10 +395,23 @@ mod tests {
     }
 
     #[test]
+    fn a_default_that_is_found_out_is_shown_where_nothing_is_set() {
+        let mut settings = resolve("ca = 'mine.pem'", &[], &[]).expect("good settings");
+        settings.show_default("ca", Path::new("/default"));
+        settings.show_default("config", Path::new("/default"));
+        assert!(settings.shown()[3].value.ends_with("/mine.pem"));
+        let config = &settings.shown()[5];
+        assert_eq!((config.value.as_str(), config.origin), ("/default", Origin::Default));
+    }
+
+    #[test]
     fn bad_files_and_values_are_named() {
-        for (file, part) in
-            [("listen = ", "config.toml"), ("colour = 'red'", "colour"), ("listen = [1]", "listen")]
-        {
+        for (file, part) in [
+            ("listen = ", "config.toml"),
+            ("colour = 'red'", "colour"),
+            ("listen = [1]", "listen"),
+            ("config = 'x'", "config can't be set"),
+        ] {
             let error = resolve(file, &[], &[]).expect_err(file).to_string();
             assert!(error.contains(part), "{file}: {error}");
         }

@@ -7,9 +7,11 @@ use proto::settings::{LogFormat, Setting, Settings, SettingsError, boolean, list
 
 use crate::ca::OwnCertificate;
 
-/// Every setting that may stand in the configuration file. The data directory is not among them: the file is looked
-/// for in it.
+/// Every setting. All but `config` may stand in the configuration file; the data directory, too, where another file is
+/// named than the one in it.
 pub const SETTINGS: &[Setting] = &[
+    Setting::path("data_dir", "TRACKER_DATA_DIR"),
+    Setting::outside("config", "TRACKER_CONFIG"),
     Setting::plain("listen", "TRACKER_LISTEN", "127.0.0.1:7700"),
     Setting::list("tls_name", "TRACKER_TLS_NAME"),
     Setting::path("tls_cert", "TRACKER_TLS_CERT"),

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
     propagate_version = true,
     subcommand_required = true,
     arg_required_else_help = true,
+    args_override_self = true,
     max_term_width = 100,
     after_help = "A daemon that holds shares and downloads starts by itself when a verb needs it.\n\
                   Example: peer --home alice create-user alice"
@@ -197,7 +198,7 @@ pub enum Verb {
     /// Show all downloads
     #[command(
         alias = "show_downloads",
-        after_help = "[D] downloading, [C] complete, [Q] queued, [V] verifying, [W] waiting for a source (stalled), [S] stopped, [F] failed.\n\
+        after_help = "[D] downloading, [C] complete, [Q] queued, [V] verifying, [W] waiting (stalled), [S] stopped, [F] failed.\n\
                       Example: peer show-downloads --follow"
     )]
     ShowDownloads {
@@ -332,6 +333,7 @@ pub enum RequestsVerb {
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
     /// Every setting: its value and where it came from
+    #[command(after_help = "Example: peer config show --json")]
     Show,
 }
 

@@ -14,6 +14,7 @@ mod verbs;
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use clap::{Parser as _, error::ErrorKind};
+use proto::settings::boolean;
 
 use self::{
     args::{Cli, Verb},
@@ -73,7 +74,7 @@ pub fn main() -> ExitCode {
 
 /// Runs one verb, prints its failure, and tells the exit code.
 async fn run(cli: Cli, in_shell: bool) -> Exit {
-    let plain = Style { json: cli.global.json, quiet: cli.global.quiet };
+    let plain = Style { json: wants_json(cli.global.json), quiet: cli.global.quiet };
     let context = match context(&cli, in_shell) {
         Ok(context) => context,
         Err(failure) => {
@@ -130,10 +131,16 @@ async fn interrupt() {
     }
 }
 
+/// Whether errors are JSON before the settings are resolved, and when they can't be.
+fn wants_json(flag: bool) -> bool {
+    let set = || std::env::var("PEER_JSON").is_ok_and(|text| boolean(&text) == Ok(true));
+    flag || set()
+}
+
 /// Prints what the parser has to say: help and version are no failures.
 fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
     let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    let json = arguments.iter().any(|argument| argument == "--json");
+    let json = wants_json(arguments.iter().any(|argument| argument == "--json"));
     if json && !asked {
         let text = error.to_string();
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");

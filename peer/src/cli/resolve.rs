@@ -11,7 +11,7 @@ use super::{
 };
 use proto::settings::Typed;
 
-use crate::config::{Config, Layers};
+use crate::config::Config;
 
 /// How long verbs may take that neither wait nor follow, unless told otherwise.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
@@ -22,24 +22,19 @@ const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
 /// The first one that can't be used.
 pub(super) fn config(global: &Global, daemon: Option<&DaemonArgs>) -> Result<Config, Failure> {
     let directory = std::env::current_dir().map_err(|error| Failure::io("the current directory", &error))?;
-    let env = |name: &str| std::env::var(name).ok();
-    let path = |flag: &Option<PathBuf>, name| {
-        flag.clone().or_else(|| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
-    };
-    let layers = Layers {
-        home: path(&global.home, "PEER_HOME"),
-        config_file: path(&global.config, "PEER_CONFIG"),
-        flags: flags(global, daemon),
-        env: &env,
-        directory,
-    };
-    Config::resolve(layers).map_err(Failure::usage)
+    let env = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    Config::resolve(flags(global, daemon), &env, directory).map_err(Failure::usage)
 }
 
 fn flags(global: &Global, daemon: Option<&DaemonArgs>) -> Typed {
     let text = |name, value: &Option<String>| value.clone().map(|value| (name, value));
+    let path = |name, value: &Option<PathBuf>| {
+        value.as_ref().map(|value| (name, value.to_string_lossy().into_owned()))
+    };
     let set = |name, value: bool| value.then(|| (name, "true".to_owned()));
     let mut flags: Typed = [
+        path("home", &global.home),
+        path("config", &global.config),
         text("tracker", &global.tracker),
         text("ca", &global.ca),
         text("ca_sha256", &global.ca_sha256),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use proto::settings::{Layers, LogFormat, Settings, Typed};
+use proto::settings::{Layers, LogFormat, Settings, SettingsError, Typed};
 
 use crate::config::{self, Config, SETTINGS};
 
@@ -20,11 +20,11 @@ use crate::config::{self, Config, SETTINGS};
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Where database, authority and keys are; made at first start [default: the user's state directory]
-    #[arg(long, global = true, env = "TRACKER_DATA_DIR", value_name = "DIR")]
+    /// Where database, authority and keys are; made at first start [env: TRACKER_DATA_DIR] [default: the user's state directory]
+    #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Configuration file [default: DIR/config.toml, if it is there]
-    #[arg(long, global = true, env = "TRACKER_CONFIG", value_name = "FILE")]
+    /// Configuration file [env: TRACKER_CONFIG] [default: DIR/config.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Which logs are written to standard error, as `info` or `tracker_svc=debug,warn` [env: TRACKER_LOG]
     #[arg(long, global = true, value_name = "FILTER")]
@@ -184,7 +184,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs a command, the program's name first, and says what to exit with: 0 all is well, 1 it failed, 2 it was not
-/// understood.
+/// understood, be it the line or a setting.
 pub fn run_from(args: impl IntoIterator<Item = OsString>) -> u8 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -198,21 +198,17 @@ pub fn run_from(args: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) if is_broken_pipe(&error) => 0,
         Err(error) => {
             let _ = writeln!(io::stderr(), "tracker-svc: {error:#}");
-            1
+            if error.is::<SettingsError>() { 2 } else { 1 }
         }
     }
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
-    let data_dir = match &cli.data_dir {
-        Some(dir) => std::path::absolute(dir)?,
-        None => config::default_data_dir()?,
-    };
     let flags = match &cli.command {
         Command::Serve(serve) => serve.typed(),
         _ => Typed::new(),
     };
-    let settings = resolve(cli, &data_dir, flags)?;
+    let (data_dir, settings) = resolve(cli, flags)?;
     let config = Config::new(data_dir, &settings)?;
     start_logging(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -226,29 +222,42 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             Command::User(User::Enable { name }) => operator::set_disabled(&config, name, false).await,
             Command::User(User::ResetPassword { name }) => operator::reset_password(&config, name).await,
             Command::Audit { since, json } => operator::audit(&config, since.as_deref(), *json).await,
-            Command::Config(Show::Show) => operator::show(&config, &settings),
+            Command::Config(Show::Show) => operator::show(&settings),
         }
     })
 }
 
-fn resolve(cli: &Cli, data_dir: &std::path::Path, mut flags: Typed) -> anyhow::Result<Settings> {
+/// The data directory, and everything else that is set.
+fn resolve(cli: &Cli, mut flags: Typed) -> anyhow::Result<(PathBuf, Settings)> {
     for (name, value) in [("log", &cli.log), ("log_format", &cli.log_format)] {
-        if let Some(value) = value {
-            flags.insert(name, value.clone());
-        }
+        flags.extend(value.clone().map(|value| (name, value)));
     }
-    let file = match &cli.config {
-        Some(file) => std::path::absolute(file)?,
-        None => data_dir.join(config::FILE),
-    };
-    let layers = Layers {
+    for (name, path) in [("data_dir", &cli.data_dir), ("config", &cli.config)] {
+        flags.extend(path.as_ref().map(|path| (name, path.to_string_lossy().into_owned())));
+    }
+    let mut layers = Layers {
         flags,
-        env: &|name| std::env::var(name).ok(),
-        file,
-        file_asked: cli.config.is_some(),
+        env: &|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()),
+        file: PathBuf::new(),
+        file_asked: false,
         directory: std::env::current_dir()?,
     };
-    Ok(Settings::resolve(SETTINGS, &layers)?)
+    let data_dir = |settings: &Settings| match settings.optional("data_dir", str::parse::<PathBuf>)? {
+        Some(path) => Ok(path),
+        None => anyhow::Ok(config::default_data_dir()?),
+    };
+    let typed = Settings::typed(SETTINGS, &layers);
+    let asked = typed.optional("config", str::parse::<PathBuf>)?;
+    layers.file_asked = asked.is_some();
+    layers.file = match asked {
+        Some(file) => file,
+        None => data_dir(&typed)?.join(config::FILE),
+    };
+    let mut settings = Settings::resolve(SETTINGS, &layers)?;
+    let data_dir = data_dir(&settings)?;
+    settings.show_default("data_dir", &data_dir);
+    settings.show_default("config", &layers.file);
+    Ok((data_dir, settings))
 }
 
 fn start_logging(config: &Config) {
@@ -305,7 +314,9 @@ mod tests {
         );
         let Ok(Cli { command: Command::Serve(serve), .. }) = typed else { panic!("serve was typed") };
         let typed = serve.typed();
-        for setting in SETTINGS.iter().filter(|setting| !setting.name.starts_with("log")) {
+        // Those of every command are not serve's own.
+        let global = ["data_dir", "config", "log", "log_format"];
+        for setting in SETTINGS.iter().filter(|setting| !global.contains(&setting.name)) {
             assert!(typed.contains_key(setting.name), "{} has no flag", setting.name);
         }
         assert_eq!(typed.get("tls_name").map(String::as_str), Some("x,y"));

@@ -127,9 +127,8 @@ pub(super) async fn audit(config: &Config, since: Option<&str>, json: bool) -> a
     Ok(())
 }
 
-pub(super) fn show(config: &Config, settings: &Settings) -> anyhow::Result<()> {
+pub(super) fn show(settings: &Settings) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "data_dir = {:?}", config.data_dir.display().to_string())?;
     for shown in settings.shown() {
         writeln!(out, "{} = {:?}  # {}", shown.name, shown.value, shown.origin)?;
     }

@@ -3,7 +3,10 @@
 use std::{ops::ControlFlow, path::Path};
 
 use clap::CommandFactory as _;
-use proto::domain::{FileName, PIECE_LENGTH};
+use proto::{
+    domain::{FileName, PIECE_LENGTH},
+    settings::Shown,
+};
 use serde_json::json;
 
 use crate::{
@@ -17,7 +20,7 @@ const CLASSIC: usize = 20;
 pub(super) async fn hash(context: &Context, path: &Path) -> Result<(), Failure> {
     let full = context.directory.join(path);
     let size = std::fs::metadata(&full).map_or(0, |found| found.len());
-    let bar = context.style.bar(size).with_prefix("hashing");
+    let bar = context.style.bar("hashing", size);
     let (seen, hashed) = (bar.clone(), full.clone());
     let hashing = tokio::task::spawn_blocking(move || {
         // Its name is not part of what is printed, so that files with names no group takes can be hashed too.
@@ -90,24 +93,16 @@ pub(super) fn man() -> Result<(), Failure> {
 }
 
 pub(super) fn show_config(context: &Context) -> Result<(), Failure> {
-    let home = context.config.home.directory().display().to_string();
-    let file = context.config.config_file_given.as_deref().unwrap_or(context.config.home.config_file());
     let shown = &context.config.shown;
-    let settings: serde_json::Map<_, _> = shown
-        .iter()
-        .map(|shown| {
-            (shown.name.to_owned(), json!({"value": shown.value, "origin": shown.origin.to_string()}))
-        })
-        .collect();
-    let rows: Vec<_> = shown
-        .iter()
-        .map(|shown| {
-            let value = if shown.value.is_empty() { "-".to_owned() } else { render::name(&shown.value) };
-            vec![shown.name.to_owned(), value, shown.origin.to_string()]
-        })
-        .collect();
+    let object = |shown: &Shown| json!({"value": shown.value, "origin": shown.origin.to_string()});
+    let settings: serde_json::Map<_, _> =
+        shown.iter().map(|shown| (shown.name.to_owned(), object(shown))).collect();
+    let row = |shown: &Shown| {
+        let value = if shown.value.is_empty() { "-".to_owned() } else { render::name(&shown.value) };
+        vec![shown.name.to_owned(), value, shown.origin.to_string()]
+    };
+    let rows: Vec<_> = shown.iter().map(row).collect();
     let table = render::table(&["SETTING", "VALUE", "FROM"], &rows);
-    let text = format!("home         {home}\nconfig file  {}\n\n{table}", file.display());
-    context.style.result(&json!({"home": home, "config_file": file, "settings": settings}), &text);
+    context.style.result(&json!({"settings": settings}), &table);
     Ok(())
 }
