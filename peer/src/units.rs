@@ -61,6 +61,11 @@ pub fn limit(bytes_a_second: u64) -> String {
     if bytes_a_second == 0 { "none".into() } else { rate(bytes_a_second) }
 }
 
+/// So many of something: `1 source`, `2 sources`.
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Seconds for people: `1h02m`, `3m05s`, `7s`.
 pub fn seconds(seconds: u64) -> String {
     match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufWriter, Write as _},
+    io::{self, BufWriter, IsTerminal as _, Write as _},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -130,15 +130,25 @@ pub(crate) fn watch(
 ) -> Result<Vec<Download>> {
     let start = Instant::now();
     let mut last: Vec<Download> = vec![Download::default(); peers.len()];
+    let in_place = io::stdout().is_terminal();
+    let mut drawn = false;
     loop {
+        if in_place && std::mem::replace(&mut drawn, true) {
+            // Back up to the first of the lines, to draw over them.
+            print!("\u{1b}[{}A", peers.len());
+        }
         for (seen, &n) in last.iter_mut().zip(peers) {
+            let user = USERS[n - 1].name;
             if seen.state == "complete" {
+                if in_place {
+                    println!("\u{1b}[2K  {}", line(user, seen));
+                }
                 continue;
             }
             let now =
                 download(stage, n, name)?.with_context(|| format!("peer{n} knows no download of {name}"))?;
             if now.state == "failed" {
-                bail!("{}'s download of {name} failed: {}", USERS[n - 1].name, now.cause);
+                bail!("{user}'s download of {name} failed: {}", now.cause);
             }
             // A source that left is no longer listed; what it gave still counts.
             let mut from = seen.from.clone();
@@ -147,7 +157,7 @@ pub(crate) fn watch(
                 *most = (*most).max(*bytes);
             }
             *seen = Download { from, ..now };
-            println!("  {}", line(USERS[n - 1].name, seen));
+            println!("{}  {}", if in_place { "\u{1b}[2K" } else { "" }, line(user, seen));
         }
         if last.iter().all(|seen| seen.state == "complete") {
             return Ok(last);
@@ -159,10 +169,11 @@ pub(crate) fn watch(
     }
 }
 
-/// `bob    [#####.....]  50 %  12.0 MiB/s  from alice 30.0 MiB, carol 4.5 MiB`
+/// `bob    [########........]  50 %    12.0 MiB/s  alice 30.0 MiB, carol 4.5 MiB`: a line of a narrow terminal.
 fn line(user: &str, download: &Download) -> String {
-    let tenths = (download.done * 20).checked_div(download.size).unwrap_or(20);
-    let tenths = usize::try_from(tenths).unwrap_or(20).min(20);
+    const CELLS: u64 = 16;
+    let cells = (download.done * CELLS).checked_div(download.size).unwrap_or(CELLS).min(CELLS);
+    let cells = usize::try_from(cells).unwrap_or_default();
     let percent = (download.done * 100).checked_div(download.size).unwrap_or(100);
     let from: Vec<String> = download
         .from
@@ -170,14 +181,16 @@ fn line(user: &str, download: &Download) -> String {
         .filter(|(_, bytes)| **bytes > 0)
         .map(|(user, bytes)| format!("{user} {}", mib(*bytes)))
         .collect();
-    let from = if from.is_empty() { String::new() } else { format!("  from {}", from.join(", ")) };
+    let pace = match download.state.as_str() {
+        "downloading" => format!("{}/s", mib(download.rate)),
+        state => state.to_owned(),
+    };
     let cause = if download.cause.is_empty() { String::new() } else { format!("  ({})", download.cause) };
     format!(
-        "{user:<6} [{}{}] {percent:>3} %  {:<11} {:>10}/s{from}{cause}",
-        "#".repeat(tenths),
-        ".".repeat(20 - tenths),
-        download.state,
-        mib(download.rate)
+        "{user:<6} [{:.<width$}] {percent:>3} %  {pace:>12}  {}{cause}",
+        "#".repeat(cells),
+        from.join(", "),
+        width = usize::try_from(CELLS).unwrap_or_default(),
     )
 }
 

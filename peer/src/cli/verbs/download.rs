@@ -1,6 +1,6 @@
 //! Downloads.
 
-use std::{io::IsTerminal as _, path::Path, time::Duration};
+use std::path::Path;
 
 use proto::{domain::FileName, pb, reason::Reason};
 use serde_json::json;
@@ -33,6 +33,8 @@ enum Watched {
     Interrupted,
     /// `--timeout`.
     TimedOut(Box<pb::Download>),
+    /// It waits until there is room on its disk.
+    DiskFull(Box<pb::Download>),
 }
 
 pub(super) async fn download(
@@ -82,18 +84,17 @@ async fn watch(
     mut answers: Streaming<pb::DownloadResponse>,
     deadline: Option<Instant>,
 ) -> Result<Watched, Failure> {
-    let bar = context.style.bar(0);
-    bar.enable_steady_tick(Duration::from_millis(200));
+    let live = context.style.live();
     let mut last = Box::<pb::Download>::default();
     let watched = loop {
         tokio::select! {
             answer = answers.message() => match answer? {
                 Some(pb::DownloadResponse { download: Some(download) }) => {
-                    bar.set_length(download.size);
-                    bar.set_prefix(render::name(&download.name));
-                    bar.set_position(download.done_bytes);
-                    bar.set_message(render::bar_message(&download));
+                    live.show(render::download_text(&download));
                     *last = download;
+                    if is_disk_full(&last) {
+                        break Watched::DiskFull(last);
+                    }
                 }
                 Some(_) => {}
                 None => break Watched::Ended(last),
@@ -102,7 +103,7 @@ async fn watch(
             () = until(deadline) => break Watched::TimedOut(last),
         }
     };
-    bar.finish_and_clear();
+    live.end();
     Ok(watched)
 }
 
@@ -113,6 +114,7 @@ fn report(context: &Context, watched: Watched, detach: bool) -> Result<Exit, Fai
             Err(Failure { message: message.into(), ..Failure::interrupted() })
         }
         Watched::TimedOut(download) => Err(timed_out(&download)),
+        Watched::DiskFull(download) => Err(disk_full(&download)),
         Watched::Ended(download) => ended(context, &download, detach),
     }
 }
@@ -147,6 +149,21 @@ fn ended(context: &Context, download: &pb::Download, detach: bool) -> Result<Exi
     }
 }
 
+fn is_disk_full(download: &pb::Download) -> bool {
+    download.state() == pb::DownloadState::Stalled && download.reason == Reason::DiskFull.as_str()
+}
+
+/// Waiting for room may take for ever, and somebody has to make it: the verb ends, the download does not.
+fn disk_full(download: &pb::Download) -> Failure {
+    let (name, percent) = (render::name(&download.name), render::percent(download));
+    let place = render::name(&download.destination);
+    let message = format!(
+        "{name} stands at {percent}%: {} at {place}; free some space and it goes on, or `peer stop-download` it",
+        download.cause
+    );
+    Failure::of(Reason::DiskFull, message)
+}
+
 /// Why it is not done in time: nobody had it, everybody lied, or it just takes longer.
 fn timed_out(download: &pb::Download) -> Failure {
     let goes_on = "the daemon goes on trying";
@@ -164,14 +181,12 @@ fn timed_out(download: &pb::Download) -> Failure {
 pub(super) async fn show(context: &Context, follow: bool) -> Result<(), Failure> {
     let request = pb::ListDownloadsRequest { follow };
     let mut answers = context.daemon().await?.control().list_downloads(request).await?.into_inner();
-    let redraw = follow && !context.style.json && std::io::stdout().is_terminal();
+    let live = context.style.live_result().filter(|_| follow);
     while let Some(answer) = answers.message().await? {
         let (object, text) = render::downloads(&answer.downloads);
-        if redraw {
-            // Clear the screen, go home.
-            render::line(&format!("\u{1b}[2J\u{1b}[H{text}"));
-        } else {
-            context.style.result(&object, &text);
+        match &live {
+            Some(live) => live.show(text),
+            None => context.style.result(&object, &text),
         }
     }
     Ok(())
@@ -210,5 +225,17 @@ mod tests {
         assert_eq!(timed_out(&download).exit, Exit::TimedOut);
         let download = pb::Download { all_banned: true, ..download };
         assert_eq!(timed_out(&download).exit, Exit::Integrity);
+    }
+
+    #[test]
+    fn a_full_disk_ends_the_verb_and_other_stalls_do_not() {
+        let stalled = |reason: Reason| pb::Download {
+            name: "f".into(),
+            state: pb::DownloadState::Stalled.into(),
+            reason: reason.as_str().into(),
+            ..Default::default()
+        };
+        assert!(!is_disk_full(&stalled(Reason::NoSource)) && is_disk_full(&stalled(Reason::DiskFull)));
+        assert_eq!(disk_full(&stalled(Reason::DiskFull)).exit, Exit::DiskFull);
     }
 }

@@ -39,7 +39,7 @@ pub(super) async fn upload(
     let path = resolve::absolute(&context.directory, path)?;
     let request = pb::UploadRequest { path, group_id: group.clone(), name: name.unwrap_or_default() };
     let mut answers = context.daemon().await?.control().upload(request).await?.into_inner();
-    let bar = context.style.bar(0).with_prefix("hashing");
+    let bar = context.style.bar("hashing", 0);
     while let Some(answer) = answers.message().await? {
         bar.set_length(answer.size);
         bar.set_position(answer.hashed_bytes);
@@ -95,7 +95,7 @@ pub(super) async fn stop_share(context: &Context, file: &GroupFile) -> Result<()
 pub(super) async fn verify(context: &Context, file: &GroupFile) -> Result<(), Failure> {
     let request = pb::VerifyRequest { file: named(file) };
     let mut answers = context.daemon().await?.control().verify(request).await?.into_inner();
-    let bar = context.style.bar(0).with_prefix("checking");
+    let bar = context.style.bar("checking", 0);
     while let Some(answer) = answers.message().await? {
         bar.set_length(answer.size);
         bar.set_position(answer.checked_bytes);

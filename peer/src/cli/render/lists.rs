@@ -1,0 +1,229 @@
+//! Lists and status, as text and as JSON.
+
+use proto::pb;
+use serde_json::{Value, json};
+
+use super::{escape, hex, name, optional, table, time, time_text};
+use crate::units;
+
+/// What a user is to a group, in one word.
+pub(in crate::cli) fn standing(standing: pb::Standing) -> &'static str {
+    match standing {
+        pb::Standing::Unspecified | pb::Standing::None => "none",
+        pb::Standing::Requested => "requested",
+        pb::Standing::Member => "member",
+        pb::Standing::Owner => "owner",
+    }
+}
+
+/// `list-groups`.
+pub(in crate::cli) fn groups(groups: &[pb::Group]) -> (Value, String) {
+    let object = |group: &pb::Group| {
+        json!({
+            "id": group.group_id,
+            "owner": group.owner,
+            "members": group.members,
+            "standing": standing(group.standing()),
+        })
+    };
+    let row = |group: &pb::Group| {
+        vec![
+            name(&group.group_id),
+            group.owner.clone(),
+            group.members.to_string(),
+            standing(group.standing()).to_owned(),
+        ]
+    };
+    let rows: Vec<_> = groups.iter().map(row).collect();
+    let all: Vec<_> = groups.iter().map(object).collect();
+    (json!({"groups": all}), listing("no groups", &["GROUP", "OWNER", "MEMBERS", "YOU"], &rows))
+}
+
+/// `list-requests`.
+pub(in crate::cli) fn requests(requests: &[pb::JoinRequest]) -> (Value, String) {
+    let all: Vec<_> = requests
+        .iter()
+        .map(|request| json!({"user": request.username, "since": time(request.since)}))
+        .collect();
+    let rows: Vec<_> =
+        requests.iter().map(|request| vec![request.username.clone(), time_text(request.since)]).collect();
+    (json!({"requests": all}), listing("nobody asks", &["USER", "SINCE"], &rows))
+}
+
+/// `list-members`.
+pub(in crate::cli) fn members(members: &[pb::Member]) -> (Value, String) {
+    let object = |member: &pb::Member| json!({"user": member.username, "role": standing(member.role()), "since": time(member.since)});
+    let row = |member: &pb::Member| {
+        vec![member.username.clone(), standing(member.role()).to_owned(), time_text(member.since)]
+    };
+    let rows: Vec<_> = members.iter().map(row).collect();
+    let all: Vec<_> = members.iter().map(object).collect();
+    (json!({"members": all}), listing("no members", &["USER", "ROLE", "SINCE"], &rows))
+}
+
+/// `list-files`.
+pub(in crate::cli) fn files(files: &[pb::File]) -> (Value, String) {
+    let header = |file: &pb::File| file.header.clone().unwrap_or_default();
+    let object = |file: &pb::File| {
+        json!({
+            "name": header(file).name,
+            "size": header(file).length,
+            "seeders": file.seeders,
+            "leechers": file.leechers,
+            "publisher": file.publisher,
+            "since": time(file.since),
+            "sha1": hex(&header(file).sha1),
+            "blake3": hex(&header(file).blake3),
+        })
+    };
+    let row = |file: &pb::File| {
+        vec![
+            name(&header(file).name),
+            units::size(header(file).length),
+            file.seeders.to_string(),
+            file.leechers.to_string(),
+            file.publisher.clone(),
+            time_text(file.since),
+        ]
+    };
+    let rows: Vec<_> = files.iter().map(row).collect();
+    let all: Vec<_> = files.iter().map(object).collect();
+    let head = ["NAME", "SIZE", "SEEDERS", "LEECHERS", "PUBLISHER", "SINCE"];
+    (json!({"files": all}), listing("no files", &head, &rows))
+}
+
+/// `list-shares`.
+pub(in crate::cli) fn shares(shares: &[pb::Share]) -> (Value, String) {
+    let object = |share: &pb::Share| {
+        json!({
+            "group": share.group_id,
+            "name": share.name,
+            "path": share.path,
+            "size": share.size,
+            "done_bytes": share.done_bytes,
+            "uploaded_bytes": share.uploaded_bytes,
+            "cause": optional(&share.cause),
+        })
+    };
+    let row = |share: &pb::Share| {
+        let offered = match share.cause.as_str() {
+            "" => units::size(share.done_bytes),
+            cause => format!("not offered: {}", name(cause)),
+        };
+        vec![
+            name(&share.group_id),
+            name(&share.name),
+            units::size(share.size),
+            offered,
+            units::size(share.uploaded_bytes),
+            name(&share.path),
+        ]
+    };
+    let rows: Vec<_> = shares.iter().map(row).collect();
+    let all: Vec<_> = shares.iter().map(object).collect();
+    let head = ["GROUP", "NAME", "SIZE", "OFFERED", "UPLOADED", "PATH"];
+    (json!({"shares": all}), listing("nothing is shared", &head, &rows))
+}
+
+fn listing(nothing: &str, head: &[&str], rows: &[Vec<String>]) -> String {
+    if rows.is_empty() { nothing.to_owned() } else { table(head, rows) }
+}
+
+/// `status` and `whoami`.
+pub(in crate::cli) fn status(status: &pb::GetStatusResponse) -> (Value, String) {
+    let object = json!({
+        "user": optional(&status.username),
+        "peer_id": optional(&status.peer_id),
+        "tls_name": optional(&status.tls_name),
+        "tracker": status.tracker,
+        "tracker_connected": status.tracker_connected,
+        "listen": status.listen,
+        "advertise": optional(&status.advertise),
+        "upload_rate": status.upload_rate,
+        "download_rate": status.download_rate,
+        "upload_limit": status.upload_limit,
+        "download_limit": status.download_limit,
+        "shares": status.shares,
+        "downloads": status.downloads,
+        "uploads_active": status.uploads_active,
+        "uploads_waiting": status.uploads_waiting,
+        "session_expires_at": time(status.session_expires_at),
+        "certificate_expires_at": time(status.certificate_expires_at),
+        "pid": status.pid,
+        "version": status.version,
+    });
+    let user = if status.username.is_empty() { "nobody is logged in" } else { &status.username };
+    let connected = if status.tracker_connected { "connected" } else { "not connected" };
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { name(text) };
+    let rows = [
+        ("user", user.to_owned()),
+        ("peer id", or_dash(&status.peer_id)),
+        ("tls name", or_dash(&status.tls_name)),
+        ("tracker", format!("{}, {connected}", status.tracker)),
+        ("listen", status.listen.clone()),
+        ("advertise", or_dash(&status.advertise)),
+        ("upload", rate_text(status.upload_rate, status.upload_limit)),
+        ("download", rate_text(status.download_rate, status.download_limit)),
+        ("uploads", format!("{} running, {} waiting", status.uploads_active, status.uploads_waiting)),
+        ("shares", status.shares.to_string()),
+        ("downloads", format!("{} unfinished", status.downloads)),
+        ("session until", time_text(status.session_expires_at)),
+        ("certificate until", time_text(status.certificate_expires_at)),
+        ("daemon", format!("pid {}, version {}", status.pid, status.version)),
+    ];
+    let text = rows.iter().map(|(key, value)| format!("{key:<18} {value}\n")).collect();
+    (object, text)
+}
+
+fn rate_text(rate: u64, limit: u64) -> String {
+    format!("{}, limit {}", units::rate(rate), units::limit(limit))
+}
+
+/// `doctor`.
+pub(in crate::cli) fn checks(checks: &[pb::Check]) -> (Value, String) {
+    let word = |result| match result {
+        pb::CheckResult::Unspecified | pb::CheckResult::Ok => "ok",
+        pb::CheckResult::Warning => "warning",
+        pb::CheckResult::Bad => "bad",
+    };
+    let object = |check: &pb::Check| json!({"name": check.name, "result": word(check.result()), "message": check.message});
+    let all: Vec<_> = checks.iter().map(object).collect();
+    let line = |check: &pb::Check| {
+        format!("{:<8} {:<12} {}\n", word(check.result()), check.name, escape(&check.message))
+    };
+    (json!({"checks": all}), checks.iter().map(line).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(value: &Value) -> Vec<&str> {
+        value.as_object().expect("an object").keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn json_keys_are_those_that_scripts_rely_on() {
+        let (value, _) = groups(&[pb::Group::default()]);
+        assert_eq!(keys(&value["groups"][0]), ["id", "members", "owner", "standing"]);
+        let (value, _) = members(&[pb::Member::default()]);
+        assert_eq!(keys(&value["members"][0]), ["role", "since", "user"]);
+        let (value, _) = requests(&[pb::JoinRequest::default()]);
+        assert_eq!(keys(&value["requests"][0]), ["since", "user"]);
+        let (value, _) = files(&[pb::File::default()]);
+        for key in ["name", "size", "seeders", "leechers", "publisher", "since"] {
+            assert!(value["files"][0].get(key).is_some(), "{key}");
+        }
+        let (value, _) = shares(&[pb::Share::default()]);
+        assert!(value["shares"][0].get("path").is_some());
+        let (value, _) = status(&pb::GetStatusResponse::default());
+        for key in ["user", "peer_id", "tls_name", "tracker", "listen", "advertise"] {
+            assert!(value.get(key).is_some(), "{key}");
+        }
+    }
+
+    #[test]
+    fn an_empty_list_says_so() {
+        assert_eq!(listing("nothing", &["NAME"], &[]), "nothing");
+    }
+}
