@@ -92,8 +92,7 @@ impl EngineError {
             Self::BadDestination(..) => Reason::PathNotFound,
             Self::Running => Reason::AlreadyExists,
             Self::Unknown => Reason::NotShared,
-            Self::Io(_, error) if error.kind() == std::io::ErrorKind::NotFound => Reason::PathNotFound,
-            Self::Io(..) => Reason::Io,
+            Self::Io(_, error) => Reason::of_io(error),
             Self::DiskFull(_) => Reason::DiskFull,
         }
     }
@@ -281,6 +280,24 @@ impl Engine {
         Ok(())
     }
 
+    /// Has a download that waits for room on its disk look again now, rather than when it is time.
+    pub fn look_for_room(&self, file: FileId) {
+        let Some(handle) = self.handle(file) else { return };
+        let full = |view: &DownloadView| {
+            view.state == DownloadState::Stalled
+                && view.problem.as_ref().is_some_and(|problem| problem.reason == Reason::DiskFull)
+        };
+        // Before it looks, so that who watches from now on sees what came of it.
+        handle.view.send_if_modified(|view| {
+            let waits = full(view);
+            if waits {
+                (view.state, view.problem) = (DownloadState::Queued, None);
+                handle.retry.notify_one();
+            }
+            waits
+        });
+    }
+
     /// Deletes what a download that doesn't run left beside its destination.
     ///
     /// # Errors
@@ -412,7 +429,8 @@ impl Engine {
     }
 }
 
-fn store_error(path: &std::path::Path, error: StoreError) -> EngineError {
+/// What the storage says of that path.
+pub(crate) fn store_error(path: &std::path::Path, error: StoreError) -> EngineError {
     match error {
         StoreError::Io(error) => EngineError::Io(path.to_owned(), error),
         StoreError::Full => EngineError::DiskFull(path.to_owned()),

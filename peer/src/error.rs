@@ -9,7 +9,7 @@ use proto::{
 };
 use tonic::{Code, Status};
 
-use crate::{engine::EngineError, hashing::HashError};
+use crate::{engine::EngineError, hashing::HashError, units};
 
 /// Why the daemon does not do what a verb asks.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ pub enum PeerError {
     #[error("{} does not exist; make it, or end the destination with a / to have it made", .0.display())]
     NoParent(PathBuf),
     /// The download goes somewhere else already.
-    #[error("{name} of {group} is already being downloaded to {}; `peer stop-download` it first", .path.display())]
+    #[error("{name} of {group} is already being downloaded to {}; `peer stop-download {group} {name} --discard` drops that", .path.display())]
     DownloadingElsewhere {
         /// The group.
         group: GroupId,
@@ -72,15 +72,18 @@ pub enum PeerError {
         /// Where to.
         path: PathBuf,
     },
-    /// The whole file is somewhere else on this peer already.
-    #[error("{name} of {group} is complete at {} already; copy it from there", .path.display())]
-    CompleteElsewhere {
-        /// The group.
-        group: GroupId,
-        /// The file.
-        name: FileName,
-        /// Where it is.
+    /// The file does not fit.
+    #[error(
+        "no space for {} in {}: {} can be used there; free some, or choose another destination",
+        units::size(*.bytes), .path.display(), units::size(*.room)
+    )]
+    NoRoom {
+        /// The destination's directory.
         path: PathBuf,
+        /// Bytes that are needed.
+        bytes: u64,
+        /// Bytes that can be used.
+        room: u64,
     },
     /// There is no such download.
     #[error("there is no download of {1} of {0}; `peer show-downloads` lists them")]
@@ -139,16 +142,13 @@ impl PeerError {
             Self::RelativePath(_) => Reason::InvalidRequest,
             Self::Hash(error) => error.reason(),
             Self::Engine(error) => error.reason(),
-            Self::DestinationExists(_)
-            | Self::DownloadingElsewhere { .. }
-            | Self::CompleteElsewhere { .. } => Reason::DestinationExists,
+            Self::DestinationExists(_) | Self::DownloadingElsewhere { .. } => Reason::DestinationExists,
+            Self::NoRoom { .. } => Reason::DiskFull,
             Self::NoParent(_) => Reason::PathNotFound,
             Self::NoDownload(..) => Reason::DownloadNotFound,
             Self::DownloadComplete(..) => Reason::AlreadyExists,
             Self::NotShared(..) => Reason::NotShared,
-            Self::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => Reason::DiskFull,
-            Self::Io { error, .. } if error.kind() == std::io::ErrorKind::NotFound => Reason::PathNotFound,
-            Self::Io { .. } => Reason::Io,
+            Self::Io { error, .. } => Reason::of_io(error),
             Self::Internal(_) => Reason::Internal,
         }
     }
@@ -188,7 +188,11 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string()
+    match innermost.downcast_ref::<std::io::Error>() {
+        // The TLS library's words for it are a lecture.
+        Some(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => "the connection was cut".into(),
+        _ => innermost.to_string(),
+    }
 }
 
 #[cfg(test)]

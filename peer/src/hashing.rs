@@ -93,7 +93,7 @@ impl HashError {
             Self::TooLong(_) => Reason::InvalidRequest,
             Self::Changing(_) | Self::Mismatch(_) => Reason::FileChanged,
             Self::Stopped(_) => Reason::Stopped,
-            Self::Io(..) => Reason::Io,
+            Self::Io(_, error) => Reason::of_io(error),
         }
     }
 }

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use proto::{pb, transport::fingerprints};
+use proto::{
+    durable::{self, Readers},
+    pb,
+    transport::fingerprints,
+};
 
 use super::Agent;
 use crate::engine::Dialer as _;
@@ -64,10 +68,13 @@ impl Agent {
             checks.push(Check::new("session", Finding::Bad, message));
             return checks;
         };
-        checks.push(self.check_session(&login).await);
+        // Without the tracker nothing can be said of these.
+        if checks.iter().all(|check| check.name != "tracker" || check.finding == Finding::Good) {
+            checks.push(self.check_session(&login).await);
+            checks.push(self.check_announce());
+            checks.push(self.check_clock());
+        }
         checks.push(self.check_certificate());
-        checks.push(self.check_announce());
-        checks.push(self.check_clock());
         checks.push(self.check_port().await);
         checks.push(self.check_shares());
         checks
@@ -76,7 +83,7 @@ impl Agent {
     fn check_home(&self) -> Check {
         let home = self.parts.home.directory();
         let probe = home.join(".doctor");
-        let written = crate::files::write_private(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
+        let written = durable::write(&probe, b"", Readers::Owner).and_then(|()| std::fs::remove_file(&probe));
         if let Err(error) = written {
             return Check::new("home", Finding::Bad, format!("{}: {error}; free or mend it", home.display()));
         }

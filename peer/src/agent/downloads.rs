@@ -2,18 +2,23 @@
 
 use std::{
     fs, io,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use proto::domain::{FileName, GroupId};
+use proto::{
+    domain::{FileName, GroupId, Manifest},
+    reason::Reason,
+};
 
 use super::{Agent, Login};
 use crate::{
     engine::{DownloadState, DownloadView, Problem},
     error::PeerError,
-    hashing::FileStamp,
+    hashing::{self, FileStamp},
     library::{DownloadEntry, Entry, Phase},
+    storage::{self, OpenStore},
     tracker::manifests,
 };
 
@@ -47,6 +52,10 @@ enum Plan {
     Resume(Box<Entry>),
     /// Start it from nothing.
     Fresh,
+    /// The whole file is here, at another place: copy it.
+    Copy(Box<Entry>),
+    /// The whole file was here, and something as long is at the destination: it may be that file.
+    Compare(Box<Entry>),
 }
 
 impl Agent {
@@ -71,14 +80,22 @@ impl Agent {
         name: &FileName,
         options: DownloadOptions,
     ) -> Result<(), PeerError> {
-        if let Plan::Attach = self.plan(login, group, name, &options.destination)? {
-            return Ok(());
+        match self.plan(login, group, name, &options.destination)? {
+            Plan::Attach => return Ok(()),
+            Plan::Compare(entry) => return compare(login, &entry, options.destination).await,
+            Plan::Copy(_) | Plan::Resume(_) | Plan::Fresh => {}
         }
         // Outside the lock: a long manifest must not hold up other files.
         let (file, manifest) = manifests::fetch(self.tracker(), group, name).await?;
-        let _guard = login.files.lock().await;
+        let guard = login.files.lock().await;
         let known = match self.plan(login, group, name, &options.destination)? {
             Plan::Attach => return Ok(()),
+            Plan::Compare(_) => return Err(PeerError::DestinationExists(options.destination)),
+            Plan::Copy(entry) if entry.file == file => {
+                drop(guard);
+                return copy(login, &entry, manifest, &options).await;
+            }
+            Plan::Copy(_) => None,
             // Published anew since: what was downloaded of the old content is of no use.
             Plan::Resume(entry) if entry.file != file => {
                 self.parts.engine.discard(entry.file, entry.path.clone()).await?;
@@ -87,15 +104,17 @@ impl Agent {
             Plan::Resume(entry) => Some(entry.file),
             Plan::Fresh => None,
         };
-        make_parent(&options)?;
+        let size = manifest.layout().length();
         if known.is_none() {
+            check_room(&options.destination, size)?;
             self.parts.engine.unshare(file);
         }
+        make_parent(&options)?;
         let entry = Entry {
             group: group.clone(),
             name: name.clone(),
             file,
-            size: manifest.layout().length(),
+            size,
             path: options.destination,
             shared: true,
             stamp: None,
@@ -103,6 +122,7 @@ impl Agent {
                 sequential: options.sequential,
                 verify: options.verify,
                 phase: Phase::Active,
+                done_bytes: 0,
             }),
         };
         let kept = login.library.put(entry.clone(), &manifest);
@@ -111,7 +131,7 @@ impl Agent {
         if let Err(error) = &started {
             match known {
                 None => login.remove(&entry),
-                Some(_) => login.set_phase(file, Phase::failed(error.reason(), error.to_string())),
+                Some(_) => self.set_phase(login, file, Phase::failed(error.reason(), error.to_string())),
             }
         }
         started.map(|_| ())
@@ -129,23 +149,26 @@ impl Agent {
         let Some(entry) = login.library.find(group, name) else {
             return if there.is_ok() { Err(exists()) } else { Ok(Plan::Fresh) };
         };
-        let elsewhere = entry.path != destination;
+        let elsewhere = !is_same_place(&entry.path, destination);
         if entry.is_unfinished() {
             let (group, name, path) = (group.clone(), name.clone(), entry.path.clone());
             return match entry.phase() {
                 _ if elsewhere => Err(PeerError::DownloadingElsewhere { group, name, path }),
-                Some(Phase::Active) if self.runs(&entry) || self.has_completed(&entry) => Ok(Plan::Attach),
+                Some(Phase::Active) if self.runs(&entry) || self.has_completed(&entry) => {
+                    self.parts.engine.look_for_room(entry.file);
+                    Ok(Plan::Attach)
+                }
                 _ if there.is_ok() => Err(exists()),
                 _ => Ok(Plan::Resume(Box::new(entry))),
             };
         }
         match there {
             Ok(found) if !elsewhere && is_intact(&entry, &found) => Ok(Plan::Attach),
+            Ok(found) if found.is_file() && found.len() == entry.size => Ok(Plan::Compare(Box::new(entry))),
             Ok(_) => Err(exists()),
             // To begin anew would end sharing a copy that is whole, perhaps the only one there is.
-            Err(_) if fs::symlink_metadata(&entry.path).is_ok_and(|found| is_intact(&entry, &found)) => {
-                let (group, name, path) = (group.clone(), name.clone(), entry.path.clone());
-                Err(PeerError::CompleteElsewhere { group, name, path })
+            Err(_) if fs::metadata(&entry.path).is_ok_and(|found| is_intact(&entry, &found)) => {
+                Ok(Plan::Copy(Box::new(entry)))
             }
             // The user moved or deleted it.
             Err(_) => Ok(Plan::Fresh),
@@ -189,30 +212,25 @@ impl Agent {
         let (state, problem) = match entry.phase() {
             None | Some(Phase::Complete) => (DownloadState::Complete, None),
             Some(Phase::Active) => (DownloadState::Queued, None),
-            Some(Phase::Stopped) => (DownloadState::Stopped, None),
+            Some(Phase::Stopped) => {
+                let message = "the user stopped it; `peer resume-download` takes it up again".into();
+                (DownloadState::Stopped, Some(Problem { reason: Reason::Stopped, message }))
+            }
             Some(Phase::Failed { reason, message }) => {
-                let reason =
-                    proto::reason::Reason::from_text(reason).unwrap_or(proto::reason::Reason::Internal);
+                let reason = Reason::from_text(reason).unwrap_or(Reason::Internal);
                 (DownloadState::Failed, Some(Problem { reason, message: message.clone() }))
             }
         };
         // What the engine says of a running download, or of the end that the library tells of too.
         let view = live.filter(|view| state == DownloadState::Queued || view.state == state);
-        let view = view.unwrap_or_else(|| {
-            let done_bytes = if state == DownloadState::Complete { entry.size } else { 0 };
-            DownloadView {
-                state,
-                done_bytes,
-                size: entry.size,
-                rate: 0,
-                eta: None,
-                sources: Vec::new(),
-                problem,
-                map: Vec::new(),
-                had_source: false,
-                all_banned: false,
-            }
+        let mut view = view.unwrap_or_else(|| {
+            let done_bytes = match &entry.download {
+                Some(download) if state != DownloadState::Complete => download.done_bytes,
+                _ => entry.size,
+            };
+            DownloadView { state, done_bytes, ..DownloadView::queued(entry.size) }
         });
+        view.problem = view.problem.or(problem);
         DownloadStatus { entry, view }
     }
 
@@ -237,7 +255,7 @@ impl Agent {
         if discard {
             login.remove(&entry);
         } else if entry.phase() == Some(&Phase::Active) {
-            login.set_phase(entry.file, Phase::Stopped);
+            self.set_phase(&login, entry.file, Phase::Stopped);
         }
         Ok(())
     }
@@ -256,13 +274,14 @@ impl Agent {
             let _guard = login.files.lock().await;
             let entry = self.unfinished(&login, group, name)?;
             if self.runs(&entry) {
+                self.parts.engine.look_for_room(entry.file);
                 return Ok(());
             }
             // First, for the end of a short download is noted soon after.
-            login.set_phase(entry.file, Phase::Active);
+            self.set_phase(&login, entry.file, Phase::Active);
             let started = self.run_download(&login, &entry).await;
             if let Err(error) = &started {
-                login.set_phase(entry.file, Phase::failed(error.reason(), error.to_string()));
+                self.set_phase(&login, entry.file, Phase::failed(error.reason(), error.to_string()));
             }
             started.map(|_| ())
         };
@@ -288,6 +307,50 @@ impl Login {
     }
 }
 
+/// What is at `destination` is the file of that entry.
+async fn compare(login: &Login, entry: &Entry, destination: PathBuf) -> Result<(), PeerError> {
+    let (manifest, path) = (login.manifest(entry)?, destination.clone());
+    let same = tokio::task::spawn_blocking(move || {
+        hashing::verify(&path, &manifest, &|_| ControlFlow::Continue(())).is_ok()
+    });
+    if same.await.map_err(PeerError::internal)? {
+        Ok(())
+    } else {
+        Err(PeerError::DestinationExists(destination))
+    }
+}
+
+/// Copies the whole file from where it is. It goes on when the verb that asked for it is gone.
+async fn copy(
+    login: &Login,
+    entry: &Entry,
+    manifest: Manifest,
+    options: &DownloadOptions,
+) -> Result<(), PeerError> {
+    check_room(&options.destination, entry.size)?;
+    make_parent(options)?;
+    let (from, destination) = (entry.path.clone(), options.destination.clone());
+    let place = OpenStore { file: entry.file, manifest: Arc::new(manifest), destination };
+    let stop = login.stop.clone();
+    let go_on = move |_| if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let copying = login.tasks.spawn_blocking(move || storage::copy(&from, &place, &go_on));
+    let done = copying.await.map_err(PeerError::internal)?;
+    done.map_err(|error| crate::engine::store_error(&options.destination, error).into())
+}
+
+/// There is room for so many bytes, and this user may write there.
+fn check_room(destination: &Path, bytes: u64) -> Result<(), PeerError> {
+    let directory = || destination.parent().unwrap_or(Path::new("/")).to_owned();
+    let room = storage::room(destination).map_err(|error| PeerError::Io { path: directory(), error })?;
+    if room < bytes { Err(PeerError::NoRoom { path: directory(), bytes, room }) } else { Ok(()) }
+}
+
+/// The same file name in the same directory, however that is spelled.
+fn is_same_place(a: &Path, b: &Path) -> bool {
+    let directory = |path: &Path| path.parent().and_then(|parent| fs::canonicalize(parent).ok());
+    a == b || (a.file_name() == b.file_name() && directory(a).is_some_and(|dir| Some(dir) == directory(b)))
+}
+
 /// The file at the destination is the one that was put there.
 fn is_intact(entry: &Entry, found: &fs::Metadata) -> bool {
     found.is_file()
@@ -300,7 +363,7 @@ fn make_parent(options: &DownloadOptions) -> Result<(), PeerError> {
     let io_error = |error| PeerError::Io { path: parent.to_owned(), error };
     match fs::metadata(parent) {
         Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => Err(PeerError::NoParent(parent.to_owned())),
+        Ok(_) => Err(PeerError::DestinationExists(parent.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound && options.make_parents => {
             fs::create_dir_all(parent).map_err(io_error)
         }

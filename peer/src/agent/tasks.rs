@@ -120,7 +120,7 @@ impl Agent {
                 tracing::debug!(%error, "the download had ended");
             }
             if entry.phase() == Some(&Phase::Active) {
-                login.set_phase(file, Phase::failed(reason, message));
+                self.set_phase(login, file, Phase::failed(reason, message));
             }
         } else {
             self.parts.engine.unshare(file);
@@ -146,7 +146,7 @@ impl Agent {
                 tracing::warn!(group = %entry.group, name = %entry.name, %error, "can't be taken up");
                 let problem = Problem { reason: error.reason(), message: error.to_string() };
                 if entry.is_unfinished() {
-                    login.set_phase(entry.file, Phase::failed(problem.reason, problem.message));
+                    self.set_phase(login, entry.file, Phase::failed(problem.reason, problem.message));
                 } else {
                     login.set_problem(entry.file, Some(problem));
                 }
@@ -189,6 +189,17 @@ impl Agent {
         Ok(view)
     }
 
+    /// Notes in the library how far a download came.
+    pub(super) fn set_phase(&self, login: &Login, file: FileId, phase: Phase) {
+        let done = self.parts.engine.watch(file).map(|view| view.borrow().done_bytes);
+        login.update(file, |entry| {
+            if let Some(download) = &mut entry.download {
+                let done_bytes = done.unwrap_or(download.done_bytes);
+                *download = DownloadEntry { phase, done_bytes, ..download.clone() };
+            }
+        });
+    }
+
     /// Notes in the library how a download ended. Being stopped is noted by whoever stopped it.
     async fn follow(&self, login: &Login, file: FileId, mut view: watch::Receiver<DownloadView>) {
         let ended = view.wait_for(|view| view.state.is_final()).await.map(|view| view.clone());
@@ -202,13 +213,13 @@ impl Agent {
                     entry.stamp = stamp;
                     entry.shared = true;
                 });
-                login.set_phase(file, Phase::Complete);
+                self.set_phase(login, file, Phase::Complete);
             }
             DownloadState::Failed => {
                 let problem = ended
                     .problem
                     .unwrap_or(Problem { reason: Reason::Internal, message: "it failed".into() });
-                login.set_phase(file, Phase::failed(problem.reason, problem.message));
+                self.set_phase(login, file, Phase::failed(problem.reason, problem.message));
             }
             _ => {}
         }
@@ -242,14 +253,6 @@ impl Login {
         if let Err(error) = self.library.update(file, change) {
             tracing::error!(%error, "the library can't be written");
         }
-    }
-
-    pub(super) fn set_phase(&self, file: FileId, phase: Phase) {
-        self.update(file, |entry| {
-            if let Some(download) = &mut entry.download {
-                *download = DownloadEntry { phase, ..download.clone() };
-            }
-        });
     }
 
     /// The file is shared no more: an upload leaves the library, a download stays as complete.

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, process::ExitCode};
 
-use proto::reason::Reason;
+use proto::reason::{Reason, code_name};
 use tonic::{Code, Status};
 
 /// Every exit code there is.
@@ -66,7 +66,8 @@ impl Exit {
             | Reason::TicketMismatch
             | Reason::NotAMember
             | Reason::NotTheOwner
-            | Reason::NotYourPeer => Self::Denied,
+            | Reason::NotYourPeer
+            | Reason::NotPermitted => Self::Denied,
             Reason::GroupNotFound
             | Reason::FileNotFound
             | Reason::UserNotFound
@@ -163,13 +164,7 @@ impl Failure {
 
     /// A local file or directory can't be used.
     pub(super) fn io(what: impl fmt::Display, error: &io::Error) -> Self {
-        let reason = match error.kind() {
-            io::ErrorKind::NotFound => Reason::PathNotFound,
-            io::ErrorKind::AlreadyExists => Reason::DestinationExists,
-            io::ErrorKind::StorageFull => Reason::DiskFull,
-            _ => Reason::Io,
-        };
-        Self::of(reason, format!("{what}: {error}"))
+        Self::of(Reason::of_io(error), format!("{what}: {error}"))
     }
 }
 
@@ -179,8 +174,10 @@ impl From<Status> for Failure {
         match Reason::of(&status) {
             Some(reason) => {
                 let again = proto::reason::retry_after(&status).map(|wait| wait.as_secs_f64().ceil());
-                let again = again.map(|wait| format!("; try again in {wait} s")).unwrap_or_default();
-                Self { code: code_name(status.code()), ..Self::of(reason, message + &again) }
+                let next = again.map(|wait| format!("try again in {wait} s"));
+                let next = next.or_else(|| next_step(reason).map(str::to_owned));
+                let message = next.map_or_else(|| message.clone(), |next| format!("{message}; {next}"));
+                Self { code: code_name(status.code()), ..Self::of(reason, message) }
             }
             // Only the daemon is called: a status without a reason is its connection's.
             None if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
@@ -191,26 +188,16 @@ impl From<Status> for Failure {
     }
 }
 
-/// A code's name as it is written in JSON.
-pub(super) fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
+/// What to do about an answer of the tracker's, which knows nothing of verbs. What the daemon says names it by itself.
+fn next_step(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::GroupNotFound => Some("`peer list-groups` lists them"),
+        Reason::NotAMember => Some("`peer join-group GROUP` asks to be let in"),
+        Reason::NotTheOwner => Some("`peer list-members GROUP` names the owner"),
+        Reason::FileNotFound => Some("`peer list-files GROUP` lists them"),
+        Reason::UserNotFound | Reason::TargetNotAMember => Some("`peer list-members GROUP` lists them"),
+        Reason::NoSuchRequest => Some("`peer list-requests GROUP` lists them"),
+        _ => None,
     }
 }
 
@@ -277,6 +264,8 @@ mod tests {
             (Exit::Limited, "RESOURCE_EXHAUSTED", "RATE_LIMITED")
         );
         assert_eq!(failure.message, "too many failed logins; try again in 2 s");
+        let failure = Failure::from(Reason::GroupNotFound.status("no such group"));
+        assert_eq!(failure.message, "no such group; `peer list-groups` lists them");
     }
 
     #[test]

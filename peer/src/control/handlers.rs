@@ -162,8 +162,14 @@ impl ControlService for Control {
             sequential: request.sequential,
             verify: request.verify,
         };
+        let destination = options.destination.clone();
         self.agent.download(&group, &name, options).await?;
-        let first = self.agent.find_download(&group, &name)?;
+        let mut first = self.agent.find_download(&group, &name)?;
+        // A copy of a file that is at another place too is shown where it was asked for, and nobody sent it.
+        if first.view.state == DownloadState::Complete && first.entry.path != destination {
+            first.view.sources.clear();
+            first.entry.path = destination;
+        }
         if !request.follow || first.view.state.is_final() {
             let download = Some(convert::download(first));
             return Ok(Response::new(Box::pin(tokio_stream::once(Ok(pb::DownloadResponse { download })))));

@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use proto::{domain::Bitfield, reason::Reason};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -46,13 +46,15 @@ pub(crate) struct Handle {
     pub(crate) view: watch::Sender<DownloadView>,
     pub(crate) book: Book,
     pub(crate) stop: CancellationToken,
+    /// A full disk is to be tried again now.
+    pub(crate) retry: Notify,
     pub(crate) spec: DownloadSpec,
 }
 
 impl Handle {
     pub(crate) fn new(spec: DownloadSpec) -> Self {
-        let view = watch::Sender::new(view::queued(&spec.manifest));
-        Self { view, book: Book::default(), stop: CancellationToken::new(), spec }
+        let view = watch::Sender::new(DownloadView::queued(spec.manifest.layout().length()));
+        Self { view, book: Book::default(), stop: CancellationToken::new(), retry: Notify::new(), spec }
     }
 }
 
@@ -75,7 +77,8 @@ fn problem(error: &StoreError) -> Problem {
         StoreError::NameTaken => Reason::DestinationExists,
         StoreError::InUse => Reason::AlreadyExists,
         StoreError::Corrupt | StoreError::Incomplete => Reason::Corrupt,
-        StoreError::Unsynced(_) | StoreError::Tampered(_) | StoreError::Io(_) => Reason::Io,
+        StoreError::Unsynced(_) | StoreError::Tampered(_) => Reason::Io,
+        StoreError::Io(error) => Reason::of_io(error),
     };
     Problem { reason, message: error.to_string() }
 }
@@ -96,7 +99,7 @@ pub(crate) async fn run(handle: Arc<Handle>, tools: Arc<Tools>) {
         tools.shares.remove(handle.spec.file);
     }
     handle.view.send_modify(|view| {
-        (view.rate, view.eta) = (0, None);
+        view::still(view);
         (view.state, view.problem) = match result {
             Ok(()) => (DownloadState::Complete, None),
             Err(Failed::Stopped) => (DownloadState::Stopped, None),
@@ -139,7 +142,21 @@ impl Driver {
     }
 
     fn set(&self, state: DownloadState, problem: Option<Problem>) {
-        self.handle.view.send_modify(|view| (view.state, view.problem) = (state, problem));
+        self.handle.view.send_modify(|view| {
+            if state != DownloadState::Downloading {
+                view::still(view);
+            }
+            (view.state, view.problem) = (state, problem);
+        });
+    }
+
+    /// Says that the disk is full, and waits until it is time to try again.
+    async fn wait_for_room(&self) -> Result<(), Failed> {
+        self.set(DownloadState::Stalled, Some(problem(&StoreError::Full)));
+        tokio::select! {
+            () = self.handle.retry.notified() => Ok(()),
+            waited = self.pause(self.tools.disk_retry) => waited,
+        }
     }
 
     async fn pause(&self, time: Duration) -> Result<(), Failed> {
@@ -170,10 +187,7 @@ impl Driver {
                 move |_| if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
             match blocking(move || open(&place, &go_on)).await {
                 Ok(store) => return Ok(store),
-                Err(StoreError::Full) => {
-                    self.set(DownloadState::Stalled, Some(problem(&StoreError::Full)));
-                    self.pause(self.tools.disk_retry).await?;
-                }
+                Err(StoreError::Full) => self.wait_for_room().await?,
                 Err(_) if self.handle.stop.is_cancelled() => return Err(Failed::Stopped),
                 Err(error) => return Err(error.into()),
             }
@@ -241,16 +255,10 @@ impl Driver {
         loop {
             match self.transfer(store, share).await {
                 Outcome::Stopped => return Err(Failed::Stopped),
-                Outcome::Trouble(StoreError::Full) => {
-                    self.set(DownloadState::Stalled, Some(problem(&StoreError::Full)));
-                    self.pause(self.tools.disk_retry).await?;
-                }
+                Outcome::Trouble(StoreError::Full) => self.wait_for_room().await?,
                 Outcome::Trouble(error) => return Err(error.into()),
                 Outcome::Complete => match self.finish(store, share).await {
-                    Err(StoreError::Full) => {
-                        self.set(DownloadState::Stalled, Some(problem(&StoreError::Full)));
-                        self.pause(self.tools.disk_retry).await?;
-                    }
+                    Err(StoreError::Full) => self.wait_for_room().await?,
                     Err(StoreError::Corrupt) if !std::mem::replace(&mut self.corrupt, true) => {
                         share.replace_have(store.have());
                     }

@@ -1,7 +1,7 @@
 //! What is shown of a download.
 
 use proto::{
-    domain::{Bitfield, Manifest, PieceLayout},
+    domain::{Bitfield, PieceLayout},
     reason::Reason,
 };
 
@@ -11,25 +11,20 @@ use crate::{
         Moment,
         download::{self, Download},
     },
-    engine::{DownloadState, DownloadView, Problem, SourceState, SourceView},
+    engine::{DownloadView, Problem, SourceState, SourceView},
 };
 
 /// Stretches of the file in a view's map.
 const STRETCHES: u64 = 64;
 
-/// A download of which nothing is known yet.
-pub(super) fn queued(manifest: &Manifest) -> DownloadView {
-    DownloadView {
-        state: DownloadState::Queued,
-        done_bytes: 0,
-        size: manifest.layout().length(),
-        rate: 0,
-        eta: None,
-        sources: Vec::new(),
-        problem: None,
-        map: Vec::new(),
-        had_source: false,
-        all_banned: false,
+/// Shows that nothing comes any more.
+pub(super) fn still(view: &mut DownloadView) {
+    (view.rate, view.eta) = (0, None);
+    for source in &mut view.sources {
+        source.rate = 0;
+        if source.state != SourceState::Banned {
+            source.state = SourceState::Idle;
+        }
     }
 }
 

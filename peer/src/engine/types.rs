@@ -212,6 +212,24 @@ pub struct DownloadView {
     pub all_banned: bool,
 }
 
+impl DownloadView {
+    /// A download of so many bytes of which nothing is known yet.
+    pub fn queued(size: u64) -> Self {
+        Self {
+            state: DownloadState::Queued,
+            done_bytes: 0,
+            size,
+            rate: 0,
+            eta: None,
+            sources: Vec::new(),
+            problem: None,
+            map: Vec::new(),
+            had_source: false,
+            all_banned: false,
+        }
+    }
+}
+
 /// A source of a download.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceView {

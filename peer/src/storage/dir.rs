@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{self as sys, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat},
+    fs::{self as sys, Access, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, StatVfs},
     io::Errno,
 };
 
@@ -91,9 +91,8 @@ impl Places {
     }
 
     /// Bytes that may still be written to the file system.
-    pub(super) fn free_bytes(&self) -> Result<(u64, u64), StoreError> {
-        let stat = sys::fstatvfs(&self.parent)?;
-        Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
+    pub(super) fn room(&self) -> Result<u64, StoreError> {
+        Ok(usable(&sys::fstatvfs(&self.parent)?))
     }
 
     /// Moves `part` to the final name, if nothing is there, and makes both directories safe.
@@ -131,6 +130,25 @@ impl Places {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Bytes that a download to `destination` could write, if it may write there at all. Nothing is made: of a directory
+/// that is still to be made, the nearest one above it that is there tells.
+///
+/// # Errors
+/// When this user may not make files there, or what the system says.
+pub fn room(destination: &Path) -> std::io::Result<u64> {
+    let there = destination.ancestors().skip(1).find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    sys::accessat(sys::CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?;
+    Ok(usable(&sys::statvfs(there)?))
+}
+
+/// What is free but for a reserve: 256 MiB or 1 % of the file system, whichever is more, but never over 5 %, lest a
+/// small volume be of no use.
+fn usable(stat: &StatVfs) -> u64 {
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    let whole = bytes(stat.f_blocks);
+    bytes(stat.f_bavail).saturating_sub((256 << 20).max(whole / 100).min(whole / 20))
 }
 
 /// What is under the name in the directory, links not followed.

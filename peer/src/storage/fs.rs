@@ -31,12 +31,6 @@ use super::{
 };
 use crate::hashing::{self, FileStamp};
 
-/// Space left alone: 256 MiB or 1 % of the file system, whichever is more, but never over 5 %, lest a small volume be
-/// of no use.
-fn reserve(file_system: u64) -> u64 {
-    (256 << 20).max(file_system / 100).min(file_system / 20)
-}
-
 /// Which unfinished download to open.
 #[derive(Clone, Debug)]
 pub struct OpenStore {
@@ -190,9 +184,8 @@ impl FsStore {
         let have = self.have();
         let had: u64 =
             have.iter(self.subject.layout).map(|p| u64::from(self.subject.layout.piece_length(p))).sum();
-        let (free, total) = self.places.free_bytes()?;
         let missing = length - had;
-        if missing > 0 && free < missing.saturating_add(reserve(total)) {
+        if missing > 0 && self.places.room()? < missing {
             return Err(StoreError::Full);
         }
         if self.part.metadata()?.len() != length {

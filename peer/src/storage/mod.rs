@@ -9,6 +9,7 @@
 //!
 //! No memory mapping: a file that somebody shortens would kill the process.
 
+mod copy;
 mod dir;
 mod fs;
 mod mem;
@@ -24,6 +25,8 @@ use std::{io, sync::Arc};
 use bytes::Bytes;
 use proto::domain::{Bitfield, PieceIndex};
 
+pub use copy::copy;
+pub use dir::room;
 pub use fs::{FsStore, OpenStore, check_destination, discard};
 pub use mem::MemStore;
 pub use shared::SharedFile;

@@ -32,7 +32,7 @@ fn verbs_that_start_none_say_that_there_is_none() {
 fn verbs_at_once_get_one_daemon() {
     let peer = peer();
     let started = Instant::now();
-    let verbs: Vec<_> = (0..8).map(|_| peer.spawn(&["whoami", "--json"])).collect();
+    let verbs: Vec<_> = (0..20).map(|_| peer.spawn(&["whoami", "--json"])).collect();
     for verb in verbs {
         let ended = Done::since(verb, "", started);
         assert_eq!(ended.code, 4, "{ended:?}{}", peer.log());
@@ -174,11 +174,27 @@ fn bad_settings_and_lines_are_told_at_once() {
             "{line}: {ended:?}"
         );
     }
+    let mut command = peer.command(&["list-groups", "--what"]);
+    let ended = Done::from(command.env("PEER_JSON", "1").output().expect("the peer runs"));
+    assert_eq!((ended.code, ended.reason().as_str()), (2, "USAGE"), "{ended:?}");
     std::fs::create_dir_all(peer.path("home")).expect("no error");
     std::fs::write(peer.path("home/config.toml"), "colour = 'red'").expect("written");
     let ended = peer.run(&["daemon"]);
     assert_eq!(ended.code, 2, "{ended:?}");
     assert!(ended.took < Duration::from_secs(1) && ended.stderr.contains("colour"), "{ended:?}");
+}
+
+#[test]
+fn settings_are_shown_with_where_they_came_from() {
+    let peer = peer();
+    std::fs::create_dir_all(peer.path("home")).expect("no error");
+    std::fs::write(peer.path("home/config.toml"), "upload_limit = '5K'").expect("written");
+    let shown = peer.json("config show --timeout 9")["settings"].clone();
+    let origin = |name: &str| shown[name]["origin"].as_str().unwrap_or_default().to_owned();
+    assert_eq!((origin("timeout"), origin("json")), ("flag".into(), "flag".into()));
+    assert_eq!((origin("home"), origin("listen")), ("environment".into(), "environment".into()));
+    assert_eq!((origin("upload_limit"), origin("config")), ("file".into(), "default".into()));
+    assert_eq!(shown["home"]["value"], peer.path("home").display().to_string());
 }
 
 #[test]

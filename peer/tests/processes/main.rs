@@ -5,6 +5,7 @@
 mod access;
 mod daemon;
 mod faults;
+mod places;
 mod story;
 mod support;
 mod swarm;

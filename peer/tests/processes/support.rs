@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use peer::{Done, PASSWORD, Peer};
+pub(crate) use peer::{Done, Foreground, PASSWORD, Peer};
 pub(crate) use tracker::Tracker;
 
 /// What a test waits for at most; far above what anything takes, so that only a hang ends it.

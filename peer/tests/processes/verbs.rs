@@ -1,6 +1,6 @@
 //! Verbs against a real tracker: what they do, what they say, and how they end.
 
-use std::fs;
+use std::{fs, time::Instant};
 
 use crate::support::{Done, MIB, PASSWORD, Peer, Tracker, assert_same, make_file, wait_for};
 
@@ -62,7 +62,7 @@ fn joining_can_wait_for_its_answer() {
     let waiting = cat.spawn(&["join-group", "g1", "--wait", "--json"]);
     wait_for("the request", || ann.json("list-requests g1")["requests"][0]["user"].as_str().map(drop));
     ann.ok(&["accept-request", "g1", "cat"]);
-    let done = Done::since(waiting, "", std::time::Instant::now());
+    let done = Done::since(waiting, "", Instant::now());
     assert_eq!((done.code, &done.json()["standing"]), (0, &"member".into()), "{done:?}");
 }
 
@@ -140,6 +140,33 @@ fn a_download_outlives_its_verb_and_its_daemon() {
     assert_same(&original, &bob.path("out/movie.mp4"));
     assert_eq!(bob.refused(6, "stop-download g1 movie.mp4"), "ALREADY_EXISTS");
     assert_eq!(bob.refused(3, "stop-download g1 absent"), "DOWNLOAD_NOT_FOUND");
+}
+
+#[test]
+fn a_verb_that_gives_up_leaves_its_download_running() {
+    let (_tracker, ann, bob) = stage();
+    let original = ann.shares("g1", "movie.mp4", 12 * MIB, 1);
+    ann.ok(&["limit", "--up", "2MiB"]);
+    let waiting = bob.spawn(&["download", "g1", "movie.mp4", "out/", "--json"]);
+    bob.waits_until_midway("g1", "movie.mp4", MIB as u64);
+    let pid = rustix::process::Pid::from_child(&waiting);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it can be signalled");
+    let ended = Done::since(waiting, "", Instant::now());
+    assert_eq!((ended.code, ended.reason().as_str()), (130, "INTERRUPTED"), "{ended:?}");
+    assert_eq!(bob.refused(124, "download g1 movie.mp4 out/ --timeout 0.5"), "TIMED_OUT");
+    let running = bob.download("g1", "movie.mp4").expect("it stays in the daemon");
+    assert_eq!(running["state"], "downloading");
+    bob.ok(&["stop-download", "g1", "movie.mp4"]);
+
+    ann.shares("g1", "other.mp4", 12 * MIB, 2);
+    let waiting = bob.spawn(&["download", "g1", "other.mp4", "out/", "--json"]);
+    bob.waits_until_midway("g1", "other.mp4", MIB as u64);
+    bob.ok(&["stop-download", "g1", "other.mp4"]);
+    let ended = Done::since(waiting, "", Instant::now());
+    assert_eq!((ended.code, ended.reason().as_str()), (12, "STOPPED"), "{ended:?}");
+    ann.ok(&["limit", "--up", "0"]);
+    bob.ok(&["download", "g1", "movie.mp4", "out/"]);
+    assert_same(&original, &bob.path("out/movie.mp4"));
 }
 
 #[test]

@@ -145,13 +145,7 @@ impl Peer {
 
     /// Starts a daemon in the foreground; the line that it prints.
     pub(crate) fn daemon(&self, args: &[&str]) -> (Foreground, String) {
-        let args = [&["daemon"], args].concat();
-        let mut child =
-            self.command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
-        let mut out = BufReader::new(child.stdout.take().expect("piped"));
-        let mut line = String::new();
-        out.read_line(&mut line).expect("text");
-        (Foreground { child, out }, line.trim_end().to_owned())
+        Foreground::start(self.command(&[&["daemon"], args].concat()))
     }
 
     /// Runs a verb that must succeed.
@@ -257,6 +251,20 @@ pub(crate) struct Foreground {
 }
 
 impl Foreground {
+    /// Starts it; the line that it prints.
+    pub(crate) fn start(mut command: Command) -> (Self, String) {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        out.read_line(&mut line).expect("text");
+        (Self { child, out }, line.trim_end().to_owned())
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);

@@ -1,0 +1,180 @@
+//! Where downloads go: second places, disks that are too small, directories that may not be written to.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use crate::support::{Done, Foreground, MIB, Peer, Tracker, assert_same, make_file, wait_for};
+
+/// Mounts what a container or a virtual machine would be given: a small disk, and one that is read only.
+const MOUNTS: &str =
+    "mount -t tmpfs -o size=24m none small && mount -t tmpfs -o ro none locked && exec \"$@\"";
+
+#[test]
+fn a_second_place_gets_a_copy_and_the_first_goes_on_sharing() {
+    let tracker = Tracker::start();
+    let (ann, bob) = (tracker.user("ann"), tracker.user("bob"));
+    tracker.group("g1", &[&ann, &bob]);
+    let original = ann.shares("g1", "data", 3 * MIB + 5, 1);
+    bob.ok(&["download", "g1", "data", "first/"]);
+    // Nobody else is needed for it.
+    ann.ok(&["daemon", "stop"]);
+    let second = bob.path("second/data");
+    let done = bob.json("download g1 data second/");
+    assert_eq!(
+        (&done["state"], &done["destination"]),
+        (&"complete".into(), &second.display().to_string().into())
+    );
+    assert_same(&original, &second);
+    assert!(!bob.path("second/.minitorrent").exists());
+    for place in ["first/", "first", "./first/../first/data", "second/", "second/data"] {
+        bob.ok(&["download", "g1", "data", place]);
+    }
+    let shares = bob.json("list-shares")["shares"].clone();
+    assert_eq!(shares.as_array().map(Vec::len), Some(1));
+    assert_eq!(shares[0]["path"], bob.path("first/data").display().to_string());
+
+    // What is as long is not the file for that, and is left as it is.
+    make_file(&second, 3 * MIB + 5, 2);
+    let altered = fs::read(&second).expect("it is there");
+    assert_eq!(bob.refused(6, "download g1 data second/"), "DESTINATION_EXISTS");
+    assert!(fs::read(&second).expect("it is there") == altered);
+    // A copy that is no longer what was shared is not passed on.
+    make_file(&bob.path("first/data"), 3 * MIB + 5, 3);
+    bob.fails(8, &["download", "g1", "data", "third/", "--timeout", "2"]);
+    assert!(!bob.path("third/data").exists());
+    ann.ok(&["whoami"]);
+    bob.ok(&["download", "g1", "data", "third/"]);
+    assert_same(&original, &bob.path("third/data"));
+}
+
+#[test]
+fn a_file_in_the_place_of_a_directory_is_left_alone() {
+    let tracker = Tracker::start();
+    let (ann, bob) = (tracker.user("ann"), tracker.user("bob"));
+    tracker.group("g1", &[&ann, &bob]);
+    ann.shares("g1", "data", MIB, 1);
+    fs::write(bob.path("taken"), "precious").expect("written");
+    fs::create_dir_all(bob.path("out/data")).expect("made");
+    for place in ["taken/", "taken", "out", "out/"] {
+        assert_eq!(bob.refused(6, &format!("download g1 data {place}")), "DESTINATION_EXISTS", "{place}");
+    }
+    assert_eq!(fs::read(bob.path("taken")).expect("it is there"), b"precious");
+    assert_eq!(bob.json("show-downloads")["downloads"], serde_json::json!([]));
+}
+
+#[test]
+fn an_uploader_can_download_its_own_file() {
+    let tracker = Tracker::start();
+    let ann = tracker.user("ann");
+    ann.ok(&["create-group", "g1"]);
+    let original = ann.shares("g1", "data", MIB, 1);
+    ann.ok(&["download", "g1", "data", "copy"]);
+    assert_same(&original, &ann.path("copy"));
+    ann.ok(&["download", "g1", "data", "copy"]);
+    assert_eq!(ann.json("list-shares")["shares"][0]["path"], original.display().to_string());
+}
+
+#[test]
+fn a_disk_without_room_ends_the_verb_and_the_download_goes_on_when_there_is_some() {
+    let tracker = Tracker::start();
+    let (ann, bob) = (tracker.user("ann"), tracker.user("bob"));
+    tracker.group("g1", &[&ann, &bob]);
+    ann.shares("g1", "large", 32 * MIB, 1);
+    let original = ann.shares("g1", "data", 12 * MIB, 2);
+    let Some((_daemon, root)) = with_disks(&bob) else { return };
+
+    // What can't fit is refused, and nothing is made.
+    for line in ["download g1 large small/", "download g1 large small/new/ -d", "download g1 large small/x"] {
+        assert_eq!(bob.refused(9, line), "DISK_FULL", "{line}");
+    }
+    assert_eq!(bob.json("show-downloads")["downloads"], serde_json::json!([]));
+    assert_eq!(fs::read_dir(root.join("small")).expect("listed").count(), 0);
+
+    // What fitted when it began waits for room, whoever waits for it.
+    ann.ok(&["limit", "--up", "2MiB"]);
+    let waiting = bob.spawn(&["download", "g1", "data", "small/", "--json"]);
+    bob.waits_until_midway("g1", "data", 2 * MIB as u64);
+    let filler = root.join("small/filler");
+    let room = "the disk is full";
+    wait_for(room, || fs::write(&filler, vec![1; 24 * MIB]).is_err().then_some(()));
+    let ended = Done::since(waiting, "", Instant::now());
+    assert_eq!((ended.code, ended.reason().as_str()), (9, "DISK_FULL"), "{ended:?}");
+    let stalled = bob.download("g1", "data").expect("it stays in the daemon");
+    assert_eq!((&stalled["state"], &stalled["rate"]), (&"stalled".into(), &0.into()), "{stalled}");
+    assert!(stalled["cause"].as_str().is_some_and(|cause| cause.contains("space")), "{stalled}");
+    assert_eq!(bob.refused(9, "download g1 data small/"), "DISK_FULL", "it was looked at again");
+    fs::remove_file(&filler).expect("removed");
+    ann.ok(&["limit", "--up", "0"]);
+    bob.ok(&["download", "g1", "data", "small/"]);
+    assert_same(&original, &root.join("small/data"));
+}
+
+#[test]
+fn a_directory_that_may_not_be_written_to_is_refused() {
+    let tracker = Tracker::start();
+    let (ann, bob) = (tracker.user("ann"), tracker.user("bob"));
+    tracker.group("g1", &[&ann, &bob]);
+    ann.shares("g1", "data", MIB, 1);
+    let Some((_daemon, _)) = with_disks(&bob) else { return };
+    for place in ["locked/", "locked/film", "locked/new/deep/"] {
+        assert_eq!(bob.refused(5, &format!("download g1 data {place}")), "NOT_PERMITTED", "{place}");
+    }
+    assert_eq!(bob.json("show-downloads")["downloads"], serde_json::json!([]));
+    bob.ok(&["download", "g1", "data", "out/"]);
+}
+
+#[test]
+fn a_stopped_download_says_so_and_keeps_its_count() {
+    let tracker = Tracker::start();
+    let (ann, bob) = (tracker.user_with("ann", &[("PEER_UPLOAD_LIMIT", "2MiB")]), tracker.user("bob"));
+    tracker.group("g1", &[&ann, &bob]);
+    ann.shares("g1", "data", 12 * MIB, 1);
+    bob.starts("g1", "data");
+    bob.waits_until_midway("g1", "data", MIB as u64);
+    bob.ok(&["stop-download", "g1", "data"]);
+    let stopped = bob.download("g1", "data").expect("it is shown");
+    assert!(stopped["cause"].as_str().is_some_and(|cause| cause.contains("stopped")), "{stopped}");
+    assert!(
+        stopped["sources"].as_array().is_some_and(|all| all.iter().all(|one| one["rate"] == 0)),
+        "{stopped}"
+    );
+    bob.ok(&["daemon", "stop"]);
+    let kept = bob.download("g1", "data").expect("it is still shown");
+    assert_eq!((&kept["state"], &kept["done_bytes"]), (&"stopped".into(), &stopped["done_bytes"]));
+    // Elsewhere only after the first is given up.
+    assert_eq!(bob.refused(6, "download g1 data elsewhere/"), "DESTINATION_EXISTS");
+    bob.ok(&["stop-download", "g1", "data", "--discard"]);
+    ann.ok(&["limit", "--up", "0"]);
+    bob.ok(&["download", "g1", "data", "elsewhere/"]);
+}
+
+/// Starts the peer's daemon where `small` and `locked` in its directory are disks of their own. The daemon, and its
+/// view of that directory. `None` on a machine that lets nobody mount.
+#[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+fn with_disks(peer: &Peer) -> Option<(Foreground, PathBuf)> {
+    peer.ok(&["daemon", "stop"]);
+    for name in ["small", "locked"] {
+        fs::create_dir(peer.path(name)).expect("made");
+    }
+    let allowed =
+        Command::new("unshare").args(["--mount", "--map-root-user", "true"]).stderr(Stdio::null()).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        println!("SKIPPED: namespaces can't be made here");
+        return None;
+    }
+    let daemon = peer.command(&["daemon"]);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--map-root-user", "sh", "-c", MOUNTS, "sh"]);
+    command.arg(daemon.get_program()).args(daemon.get_args());
+    command
+        .current_dir(peer.path(""))
+        .envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let (daemon, line) = Foreground::start(command);
+    assert!(line.starts_with("listening "), "{line}");
+    let root = Path::new("/proc").join(daemon.id().to_string()).join("root");
+    Some((daemon, root.join(peer.path("").strip_prefix("/").expect("absolute"))))
+}
