@@ -124,6 +124,19 @@ pub(in crate::cli) fn download_text(download: &pb::Download) -> String {
     out
 }
 
+/// Who gave how much of a download that is complete: ` (19.1 MiB from ann, 9.5 MiB from bob)`.
+pub(in crate::cli) fn given(sources: &[pb::DownloadSource]) -> String {
+    let mut givers: Vec<_> = sources.iter().filter(|source| source.bytes > 0).collect();
+    givers.sort_unstable_by_key(|source| std::cmp::Reverse(source.bytes));
+    let one =
+        |source: &&pb::DownloadSource| format!("{} from {}", units::size(source.bytes), source.username);
+    let mut words: Vec<_> = givers.iter().take(MOST_SOURCES).map(one).collect();
+    if givers.len() > MOST_SOURCES {
+        words.push(format!("the rest from {} more", givers.len() - MOST_SOURCES));
+    }
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
+}
+
 /// How much of a download is there, in whole percent; 100 only when all is.
 pub(in crate::cli) fn percent(download: &pb::Download) -> u64 {
     match download.size {
@@ -203,9 +216,11 @@ mod tests {
     #[test]
     fn many_sources_do_not_fill_the_screen() {
         let one = download(pb::DownloadState::Downloading).sources[0].clone();
-        let text = sources_text(&vec![one; 40]);
+        let text = sources_text(&vec![one.clone(); 40]);
         assert_eq!(text.lines().filter(|line| !line.is_empty()).count(), MOST_SOURCES + 1);
         assert!(text.ends_with("and 28 more"), "{text}");
+        assert!(given(&vec![one; 40]).ends_with("500.0 MiB from bob, the rest from 28 more)"));
+        assert_eq!(given(&[]), "");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::io::{self, Write as _};
 use serde_json::{Value, json};
 
 pub(super) use self::{
-    downloads::{download_json, download_text, downloads, percent},
+    downloads::{download_json, download_text, downloads, given, percent},
     lists::{checks, files, groups, members, requests, shares, standing, status},
 };
 use super::exit::Failure;

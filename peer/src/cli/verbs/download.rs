@@ -124,7 +124,8 @@ fn ended(context: &Context, download: &pb::Download, detach: bool) -> Result<Exi
     let (size, place) = (units::size(download.size), render::name(&download.destination));
     match download.state() {
         pb::DownloadState::Complete => {
-            let text = format!("{name} of {group} is complete: {size} at {place}");
+            let from = render::given(&download.sources);
+            let text = format!("{name} of {group} is complete: {size}{from} at {place}");
             context.style.done(&render::download_json(download), &text);
             Ok(Exit::Done)
         }
