@@ -113,6 +113,7 @@ fn settings_that_cannot_be_are_refused_at_once() {
         assert!(since.elapsed() < Duration::from_secs(5), "{args:?}");
     };
     refused(&["serve", "--listen", "nowhere"]);
+    assert_eq!(run(dir.path(), &["serve", "--listen", "nowhere"]).status.code(), Some(2), "as bad usage");
     refused(&["serve", "--plaintext", "--listen", "0.0.0.0:0"]);
     refused(&["serve", "--tls-cert", "/nonexistent", "--tls-key", "/nonexistent"]);
     refused(&["serve", "--config", "/nonexistent"]);
@@ -140,6 +141,14 @@ fn settings_are_shown_with_where_they_came_from() {
     assert!(line("listen ").contains("127.0.0.1:1234") && line("listen ").ends_with("environment"));
     assert!(line("log ").contains("debug") && line("log ").ends_with("file"));
     assert!(line("log_format ").ends_with("default"));
+    assert!(line("data_dir ").ends_with("environment") && line("config ").ends_with("default"));
+    assert!(line("config ").contains(&dir.path().join("config.toml").display().to_string()));
+    // Named elsewhere, the file can say where the data is.
+    let elsewhere = dir.path().join("elsewhere.toml");
+    std::fs::write(&elsewhere, "data_dir = 'data'").expect("written");
+    let output = tracker(&["config", "show", "--config"]).arg(&elsewhere).output().expect("it runs");
+    let data = format!("data_dir = {:?}  # file", dir.path().join("data").display().to_string());
+    assert!(text(&output.stdout).starts_with(&data), "{}", text(&output.stdout));
 }
 
 #[test]
