@@ -11,7 +11,7 @@ use std::{
 
 use proto::{
     durable,
-    transport::{self, Around, Limits, ListenOptions, RequestIds, Security},
+    transport::{self, Around, Limits, RequestIds, Security, SendOptions},
 };
 use tokio::{
     net::UnixListener,
@@ -126,13 +126,17 @@ struct Bound {
 impl Bound {
     async fn new(config: &Config) -> Result<Self, DaemonError> {
         let bind = |address: SocketAddr, flag| {
-            transport::listen(address, &ListenOptions::default()).map_err(|error| DaemonError::Bind {
+            transport::listen(address).map_err(|error| DaemonError::Bind {
                 address: address.to_string(),
                 flag,
                 error,
             })
         };
         let peers = bind(config.listen, "listen")?;
+        SendOptions::uploads(config.congestion.clone()).apply(&peers).map_err(|error| {
+            let asked = config.congestion.as_deref().unwrap_or("none");
+            DaemonError::Setup(format!("can't have --congestion {asked}: {error}"))
+        })?;
         let address = peers.local_addr().map_err(|error| DaemonError::Setup(error.to_string()))?;
         let metrics = config.metrics.map(|address| bind(address, "metrics")).transpose()?;
         Ok(Self { peers, address, control: bind_control(config)?, metrics })

@@ -18,8 +18,8 @@ use http_body_util::BodyExt as _;
 use proto::{
     domain::PeerId,
     transport::{
-        AuthorityFingerprint, ChannelTuning, ClientSecurity, ConnInfo, ConnectError, Limits, ListenOptions,
-        Remote, Security, client_config, connect, connect_lazy, fetch_authority, fingerprints, listen,
+        AuthorityFingerprint, ChannelTuning, ClientSecurity, ConnInfo, ConnectError, Limits, Remote,
+        Security, client_config, connect, connect_lazy, fetch_authority, fingerprints, listen,
         peer_id_of_spki, serve, serve_unix, server_config,
     },
 };
@@ -119,7 +119,7 @@ impl Server {
         config: watch::Sender<Option<Arc<rustls::ServerConfig>>>,
         limits: Limits,
     ) -> Self {
-        let listener = listen(([127, 0, 0, 1], 0).into(), &ListenOptions::default()).unwrap();
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(serve(listener, security, service_fn(answer), limits, shutdown.clone()));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use proto::transport::{ListenOptions, listen, raise_open_files};
+use proto::transport::{listen, raise_open_files};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
@@ -31,7 +31,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let shutdown = on_signals()?;
     let store = Arc::new(Sqlite::open(&config.data_dir).await?);
     let tracker = Tracker::prepare(store.clone(), &config).await?;
-    let bound = listen(config.listen, &ListenOptions::default());
+    let bound = listen(config.listen);
     let listener = bound.with_context(|| format!("can't listen at {}", config.listen))?;
     let scheme = if config.plaintext { "http" } else { "https" };
     let mut out = io::stdout();

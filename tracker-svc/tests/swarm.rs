@@ -15,8 +15,7 @@ use proto::{
     reason::Reason,
     ticket::{TicketError, Verifier},
     transport::{
-        Around, ChannelTuning, ClientSecurity, Limits, ListenOptions, Remote, RequestIds, Security, connect,
-        listen, serve,
+        Around, ChannelTuning, ClientSecurity, Limits, Remote, RequestIds, Security, connect, listen, serve,
     },
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
@@ -87,7 +86,7 @@ impl Tracker {
             .layer(Around(RequestIds))
             .layer(Around(Authn::new(dynamic)))
             .service(routes);
-        let socket = listen(([127, 0, 0, 1], 0).into(), &ListenOptions::default()).unwrap();
+        let socket = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let port = socket.local_addr().unwrap().port();
         let serving = serve(socket, Security::Plaintext, service, Limits::tracker(), shutdown.clone());
         let serving = tokio::spawn(async move { serving.await.unwrap() });

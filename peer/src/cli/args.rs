@@ -302,6 +302,9 @@ pub struct DaemonArgs {
     /// Uploads at a time [env: PEER_UPLOAD_SLOTS] [default: 2]
     #[arg(long, value_name = "N")]
     pub upload_slots: Option<String>,
+    /// Congestion control of uploads, such as reno; without, the system's own [env: PEER_CONGESTION]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub congestion: Option<String>,
     /// Makes what the picker leaves to chance repeatable [env: PEER_PICKER_SEED]
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub picker_seed: Option<String>,

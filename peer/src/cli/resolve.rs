@@ -55,6 +55,7 @@ fn flags(global: &Global, daemon: Option<&DaemonArgs>) -> Typed {
             text("upload_limit", &daemon.upload_limit),
             text("download_limit", &daemon.download_limit),
             text("upload_slots", &daemon.upload_slots),
+            text("congestion", &daemon.congestion),
             text("picker_seed", &daemon.picker_seed),
             text("metrics", &daemon.metrics),
         ];

@@ -68,8 +68,8 @@ impl Limits {
             connections: 200,
             connections_per_ip: 200,
             streams: 16,
-            send_buffer: 1 << 20,
-            tls_buffer: 512 << 10,
+            send_buffer: 64 << 10,
+            tls_buffer: 32 << 10,
             stream_window: 256 << 10,
             ..Self::tracker()
         }

@@ -1,36 +1,52 @@
-//! Listening sockets, with the options that matter for serving file data.
+//! Listening sockets, and the options that matter for serving file data.
 
 use std::{io, net::SocketAddr};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
-/// Options of a listening socket; accepted connections inherit them. The default leaves the system's settings alone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListenOptions {
+/// Bytes that the kernel takes of an upload before the network takes them: 50 ms of an uplink of 20 Mbit/s.
+const NOT_SENT_LOW_WATER: u32 = 32 << 10;
+
+/// How the connections that a listener accepts send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendOptions {
     /// Congestion control for what is sent, such as `reno` or `cubic`. The system's own is usually right; `bbr` paces,
     /// which costs a fifth of the rate on loopback and fast local networks.
     pub congestion: Option<String>,
     /// Bytes that the kernel takes for sending before the network takes them (TCP_NOTSENT_LOWAT). On a thin uplink the
-    /// kernel otherwise queues seconds of data, which nobody can take back or reorder; 128 KiB is a good value there.
-    pub not_sent_low_water: Option<u32>,
+    /// kernel otherwise queues seconds of data, which nobody can take back or reorder.
+    pub not_sent_low_water: u32,
+}
+
+impl SendOptions {
+    /// For file data, by this congestion control or the system's own.
+    pub fn uploads(congestion: Option<String>) -> Self {
+        Self { congestion, not_sent_low_water: NOT_SENT_LOW_WATER }
+    }
+
+    /// Sets them on a listener, whose accepted connections inherit them.
+    ///
+    /// # Errors
+    /// When the system refuses one, such as a congestion control that it doesn't have.
+    pub fn apply(&self, listener: &TcpListener) -> io::Result<()> {
+        let socket = SockRef::from(listener);
+        if let Some(name) = &self.congestion {
+            socket.set_tcp_congestion(name.as_bytes())?;
+        }
+        socket.set_tcp_notsent_lowat(self.not_sent_low_water)
+    }
 }
 
 /// Binds and listens. Once this returns, clients can connect.
 ///
 /// # Errors
-/// When the address can't be had, or the system refuses an option.
-pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
+/// When the address can't be had.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
-    if let Some(name) = &options.congestion {
-        socket.set_tcp_congestion(name.as_bytes())?;
-    }
-    if let Some(bytes) = options.not_sent_low_water {
-        socket.set_tcp_notsent_lowat(bytes)?;
-    }
     socket.bind(&address.into())?;
     socket.listen(1_024)?;
     TcpListener::from_std(socket.into())

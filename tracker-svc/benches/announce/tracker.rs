@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use proto::{
     settings::LogFormat,
-    transport::{ListenOptions, listen, raise_open_files},
+    transport::{listen, raise_open_files},
 };
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
@@ -73,7 +73,7 @@ fn again() -> Command {
 async fn start(dir: &Path, peers: u32) -> Result<(Tracker, tokio::net::TcpListener)> {
     let store = Sqlite::open(dir).await?;
     fill(dir, peers).await?;
-    let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), &ListenOptions::default())?;
+    let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let config = Config {
         listen: listener.local_addr()?,
         data_dir: dir.to_owned(),
