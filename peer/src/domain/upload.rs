@@ -24,7 +24,7 @@ const ROOM_AFTER: Duration = Duration::from_millis(250);
 /// way before the uplink falls idle; not earlier, for two pieces that share an uplink both come late.
 const NEARLY_SENT: u32 = PIECE_LENGTH / 8;
 /// A peer that is served alone gets one stream more for each time that its uplink carries so many bytes a second.
-const STREAM_RATE: f64 = 50e6;
+const STREAM_RATE: f64 = 25e6;
 /// Most streams of one peer at a time.
 const MAX_STREAMS: f64 = 8.0;
 /// A request is told a new place no sooner than this after the last one, when its turn is near.
@@ -149,6 +149,8 @@ pub struct Upload {
     sent: SentCounts,
     slots: Slots,
     rate: Meter,
+    /// The same over a shorter time, for decisions.
+    pace: Meter,
     moved: Moment,
     arrivals: u64,
     changed: bool,
@@ -158,6 +160,9 @@ pub struct Upload {
 impl Upload {
     /// No upload. All that is left to chance follows from `seed`.
     pub fn new(options: Options, seed: u64) -> Self {
+        // It measures from the very start on: what buffers take at once of a first piece must not look like a fast uplink.
+        let mut pace = Meter::new(Duration::from_millis(100));
+        pace.begin(Moment::ZERO);
         Self {
             options,
             requests: BTreeMap::new(),
@@ -166,6 +171,7 @@ impl Upload {
             sent: SentCounts::default(),
             slots: Slots::new(options.slots, options.max_slots),
             rate: Meter::new(Duration::from_millis(500)),
+            pace,
             moved: Moment::ZERO,
             arrivals: 0,
             changed: false,
@@ -218,6 +224,11 @@ impl Upload {
     /// Bytes a second handed to the transport now, by all requests.
     pub fn rate(&self, now: Moment) -> f64 {
         self.rate.rate(now)
+    }
+
+    /// Bytes a second handed to the transport in the last tenth of a second, by all requests.
+    pub fn pace(&self, now: Moment) -> f64 {
+        self.pace.rate(now)
     }
 
     fn asked(&mut self, id: RequestId, mut asked: Request, actions: &mut Vec<Action>) {
@@ -320,6 +331,7 @@ impl Upload {
     fn progress(&mut self, now: Moment, id: RequestId, bytes: u32) {
         self.moved = now;
         self.rate.add(now, bytes);
+        self.pace.add(now, bytes);
         self.slots.note_bytes(bytes);
         if let Some(sending) = self.requests.get_mut(&id).and_then(|request| request.sending.as_mut()) {
             sending.handed = sending.handed.saturating_add(bytes);
@@ -372,7 +384,7 @@ impl Upload {
         if self.others_wait() {
             return self.has_free_slot(now).then(|| self.turns.order(&self.requests, &self.served).next())?;
         }
-        let streams = (self.rate.rate(now) / STREAM_RATE).clamp(1.0, MAX_STREAMS) as u32;
+        let streams = (self.pace(now) / STREAM_RATE).clamp(1.0, MAX_STREAMS) as u32;
         let own = self.requests.iter().filter(|(_, request)| request.sending.is_none());
         own.filter(|(_, request)| self.served.get(&request.peer).is_some_and(|count| *count < streams))
             .min_by_key(|(_, request)| request.arrived)

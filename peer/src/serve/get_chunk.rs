@@ -26,13 +26,15 @@ use super::{
 };
 use crate::{domain::upload::End, engine::Totals, limiter::Limiter, storage::PieceReader};
 
-/// Bytes of data in one chunk. Half a piece keeps the frame and its copies in the processor's cache.
+/// Most bytes of data in one chunk. Half a piece keeps the frame and its copies in the processor's cache.
 const CHUNK: usize = 256 << 10;
+/// Least bytes of data in one chunk, unless the piece ends.
+const SMALL_CHUNK: usize = 16 << 10;
+/// How long a chunk may take on its way out. The other side hears of a piece when its first chunk is there, and can only
+/// then tell a second sender of it to stop; and what is on its way when it does so is lost.
+const CHUNKS_A_SECOND: u64 = 100;
 /// Most bytes in front of a chunk's data: the prefix, two numbers and the data's tag and length.
 const HEAD: usize = grpc::PREFIX + 2 * 11 + 6;
-/// Smallest chunk under a rate limit, and how many of them go out a second.
-const LIMITED_CHUNK: usize = 16 << 10;
-const LIMITED_CHUNKS_A_SECOND: u64 = 8;
 /// When to ask again for a slot if the queue is full.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
 
@@ -171,7 +173,8 @@ impl Upload {
     }
 
     async fn send_chunk(&mut self, mut sending: Sending) -> Result<Frame<Bytes>, Status> {
-        let length = chunk_length(self.uploads.limiter.rate()).min((sending.length - sending.sent) as usize);
+        let length = chunk_length(self.uploads.limiter.rate(), self.uploads.slots.pace());
+        let length = length.min((sending.length - sending.sent) as usize);
         tokio::select! {
             () = self.uploads.limiter.pass(length) => {}
             Ok(reason) = withdrawn(&mut self.offer) => return Err(refusal(reason)),
@@ -216,13 +219,10 @@ fn finished(ended: Command) -> Option<Result<Frame<Bytes>, Status>> {
     }
 }
 
-/// Small enough under a rate limit that the stream doesn't go in jerks.
-fn chunk_length(rate: u64) -> usize {
-    match rate {
-        0 => CHUNK,
-        rate => usize::try_from(rate / LIMITED_CHUNKS_A_SECOND)
-            .map_or(CHUNK, |length| length.clamp(LIMITED_CHUNK, CHUNK)),
-    }
+/// Bytes of the next chunk, where `limit` bytes a second may go out (0 for any number) and `rate` lately did.
+fn chunk_length(limit: u64, rate: u64) -> usize {
+    let rate = if limit == 0 { rate } else { rate.min(limit) };
+    usize::try_from(rate / CHUNKS_A_SECOND).map_or(CHUNK, |length| length.clamp(SMALL_CHUNK, CHUNK))
 }
 
 /// One framed message with the next `length` bytes of the piece.

@@ -139,6 +139,11 @@ impl Slots {
         self.lock().machine.rate(self.now()) as u64
     }
 
+    /// The same in the last tenth of a second.
+    pub(crate) fn pace(&self) -> u64 {
+        self.lock().machine.pace(self.now()) as u64
+    }
+
     /// Wakes the machine when it wants to be woken. Never returns.
     pub(crate) async fn keep_time(&self) {
         loop {
