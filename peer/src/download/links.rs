@@ -1,7 +1,8 @@
 //! Connections to other peers, shared by all downloads.
 //!
-//! Two connections to a peer, since one is one task and so one core at each end; more only when many downloads from the
-//! same peer would wait for each other behind its limit of calls on a connection.
+//! Two connections to a peer that sends fast, since one is one task and so one core at each end; more only when many
+//! downloads from the same peer would wait for each other behind its limit of calls on a connection. A second one to each
+//! peer would double what a crowd spends on handshakes.
 
 use std::{
     collections::HashMap,
@@ -13,7 +14,7 @@ use tonic::transport::Channel;
 
 use crate::engine::{DialError, Dialer};
 
-/// Connections that carry data, where there is data for several.
+/// Connections that carry bulk data, where there is some for several.
 const SPREAD: usize = 2;
 /// Calls on one connection. A peer takes 16.
 const CALLS: usize = 14;
@@ -38,8 +39,8 @@ struct Line {
     channel: Channel,
     /// Calls that run.
     calls: usize,
-    /// Those of them that carry data.
-    data: usize,
+    /// Those of them that carry bulk data.
+    bulk: usize,
 }
 
 /// A call's share of a connection.
@@ -47,7 +48,7 @@ pub(crate) struct Lease {
     pub(crate) channel: Channel,
     link: Arc<Link>,
     line: usize,
-    data: bool,
+    bulk: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -85,7 +86,7 @@ impl Links {
                         peer,
                         address: address.clone(),
                         dialer: self.dialer.clone(),
-                        lines: Mutex::new(vec![Line { channel, calls: 0, data: 0 }]),
+                        lines: Mutex::new(vec![Line { channel, calls: 0, bulk: 0 }]),
                     });
                     links.retain(|_, link| link.strong_count() > 0);
                     links.insert(peer, Arc::downgrade(&link));
@@ -104,32 +105,32 @@ impl Links {
 }
 
 impl Link {
-    /// A connection for a call; `data` if it is to carry file data.
-    pub(crate) async fn lease(self: &Arc<Self>, data: bool) -> Lease {
-        if self.needs_line(data) {
+    /// A connection for a call; `bulk` if it is to carry piece after piece.
+    pub(crate) async fn lease(self: &Arc<Self>, bulk: bool) -> Lease {
+        if self.needs_line(bulk) {
             // If it can't be had, those that are there will do.
             if let Ok(channel) = self.dialer.dial(self.peer, &self.address).await {
                 let mut lines = lock(&self.lines);
                 if lines.len() < CONNECTIONS {
-                    lines.push(Line { channel, calls: 0, data: 0 });
+                    lines.push(Line { channel, calls: 0, bulk: 0 });
                 }
             }
         }
         let mut lines = lock(&self.lines);
-        let load = |line: &Line| if data { (line.data, line.calls) } else { (line.calls, line.data) };
+        let load = |line: &Line| if bulk { (line.bulk, line.calls) } else { (line.calls, line.bulk) };
         let free = |line: &Line| usize::from(line.calls >= CALLS);
         let least =
             lines.iter().enumerate().min_by_key(|(_, line)| (free(line), load(line))).map_or(0, |(at, _)| at);
         let line = &mut lines[least];
         line.calls += 1;
-        line.data += usize::from(data);
-        Lease { channel: line.channel.clone(), link: self.clone(), line: least, data }
+        line.bulk += usize::from(bulk);
+        Lease { channel: line.channel.clone(), link: self.clone(), line: least, bulk }
     }
 
-    fn needs_line(&self, data: bool) -> bool {
+    fn needs_line(&self, bulk: bool) -> bool {
         let lines = lock(&self.lines);
         let full = lines.iter().all(|line| line.calls >= CALLS);
-        let busy = data && lines.len() < SPREAD && lines.iter().all(|line| line.data > 0);
+        let busy = bulk && lines.len() < SPREAD && lines.iter().all(|line| line.calls > 0);
         lines.len() < CONNECTIONS && (full || busy)
     }
 }
@@ -139,7 +140,7 @@ impl Drop for Lease {
         // Lines are never taken away, so it is still the same one.
         if let Some(line) = lock(&self.link.lines).get_mut(self.line) {
             line.calls -= 1;
-            line.data -= usize::from(self.data);
+            line.bulk -= usize::from(self.bulk);
         }
     }
 }

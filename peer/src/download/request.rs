@@ -129,7 +129,8 @@ async fn attempt(
     ticket: Arc<str>,
     cancelled: &CancellationToken,
 ) -> Result<(), Cut> {
-    let mut lease = link.lease(true).await;
+    // A source that is asked for one piece at a time is slow, or busy with others: one connection carries what it sends.
+    let mut lease = link.lease(ask.max_pieces != 1).await;
     let call = async {
         let channel = lease.channel.ready().await.map_err(|_| Failure::Connection)?;
         channel.call(message(context, ask, &ticket)).await.map_err(|_| Failure::Connection)
