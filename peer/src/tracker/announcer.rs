@@ -5,7 +5,7 @@
 //! that lost its memory needs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -261,13 +261,21 @@ impl Pace {
 #[derive(Debug, Default)]
 struct Pending {
     files: BTreeMap<FileId, Holding>,
+    /// Files of which the tracker knows, or will, that this peer holds nothing yet.
+    empty: BTreeSet<FileId>,
     due: Option<Instant>,
 }
 
 impl Pending {
     fn add(&mut self, news: Holding, now: Instant) {
-        // A file that is new or gone matters to others at once; pieces can wait for more of their kind.
-        let due = if matches!(news.what, Held::Gained(_)) { now + COALESCE } else { now };
+        // A file that is new or gone matters to others at once, and so does the first piece: it makes this peer a source.
+        // Other pieces can wait for more of their kind.
+        let was_empty = self.empty.remove(&news.file);
+        if matches!(&news.what, Held::Bitfield(bits) if bits.is_empty()) {
+            self.empty.insert(news.file);
+        }
+        let can_wait = matches!(news.what, Held::Gained(_)) && !was_empty;
+        let due = if can_wait { now + COALESCE } else { now };
         self.due = Some(self.due.map_or(due, |before| before.min(due)));
         match self.files.entry(news.file) {
             std::collections::btree_map::Entry::Vacant(empty) => {
@@ -437,6 +445,19 @@ mod tests {
                 Wire::Left(true),
             ]
         );
+    }
+
+    #[test]
+    fn the_first_piece_of_a_file_is_announced_at_once() {
+        let now = Instant::now();
+        let mut pending = Pending::default();
+        pending.add(holding(1, Held::Bitfield(Bitfield::empty(layout(16)))), now);
+        pending.take();
+        pending.add(holding(1, Held::Gained(pieces(0..1))), now);
+        assert_eq!(pending.due(), Some(now));
+        pending.take();
+        pending.add(holding(1, Held::Gained(pieces(1..2))), now);
+        assert_eq!(pending.due(), Some(now + COALESCE));
     }
 
     #[test]
