@@ -212,6 +212,11 @@ impl Network {
         ip(&["netns", "add", &switch])?;
         ip(&["-n", &switch, "link", "add", "bridge", "type", "bridge"])?;
         ip(&["-n", &switch, "link", "set", "bridge", "up"])?;
+        // Where the machine filters what bridges pass on, each packet would go through the filters: no switch does that.
+        for key in ["iptables", "ip6tables", "arptables"] {
+            let setting = format!("net.bridge.bridge-nf-call-{key}=0");
+            let _ = ip(&["netns", "exec", &switch, "sysctl", "-q", "-w", &setting]);
+        }
         for &host in hosts {
             let name = format!("{prefix}-{host}");
             let plug = host.to_string();
