@@ -14,6 +14,7 @@ pub mod home;
 pub mod identity;
 pub mod library;
 pub mod limiter;
+pub mod memory;
 mod metrics;
 pub mod observe;
 pub mod serve;

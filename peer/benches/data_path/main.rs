@@ -31,6 +31,7 @@ data_path torrent FILE ANNOUNCE TO
 ";
 
 fn main() -> ExitCode {
+    peer::memory::keep_freed_buffers();
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match run(&args) {

@@ -49,6 +49,7 @@ impl Context {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    crate::memory::keep_freed_buffers();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
