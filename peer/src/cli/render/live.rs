@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 use super::Style;
 
@@ -29,13 +29,13 @@ impl Style {
     }
 }
 
-/// Lines that are redrawn in place.
+/// Lines that are redrawn in place. The last ones stay when nobody ends it.
 pub(in crate::cli) struct Live(ProgressBar);
 
 impl Live {
     fn new(target: Option<ProgressDrawTarget>) -> Self {
         let bar = ProgressBar::with_draw_target(None, target.unwrap_or_else(ProgressDrawTarget::hidden));
-        Self(with_template(bar, "{msg}"))
+        Self(with_template(bar, "{msg}").with_finish(ProgressFinish::Abandon))
     }
 
     /// Shows these lines in place of those before.
