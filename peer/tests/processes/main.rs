@@ -9,6 +9,7 @@ mod places;
 mod story;
 mod support;
 mod swarm;
+mod terminal;
 mod verbs;
 
 /// Not a test of its own: the process that the others start as their tracker is this very binary, told so by an

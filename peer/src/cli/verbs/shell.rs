@@ -1,8 +1,12 @@
 //! The shell: verbs, one a line, spelled in either way.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
 
 use clap::Parser as _;
+use proto::durable::{self, Readers};
 use rustyline::error::ReadlineError;
 
 use crate::cli::{
@@ -99,7 +103,7 @@ fn inherit(context: &Context, cli: &mut Cli) {
 
 /// Where lines come from.
 enum Lines {
-    Typed { editor: Box<rustyline::DefaultEditor>, history: std::path::PathBuf },
+    Typed { editor: Box<rustyline::DefaultEditor>, history: PathBuf, kept: Vec<String> },
     Piped(io::Lines<io::StdinLock<'static>>),
 }
 
@@ -109,9 +113,13 @@ impl Lines {
         let settings = rustyline::Config::builder().max_history_size(HISTORY).map_err(failed)?.build();
         let mut editor = Box::new(rustyline::DefaultEditor::with_config(settings).map_err(failed)?);
         let history = context.config.home.history_file();
-        // Without one, the shell starts with none.
-        let _ = editor.load_history(&history);
-        Ok(Self::Typed { editor, history })
+        // Without one that can be read, the shell starts with none.
+        let kept = durable::read_if_there(&history).ok().flatten().unwrap_or_default();
+        let kept: Vec<String> = String::from_utf8_lossy(&kept).lines().map(str::to_owned).collect();
+        for line in &kept {
+            editor.add_history_entry(line).map_err(failed)?;
+        }
+        Ok(Self::Typed { editor, history, kept })
     }
 
     fn next(&mut self) -> Result<Option<String>, Failure> {
@@ -132,17 +140,20 @@ impl Lines {
 
     /// Remembers a line, unless it holds a password.
     fn keep(&mut self, line: &str) {
-        if let Self::Typed { editor, .. } = self
+        if let Self::Typed { editor, kept, .. } = self
             && !may_hold_password(line)
         {
             // A line that is not remembered can be typed again.
             let _ = editor.add_history_entry(line);
+            kept.push(line.to_owned());
         }
     }
 
     fn close(&mut self) {
-        if let Self::Typed { editor, history } = self {
-            let _ = editor.save_history(history);
+        if let Self::Typed { history, kept, .. } = self {
+            let last = kept.split_off(kept.len().saturating_sub(HISTORY)).join("\n");
+            // No home yet, or no room in it: the next shell starts with what there was.
+            let _ = durable::write(history, last.as_bytes(), Readers::Owner);
         }
     }
 }
