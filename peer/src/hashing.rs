@@ -13,7 +13,7 @@ use std::{
 use proto::{
     domain::{
         FileHeader, FileName, Manifest, PieceHash, PieceIndex, PieceLayout, Sha1,
-        manifest::{Assembler, RootFold, hash_piece},
+        manifest::{RootFold, hash_piece},
     },
     reason::Reason,
 };
@@ -178,9 +178,7 @@ fn hash_once(path: &Path, name: &FileName, progress: Progress<'_>) -> Result<Opt
     let mut fold = RootFold::default();
     pieces.iter().for_each(|hash| fold.push(hash.blake3));
     let header = FileHeader { name: name.clone(), layout, sha1, blake3: fold.finish() };
-    let mut assembler = Assembler::new(header);
-    let manifest = assembler.push(0, &pieces).and_then(|()| assembler.finish());
-    Ok(manifest.ok().map(|manifest| Hashed { manifest, stamp }))
+    Ok(Manifest::new(header, pieces).ok().map(|manifest| Hashed { manifest, stamp }))
 }
 
 /// Pieces that were read and wait to be hashed, at most: enough that neither side waits for the other's hiccups.
@@ -200,27 +198,27 @@ pub(crate) fn hash_open(
     let (to_hash, read) = mpsc::sync_channel::<ReadPiece>(BUFFERS);
     let (to_reuse, reuse) = mpsc::channel::<Vec<u8>>();
     let read = Mutex::new(read);
+    // All that grows with the file, and held once: for the longest file it is 109 MB.
+    let unknown = PieceHash { sha1: [0; 20].into(), blake3: [0; 32].into() };
+    let hashes = Mutex::new(vec![unknown; layout.count() as usize]);
     let hash_pieces = || {
-        let mut hashes = Vec::new();
         loop {
             let next = read.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok((piece, data)) = next else { return hashes };
-            hashes.push((piece, hash_piece(layout, piece, &data)));
+            let Ok((piece, data)) = next else { return };
+            let hash = hash_piece(layout, piece, &data);
+            hashes.lock().unwrap_or_else(PoisonError::into_inner)[piece.as_usize()] = hash;
             // Nobody reads any more: the buffer is of no use.
             let _ = to_reuse.send(data);
         }
     };
     let workers = thread::available_parallelism().map_or(1, usize::from).clamp(2, 4) - 1;
-    let (whole, mut hashes) = thread::scope(|scope| {
-        let hashers: Vec<_> = (0..workers).map(|_| scope.spawn(hash_pieces)).collect();
-        let whole = read_whole(file, layout, progress, to_hash, &reuse);
-        let hashes: Vec<(PieceIndex, PieceHash)> =
-            hashers.into_iter().flat_map(|hasher| hasher.join().unwrap_or_default()).collect();
-        (whole, hashes)
+    let whole = thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(hash_pieces);
+        }
+        read_whole(file, layout, progress, to_hash, &reuse)
     });
-    let Some(sha1) = whole? else { return Ok(None) };
-    hashes.sort_unstable_by_key(|(piece, _)| *piece);
-    Ok(Some((sha1, hashes.into_iter().map(|(_, hash)| hash).collect())))
+    Ok(whole?.map(|sha1| (sha1, hashes.into_inner().unwrap_or_else(PoisonError::into_inner))))
 }
 
 /// Reads all pieces in order, hashes the whole, and hands each piece on. `None` when the file ends early.

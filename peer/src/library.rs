@@ -4,7 +4,8 @@
 //! never overwritten: it is an error, so that nothing of the user's is lost.
 
 use std::{
-    fs, io,
+    fs::File,
+    io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -12,7 +13,7 @@ use std::{
 use prost::Message as _;
 use proto::{
     convert,
-    domain::{FileId, FileName, GroupId, Manifest, manifest::Assembler},
+    domain::{FileId, FileName, GroupId, Manifest, limits::MAX_MANIFEST_FRAME, manifest::Assembler},
     durable::{self, Readers},
     pb,
     reason::Reason,
@@ -166,7 +167,8 @@ impl Library {
     /// # Errors
     /// As the file system has it; the library is then as it was.
     pub fn put(&self, entry: Entry, manifest: &Manifest) -> io::Result<()> {
-        durable::write(&self.manifest_path(entry.file), &encode(entry.file, manifest), Readers::Owner)?;
+        let path = self.manifest_path(entry.file);
+        durable::write_with(&path, Readers::Owner, |to| encode(entry.file, manifest, to))?;
         let stale = self.change(|entries| {
             let at = entries.iter().position(|old| old.group == entry.group && old.name == entry.name);
             match at {
@@ -206,8 +208,8 @@ impl Library {
     /// # Errors
     /// When it is missing or damaged.
     pub fn manifest(&self, file: FileId) -> io::Result<Manifest> {
-        let bytes = fs::read(self.manifest_path(file))?;
-        decode(&bytes)
+        let saved = File::open(self.manifest_path(file))?;
+        decode(&mut BufReader::new(saved))
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the saved manifest is damaged"))
     }
 
@@ -235,8 +237,8 @@ impl Library {
     }
 }
 
-/// A manifest as the tracker would stream it, each frame with its length.
-fn encode(file: FileId, manifest: &Manifest) -> Vec<u8> {
+/// Writes a manifest as the tracker would stream it, each frame with its length, one at a time: the longest has 109 MB.
+fn encode(file: FileId, manifest: &Manifest, to: &mut dyn Write) -> io::Result<()> {
     use pb::get_manifest_response::Frame;
     let start = pb::ManifestStart {
         file_id: file.as_bytes().to_vec().into(),
@@ -244,14 +246,22 @@ fn encode(file: FileId, manifest: &Manifest) -> Vec<u8> {
     };
     let frames =
         std::iter::once(Frame::Start(start)).chain(convert::manifest_runs(manifest).map(Frame::Pieces));
-    frames
-        .flat_map(|frame| pb::GetManifestResponse { frame: Some(frame) }.encode_length_delimited_to_vec())
-        .collect()
+    for frame in frames {
+        let frame = pb::GetManifestResponse { frame: Some(frame) };
+        to.write_all(&frame.encode_length_delimited_to_vec())?;
+    }
+    Ok(())
 }
 
-fn decode(mut bytes: &[u8]) -> Option<Manifest> {
+fn decode(from: &mut impl BufRead) -> Option<Manifest> {
     use pb::get_manifest_response::Frame;
-    let mut next = || pb::GetManifestResponse::decode_length_delimited(&mut bytes).ok()?.frame;
+    let mut bytes = Vec::new();
+    let mut next = || {
+        let length = frame_length(from)?;
+        bytes.resize(length, 0);
+        from.read_exact(&mut bytes).ok()?;
+        pb::GetManifestResponse::decode(&bytes[..]).ok()?.frame
+    };
     let Frame::Start(start) = next()? else { return None };
     let header: proto::domain::FileHeader = start.header?.try_into().ok()?;
     let mut left = header.layout.count() as usize;
@@ -263,6 +273,19 @@ fn decode(mut bytes: &[u8]) -> Option<Manifest> {
         left -= hashes.len();
     }
     assembler.finish().ok()
+}
+
+/// The number before a frame, if it can be a frame's length.
+fn frame_length(from: &mut impl BufRead) -> Option<usize> {
+    let (mut number, mut bytes) = ([0; 10], 0);
+    loop {
+        from.read_exact(number.get_mut(bytes..=bytes)?).ok()?;
+        bytes += 1;
+        if number[bytes - 1] < 0x80 {
+            let length = prost::decode_length_delimiter(&number[..bytes]).ok()?;
+            return (length <= MAX_MANIFEST_FRAME).then_some(length);
+        }
+    }
 }
 
 mod hex {
@@ -367,14 +390,18 @@ mod tests {
 
     #[test]
     fn a_damaged_manifest_is_refused() {
-        let good = encode(file(1), &manifest(1_500_000));
-        assert!(decode(&good).is_some());
+        let mut good = Vec::new();
+        encode(file(1), &manifest(1_500_000), &mut good).expect("memory takes it");
+        assert!(decode(&mut &good[..]).is_some());
         for cut in 0..good.len() {
-            assert!(decode(&good[..cut]).is_none(), "cut at {cut}");
+            assert!(decode(&mut &good[..cut]).is_none(), "cut at {cut}");
         }
-        let mut flipped = good;
-        let last = flipped.len() - 1;
-        flipped[last] ^= 1;
-        assert!(decode(&flipped).is_none());
+        let mut flipped = good.clone();
+        *flipped.last_mut().expect("not empty") ^= 1;
+        assert!(decode(&mut &flipped[..]).is_none());
+        // A length that no frame has takes no memory.
+        for length in [&[0xff; 9][..], &[0xff; 11], &[0xff, 0xff, 0xff, 0xff, 0x0f]] {
+            assert!(decode(&mut &[length, &good[..]].concat()[..]).is_none(), "{length:?}");
+        }
     }
 }

@@ -87,6 +87,7 @@ impl Agent {
         }
         // Outside the lock: a long manifest must not hold up other files.
         let (file, manifest) = manifests::fetch(self.tracker(), group, name).await?;
+        let manifest = Arc::new(manifest);
         let guard = login.files.lock().await;
         let known = match self.plan(login, group, name, &options.destination)? {
             Plan::Attach => return Ok(()),
@@ -125,16 +126,16 @@ impl Agent {
                 done_bytes: 0,
             }),
         };
-        let kept = login.library.put(entry.clone(), &manifest);
+        let kept = login.keep(entry.clone(), &manifest).await;
         kept.map_err(|error| PeerError::Io { path: self.parts.home.directory().to_owned(), error })?;
-        let started = self.run_download(login, &entry).await;
+        let started = self.run_download(login, &entry, manifest).await;
         if let Err(error) = &started {
             match known {
                 None => login.remove(&entry),
                 Some(_) => self.set_phase(login, file, Phase::failed(error.reason(), error.to_string())),
             }
         }
-        started.map(|_| ())
+        started
     }
 
     fn plan(
@@ -279,11 +280,11 @@ impl Agent {
             }
             // First, for the end of a short download is noted soon after.
             self.set_phase(&login, entry.file, Phase::Active);
-            let started = self.run_download(&login, &entry).await;
+            let started = self.run_kept_download(&login, &entry).await;
             if let Err(error) = &started {
                 self.set_phase(&login, entry.file, Phase::failed(error.reason(), error.to_string()));
             }
-            started.map(|_| ())
+            started
         };
         login.within(resume).await
     }
@@ -309,7 +310,7 @@ impl Login {
 
 /// What is at `destination` is the file of that entry.
 async fn compare(login: &Login, entry: &Entry, destination: PathBuf) -> Result<(), PeerError> {
-    let (manifest, path) = (login.manifest(entry)?, destination.clone());
+    let (manifest, path) = (login.manifest(entry).await?, destination.clone());
     let same = tokio::task::spawn_blocking(move || {
         hashing::verify(&path, &manifest, &|_| ControlFlow::Continue(())).is_ok()
     });
@@ -324,13 +325,13 @@ async fn compare(login: &Login, entry: &Entry, destination: PathBuf) -> Result<(
 async fn copy(
     login: &Login,
     entry: &Entry,
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     options: &DownloadOptions,
 ) -> Result<(), PeerError> {
     check_room(&options.destination, entry.size)?;
     make_parent(options)?;
     let (from, destination) = (entry.path.clone(), options.destination.clone());
-    let place = OpenStore { file: entry.file, manifest: Arc::new(manifest), destination };
+    let place = OpenStore { file: entry.file, manifest, destination };
     let stop = login.stop.clone();
     let go_on = move |_| if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
     let copying = login.tasks.spawn_blocking(move || storage::copy(&from, &place, &go_on));

@@ -140,7 +140,7 @@ impl Agent {
         Ok(Arc::new(Login {
             session: session.clone(),
             key,
-            library,
+            library: Arc::new(library),
             problems: Mutex::new(HashMap::new()),
             files: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),

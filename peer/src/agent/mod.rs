@@ -80,7 +80,7 @@ pub struct Agent {
 pub struct Login {
     session: Session,
     key: PeerKey,
-    library: Library,
+    library: Arc<Library>,
     /// Why a share is not offered, where the engine doesn't know it. Locked for map operations only.
     problems: Mutex<HashMap<FileId, Problem>>,
     /// Held while a download or share is begun or ended, so that two verbs don't do it to one file at once.

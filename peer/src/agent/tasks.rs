@@ -1,15 +1,19 @@
 //! What runs for as long as a login: the certificate's renewal, announcing, and following downloads to their end.
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use proto::{
-    domain::{FileId, GroupId},
+    domain::{FileId, GroupId, Manifest},
     reason::Reason,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+};
 
 use super::{Agent, Login};
 use crate::{
@@ -136,7 +140,7 @@ impl Agent {
     async fn restore(self: &Arc<Self>, login: &Arc<Login>) {
         for entry in login.library.entries() {
             let taken_up = if entry.phase() == Some(&Phase::Active) {
-                self.run_download(login, &entry).await.map(|_| ())
+                self.run_kept_download(login, &entry).await
             } else if entry.is_whole() && entry.shared {
                 self.run_share(login, &entry).await
             } else {
@@ -155,7 +159,7 @@ impl Agent {
     }
 
     async fn run_share(&self, login: &Login, entry: &Entry) -> Result<(), PeerError> {
-        let manifest = Arc::new(login.manifest(entry)?);
+        let manifest = login.manifest(entry).await?;
         let spec = ShareSpec {
             group: entry.group.clone(),
             file: entry.file,
@@ -169,24 +173,43 @@ impl Agent {
         Ok(())
     }
 
+    /// As [`Self::run_download`], with the manifest that was kept.
+    pub(super) async fn run_kept_download(
+        self: &Arc<Self>,
+        login: &Arc<Login>,
+        entry: &Entry,
+    ) -> Result<(), PeerError> {
+        let manifest = login.manifest(entry).await?;
+        self.run_download(login, entry, manifest).await
+    }
+
     /// Starts a download of the library in the engine, and follows it to its end.
     pub(super) async fn run_download(
         self: &Arc<Self>,
         login: &Arc<Login>,
         entry: &Entry,
-    ) -> Result<watch::Receiver<DownloadView>, PeerError> {
-        let view = match self.parts.engine.download(login.spec(entry)?).await {
+        manifest: Arc<Manifest>,
+    ) -> Result<(), PeerError> {
+        let options = entry.download.as_ref();
+        let spec = DownloadSpec {
+            group: entry.group.clone(),
+            file: entry.file,
+            manifest,
+            destination: entry.path.clone(),
+            sequential: options.is_some_and(|options| options.sequential),
+            verify: options.is_some_and(|options| options.verify),
+        };
+        let view = match self.parts.engine.download(spec).await {
             Ok(view) => view,
             Err(EngineError::DestinationExists(path)) => return Err(PeerError::DestinationExists(path)),
             Err(error) => return Err(error.into()),
         };
         let (agent, for_login) = (Arc::clone(self), Arc::clone(login));
-        let (file, following) = (entry.file, view.clone());
-        let stop = login.stop.clone();
+        let (file, stop) = (entry.file, login.stop.clone());
         login
             .tasks
-            .spawn(async move { stop.run_until_cancelled(agent.follow(&for_login, file, following)).await });
-        Ok(view)
+            .spawn(async move { stop.run_until_cancelled(agent.follow(&for_login, file, view)).await });
+        Ok(())
     }
 
     /// Notes in the library how far a download came.
@@ -227,24 +250,19 @@ impl Agent {
 }
 
 impl Login {
-    pub(super) fn manifest(&self, entry: &Entry) -> Result<proto::domain::Manifest, PeerError> {
-        let name = &entry.name;
-        self.library
-            .manifest(entry.file)
-            .map_err(|error| PeerError::Internal(format!("the saved manifest of {name}: {error}")))
+    /// Keeps an entry with its manifest, on a thread for what takes long: the longest manifest has 109 MB.
+    pub(super) async fn keep(&self, entry: Entry, manifest: &Arc<Manifest>) -> io::Result<()> {
+        let (library, manifest) = (Arc::clone(&self.library), Arc::clone(manifest));
+        spawn_blocking(move || library.put(entry, &manifest)).await.map_err(io::Error::other)?
     }
 
-    /// The download of an entry, for the engine.
-    pub(super) fn spec(&self, entry: &Entry) -> Result<DownloadSpec, PeerError> {
-        let options = entry.download.as_ref();
-        Ok(DownloadSpec {
-            group: entry.group.clone(),
-            file: entry.file,
-            manifest: Arc::new(self.manifest(entry)?),
-            destination: entry.path.clone(),
-            sequential: options.is_some_and(|options| options.sequential),
-            verify: options.is_some_and(|options| options.verify),
-        })
+    /// The manifest that was kept with an entry.
+    pub(super) async fn manifest(&self, entry: &Entry) -> Result<Arc<Manifest>, PeerError> {
+        let (library, file, name) = (Arc::clone(&self.library), entry.file, &entry.name);
+        let read = spawn_blocking(move || library.manifest(file)).await.map_err(PeerError::internal)?;
+        let manifest =
+            read.map_err(|error| PeerError::Internal(format!("the saved manifest of {name}: {error}")))?;
+        Ok(Arc::new(manifest))
     }
 
     /// Changes an entry. A disk that takes no more is told in the log: what runs is right, only a restart would not

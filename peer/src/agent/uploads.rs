@@ -106,7 +106,7 @@ impl Agent {
             stamp: Some(stamp),
             download: None,
         };
-        let kept = login.library.put(entry, &manifest);
+        let kept = login.keep(entry, &manifest).await;
         kept.map_err(|error| PeerError::Io { path: self.parts.home.directory().to_owned(), error })?;
         let spec = ShareSpec {
             group,

@@ -28,7 +28,7 @@ pub struct FileHeader {
 
 /// A header and the hashes of all its pieces.
 ///
-/// Invariant: one hash a piece, and the BLAKE3 values fold into the header's root. Only [`Assembler`] makes one.
+/// Invariant: one hash a piece, and the BLAKE3 values fold into the header's root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     header: FileHeader,
@@ -36,6 +36,17 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The manifest of those pieces.
+    ///
+    /// # Errors
+    /// As [`ManifestCheck`] has it.
+    pub fn new(header: FileHeader, pieces: Vec<PieceHash>) -> Result<Self, ManifestError> {
+        let mut check = ManifestCheck::new(&header);
+        check.push(0, &pieces)?;
+        check.finish()?;
+        Ok(Self { header, pieces })
+    }
+
     /// What the file is, apart from its pieces.
     pub fn header(&self) -> &FileHeader {
         &self.header
@@ -281,9 +292,7 @@ impl FileHasher {
     pub fn finish(self, name: FileName) -> Result<Manifest, ManifestError> {
         let sha1: [u8; 20] = self.sha1.finalize().into();
         let header = FileHeader { name, layout: self.layout, sha1: sha1.into(), blake3: self.fold.finish() };
-        let mut assembler = Assembler::new(header);
-        assembler.push(0, &self.pieces)?;
-        assembler.finish()
+        Manifest::new(header, self.pieces)
     }
 }
 
