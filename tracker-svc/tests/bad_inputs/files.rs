@@ -15,13 +15,12 @@ use proto::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
-use tracker_svc::store::sqlite::Sqlite;
 
 use super::{
     client::{Client, refused},
     frames::{Calls, message},
     groups::{create, found},
-    process::{Tracker, until},
+    process::Tracker,
 };
 
 const PUBLISH: &str = "/minitorrent.v1.FileService/PublishFile";
@@ -368,48 +367,6 @@ async fn a_publication_that_stops_or_drips_is_given_up() {
     let took = began.elapsed();
     assert!(took < Duration::from_secs(70), "{took:?}");
     assert!(listed(&ann, "g1").await.is_empty());
-    tracker.finish().await;
-}
-
-#[tokio::test]
-async fn manifests_have_a_quota_that_unfinished_ones_count_for() {
-    let (tracker, ann) = ann_in_g1().await;
-    let store = Sqlite::open_beside(&tracker.data_dir()).await.unwrap();
-    let base = tracker.rss();
-    let most = |name: String| pb::FileHeader { name, length: 1 << 40, ..imagined("x", 1).0 };
-    let claim = |n: u32| {
-        let (sender, frames) = mpsc::channel(1);
-        sender.try_send(start("g1", most(format!("x{n}")))).unwrap();
-        let mut files = ann.files();
-        let call =
-            tokio::spawn(async move { files.publish_file(ReceiverStream::new(frames)).await.map(drop) });
-        (sender, call)
-    };
-    // Refused for its few hashes: there was room for all that it claims.
-    let fits = async || {
-        let outcome = send(&ann, vec![start("g1", most("y".into()))]).await;
-        outcome.expect_err("it has no hashes").code() == Code::InvalidArgument
-    };
-    // 104 MiB of hashes each: two of them fit into 256 MiB.
-    let [(first, ended), (_second, gone)] = [claim(0), claim(1)];
-    let patience = Duration::from_secs(8);
-    let stored =
-        async |n| until(patience, "staged", async || store.manifests_stored().await.unwrap() == n).await;
-    stored(2).await;
-    let (_third, call) = claim(2);
-    refused(call.await.unwrap(), Code::ResourceExhausted, "a third");
-    assert!(tracker.rss() < base + (4 << 20));
-    // What they held is free: of one that was answered, at once; of one whose client went away, soon.
-    drop(first);
-    refused(ended.await.unwrap(), Code::InvalidArgument, "no hashes");
-    assert!(fits().await, "right after the answer");
-    stored(1).await;
-    let (fourth, _call) = claim(3);
-    stored(2).await;
-    assert!(!fits().await, "two again");
-    gone.abort();
-    until(patience, "the quota of the one that is gone", fits).await;
-    drop(fourth);
     tracker.finish().await;
 }
 

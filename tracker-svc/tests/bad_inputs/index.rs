@@ -122,7 +122,7 @@ const LINES: &[Line] = &[
         &["files.rs::frames_out_of_order_are_refused", "files.rs::a_publication_that_stops_or_drips_is_given_up"]),
     line("B44", "more pieces, files or bytes of manifests than there may be", "INVALID_ARGUMENT; RESOURCE_EXHAUSTED",
         // Ten thousand files by the wire would take minutes: the rule of every quota is one function.
-        &["files.rs::manifests_have_a_quota_that_unfinished_ones_count_for",
+        &["largest.rs::manifests_have_a_quota_that_unfinished_ones_count_for",
           "files.rs::numbers_that_can_not_be_are_refused_before_memory_is_taken",
           "tracker-svc/src/domain/quota.rs::the_limit_itself_fits_and_one_more_does_not"]),
     line("B45", "a root that the pieces do not fold into", "INVALID_ARGUMENT",

@@ -1,4 +1,7 @@
-//! Manifests of the largest file that there may be: nothing is wrong with them, and nothing weighs more.
+//! Manifests of the largest file that there may be: nothing is wrong with them, nothing weighs more, and two of them are
+//! all that a user may have.
+
+use std::time::Duration;
 
 use proto::{
     domain::{
@@ -8,14 +11,19 @@ use proto::{
     },
     pb::{self, get_manifest_response::Frame as Got, publish_file_request::Frame as Sent},
 };
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+use tracker_svc::store::sqlite::Sqlite;
 
 use super::{
-    client::Client,
+    client::{Client, refused},
     files::{ann_in_g1, publish, start},
+    process::until,
 };
 
-/// More than the caches of the store's five connections (10 MB) and what two streams have under way (2 MiB) come to,
-/// and a seventh of what the two manifests weigh.
+/// More than the caches of the store's connections (10 MB) and what two streams have under way (2 MiB) come to, and a
+/// seventh of what the two manifests weigh.
 const MOST: u64 = 32 << 20;
 
 /// Hashes of so many pieces, each another, as they go over the wire.
@@ -33,6 +41,16 @@ fn value(piece: u32) -> [u8; 32] {
     let mut value = [2; 32];
     value[..4].copy_from_slice(&piece.to_be_bytes());
     value
+}
+
+fn header(name: &str, root: Blake3) -> pb::FileHeader {
+    pb::FileHeader {
+        name: name.into(),
+        length: MAX_FILE_LENGTH,
+        piece_length: PIECE_LENGTH,
+        sha1: vec![3; 20].into(),
+        blake3: root.as_bytes().to_vec().into(),
+    }
 }
 
 fn runs() -> impl Iterator<Item = pb::PieceHashes> {
@@ -63,20 +81,55 @@ async fn the_largest_manifests_come_and_go_in_little_memory() {
     let (tracker, ann) = ann_in_g1().await;
     let mut fold = RootFold::default();
     (0..MAX_PIECES).for_each(|piece| fold.push(Blake3::from(value(piece))));
-    let blake3 = fold.finish().as_bytes().to_vec();
-    let header = |name: &str| pb::FileHeader {
-        name: name.into(),
-        length: MAX_FILE_LENGTH,
-        piece_length: PIECE_LENGTH,
-        sha1: vec![3; 20].into(),
-        blake3: blake3.clone().into(),
-    };
+    let root = fold.finish();
     publish(&ann, "g1", "small", b"What is taken once is not of interest.").await.unwrap();
     let base = tracker.peak_rss();
-    tokio::join!(send(&ann, header("one")), send(&ann, header("two")));
-    tokio::join!(comes_back(&ann, header("one")), comes_back(&ann, header("two")));
+    tokio::join!(send(&ann, header("one", root)), send(&ann, header("two", root)));
+    tokio::join!(comes_back(&ann, header("one", root)), comes_back(&ann, header("two", root)));
     let grown = tracker.peak_rss() - base;
     eprintln!("two manifests of 109 MB each, both ways: {grown} bytes more at the peak");
     assert!(grown <= MOST, "{grown} bytes");
+    tracker.finish().await;
+}
+
+#[tokio::test]
+async fn manifests_have_a_quota_that_unfinished_ones_count_for() {
+    let (tracker, ann) = ann_in_g1().await;
+    let store = Sqlite::open_beside(&tracker.data_dir()).await.unwrap();
+    let base = tracker.rss();
+    let claim = |n: u32| {
+        let (sender, frames) = mpsc::channel(1);
+        sender.try_send(start("g1", header(&format!("x{n}"), Blake3::from([4; 32])))).unwrap();
+        let mut files = ann.files();
+        let call =
+            tokio::spawn(async move { files.publish_file(ReceiverStream::new(frames)).await.map(drop) });
+        (sender, call)
+    };
+    // Refused for its few hashes: there was room for all that it claims.
+    let fits = async || {
+        let frames = [start("g1", header("y", Blake3::from([4; 32])))];
+        let outcome = ann.files().publish_file(tokio_stream::iter(frames)).await;
+        outcome.expect_err("it has no hashes").code() == Code::InvalidArgument
+    };
+    // 104 MiB of hashes each: two of them fit into 256 MiB.
+    let [(first, ended), (_second, gone)] = [claim(0), claim(1)];
+    let patience = Duration::from_secs(8);
+    let stored =
+        async |n| until(patience, "staged", async || store.manifests_stored().await.unwrap() == n).await;
+    stored(2).await;
+    let (_third, call) = claim(2);
+    refused(call.await.unwrap(), Code::ResourceExhausted, "a third");
+    assert!(tracker.rss() < base + (4 << 20));
+    // What they held is free: of one that was answered, at once; of one whose client went away, soon.
+    drop(first);
+    refused(ended.await.unwrap(), Code::InvalidArgument, "no hashes");
+    assert!(fits().await, "right after the answer");
+    stored(1).await;
+    let (fourth, _call) = claim(3);
+    stored(2).await;
+    assert!(!fits().await, "two again");
+    gone.abort();
+    until(patience, "the quota of the one that is gone", fits).await;
+    drop(fourth);
     tracker.finish().await;
 }
