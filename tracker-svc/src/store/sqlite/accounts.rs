@@ -161,8 +161,9 @@ impl Sessions for Sqlite {
     async fn session(&self, hash: SessionHash) -> Result<Option<Session>> {
         let sql = "SELECT a.username, a.id, a.disabled, s.opened_at, s.used_at
                    FROM sessions s JOIN accounts a ON a.id = s.account WHERE s.hash = ?";
-        let row: Option<(String, i64, bool, i64, i64)> =
-            sqlx::query_as(sql).bind(&hash.as_bytes()[..]).fetch_optional(&self.readers).await?;
+        let row = self.lookups.one(sql, [&hash.as_bytes()[..]], |row| {
+            Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+        })?;
         let Some((user, account, disabled, opened, used)) = row else { return Ok(None) };
         let (opened, used) = (time(opened), time(used));
         Ok(Some(Session { hash, user: stored(&user)?, account: AccountId(account), disabled, opened, used }))
@@ -232,8 +233,7 @@ impl Peers for Sqlite {
 
     async fn peer_owner(&self, peer: PeerId) -> Result<Option<Username>> {
         let sql = "SELECT a.username FROM peers p JOIN accounts a ON a.id = p.account WHERE p.peer = ?";
-        let row: Option<(String,)> =
-            sqlx::query_as(sql).bind(&peer.as_bytes()[..]).fetch_optional(&self.readers).await?;
-        row.map(|(user,)| stored(&user)).transpose()
+        let user = self.lookups.one(sql, [&peer.as_bytes()[..]], |row| row.get::<_, String>(0))?;
+        user.map(|user| stored(&user)).transpose()
     }
 }

@@ -41,6 +41,22 @@ macro_rules! select_file {
     };
 }
 
+impl Columns {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            name: row.get("name")?,
+            length: row.get("length")?,
+            sha1: row.get("sha1")?,
+            blake3: row.get("blake3")?,
+            hashes: row.get("hashes")?,
+            manifest: row.get("manifest")?,
+            publisher: row.get("publisher")?,
+            published_at: row.get("published_at")?,
+        })
+    }
+}
+
 impl TryFrom<Columns> for FileRow {
     type Error = StoreError;
 
@@ -202,20 +218,14 @@ impl Files for Sqlite {
     }
 
     async fn file_by_id(&self, member: &Membership, file: FileId) -> Result<Option<FileRow>> {
-        let row: Option<Columns> = sqlx::query_as(select_file!("f.id = ?"))
-            .bind(member.key().0)
-            .bind(&file.as_bytes()[..])
-            .fetch_optional(&self.readers)
-            .await?;
+        let key = (member.key().0, &file.as_bytes()[..]);
+        let row = self.lookups.one(select_file!("f.id = ?"), key, Columns::read)?;
         row.map(FileRow::try_from).transpose()
     }
 
     async fn file_by_name(&self, member: &Membership, name: &FileName) -> Result<Option<FileRow>> {
-        let row: Option<Columns> = sqlx::query_as(select_file!("f.name = ?"))
-            .bind(member.key().0)
-            .bind(name.as_str())
-            .fetch_optional(&self.readers)
-            .await?;
+        let key = (member.key().0, name.as_str());
+        let row = self.lookups.one(select_file!("f.name = ?"), key, Columns::read)?;
         row.map(FileRow::try_from).transpose()
     }
 

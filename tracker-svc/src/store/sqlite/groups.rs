@@ -181,13 +181,13 @@ fn about(group: &GroupId, user: &Username) -> String {
 impl Groups for Sqlite {
     async fn place(&self, account: AccountId, group: &GroupId) -> Result<Option<Place>> {
         let sql = concat!("SELECT g.id, g.epoch, ", standing!("?2"), " FROM groups g WHERE g.name = ?1");
-        let row: Option<(i64, i64, i64)> =
-            sqlx::query_as(sql).bind(group.as_str()).bind(account.0).fetch_optional(&self.readers).await?;
-        Ok(row.map(|(id, epoch, number)| Place {
-            group: GroupKey(id),
-            epoch: epoch.cast_unsigned(),
-            standing: standing(number),
-        }))
+        self.lookups.one(sql, (group.as_str(), account.0), |row| {
+            Ok(Place {
+                group: GroupKey(row.get(0)?),
+                epoch: row.get::<_, i64>(1)?.cast_unsigned(),
+                standing: standing(row.get(2)?),
+            })
+        })
     }
 
     async fn create_group(&self, caller: &Caller, group: &GroupId, origin: &Origin) -> Result<()> {

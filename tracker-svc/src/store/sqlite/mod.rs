@@ -1,4 +1,4 @@
-//! SQLite: one writer connection, a few readers, one file.
+//! SQLite: one writer connection, a few readers, one file; and a few more for lookups that every call makes.
 //!
 //! WAL with `synchronous = FULL`: what was acknowledged survives power loss, readers never wait for the writer. One
 //! `serve` a data directory, by an exclusive lock file; the operator's commands work beside it on the same database.
@@ -9,6 +9,7 @@ mod backup;
 mod files;
 mod groups;
 mod log;
+mod lookup;
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
@@ -27,6 +28,7 @@ use tokio::sync::Notify;
 
 pub use backup::{backup, restore};
 
+use self::lookup::Lookups;
 use super::{ManifestId, Result, StoreError};
 use crate::domain::{Action, Origin};
 
@@ -67,12 +69,16 @@ pub enum OpenError {
     /// SQLite says no.
     #[error("the database: {0}")]
     Sqlite(#[from] sqlx::Error),
+    /// It can't be read.
+    #[error("the database: {0}")]
+    Unreadable(#[from] StoreError),
 }
 
 /// The store in one SQLite file.
 pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
+    lookups: Lookups,
     changed: Notify,
     /// Staged manifests that were given up, for the sweep. Bounded by the publications that run at once.
     abandoned: Mutex<Vec<ManifestId>>,
@@ -142,6 +148,7 @@ impl Sqlite {
         Ok(Self {
             writer,
             readers,
+            lookups: Lookups::open(path)?,
             changed: Notify::new(),
             abandoned: Mutex::default(),
             sweep: Notify::new(),
@@ -151,6 +158,7 @@ impl Sqlite {
 
     /// Closes all connections; what was acknowledged is on disk already.
     pub async fn close(&self) {
+        self.lookups.close();
         self.readers.close().await;
         self.writer.close().await;
     }
@@ -268,17 +276,8 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let code =
             error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse().ok());
-        // The low byte is the primary result code: https://sqlite.org/rescode.html
-        match code.map(|code: i32| code & 0xff) {
-            Some(libsqlite3_sys::SQLITE_FULL) => Self::Full,
-            Some(
-                libsqlite3_sys::SQLITE_BUSY
-                | libsqlite3_sys::SQLITE_LOCKED
-                | libsqlite3_sys::SQLITE_IOERR
-                | libsqlite3_sys::SQLITE_READONLY
-                | libsqlite3_sys::SQLITE_CANTOPEN,
-            ) => Self::Unavailable(error.to_string()),
-            Some(_) => Self::Fault(error.to_string()),
+        match code {
+            Some(code) => of_code(code, error.to_string()),
             None => match error {
                 sqlx::Error::PoolTimedOut
                 | sqlx::Error::PoolClosed
@@ -287,6 +286,28 @@ impl From<sqlx::Error> for StoreError {
                 _ => Self::Fault(error.to_string()),
             },
         }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match &error {
+            rusqlite::Error::SqliteFailure(failure, _) => of_code(failure.extended_code, error.to_string()),
+            _ => Self::Fault(error.to_string()),
+        }
+    }
+}
+
+/// What one of SQLite's result codes means. The low byte is the primary one: https://sqlite.org/rescode.html
+fn of_code(code: i32, text: String) -> StoreError {
+    match code & 0xff {
+        libsqlite3_sys::SQLITE_FULL => StoreError::Full,
+        libsqlite3_sys::SQLITE_BUSY
+        | libsqlite3_sys::SQLITE_LOCKED
+        | libsqlite3_sys::SQLITE_IOERR
+        | libsqlite3_sys::SQLITE_READONLY
+        | libsqlite3_sys::SQLITE_CANTOPEN => StoreError::Unavailable(text),
+        _ => StoreError::Fault(text),
     }
 }
 
