@@ -16,6 +16,7 @@
 mod around;
 mod client;
 mod deadline;
+mod flood;
 mod limits;
 mod listen;
 mod preface;

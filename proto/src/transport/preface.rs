@@ -3,8 +3,8 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -12,13 +12,16 @@ use tokio::{
     time::timeout,
 };
 
+use super::flood::FrameMeter;
+
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A connection whose preface came. Reading starts with the preface again.
+/// A connection whose preface came. Reading starts with the preface again, and fails when what follows is a flood.
 #[derive(Debug)]
 pub(super) struct Prefaced<T> {
     io: T,
     replayed: usize,
+    meter: FrameMeter,
 }
 
 /// Reads the preface off `io`.
@@ -31,7 +34,7 @@ pub(super) async fn expect<T: AsyncRead + Unpin>(mut io: T, limit: Duration) -> 
     if got != *PREFACE {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    Ok(Prefaced { io, replayed: 0 })
+    Ok(Prefaced { io, replayed: 0, meter: FrameMeter::new(Instant::now()) })
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Prefaced<T> {
@@ -42,7 +45,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Prefaced<T> {
     ) -> Poll<io::Result<()>> {
         let rest = &PREFACE[self.replayed..];
         if rest.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+            return Poll::Ready(self.meter.pass(&buf.filled()[before..], Instant::now()));
         }
         let count = rest.len().min(buf.remaining());
         buf.put_slice(&rest[..count]);
