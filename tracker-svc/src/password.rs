@@ -2,10 +2,15 @@
 //!
 //! A hash takes 19 MiB and a core for tens of milliseconds. So at most half the cores hash, a short queue waits, and
 //! whoever would wait longer is told to come back: a flood of logins leaves the rest of the tracker served.
+//!
+//! Hashing has threads of its own: the allocator keeps for each thread what it once used, which for a pool of hundreds
+//! would come to gigabytes.
 
 use std::{
     num::NonZeroUsize,
-    sync::{Arc, LazyLock},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, LazyLock, Mutex, PoisonError, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -14,7 +19,7 @@ use argon2::{
     password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
 };
 use proto::domain::limits::PASSWORD_LENGTH;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use unicode_normalization::UnicodeNormalization as _;
 use zeroize::Zeroizing;
 
@@ -24,6 +29,8 @@ use crate::error::TrackerError;
 const QUEUE: usize = 64;
 /// How long one may wait.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+type Job = Box<dyn FnOnce() + Send>;
 
 /// OWASP's least, and the crate's default: 19 MiB, two passes, one lane.
 fn argon2() -> Argon2<'static> {
@@ -85,6 +92,8 @@ pub struct Hasher {
     places: Arc<Semaphore>,
     /// Places at work.
     work: Arc<Semaphore>,
+    /// To the threads, which end with the last hasher. It has room for as many jobs as have places at work.
+    jobs: mpsc::SyncSender<Job>,
     /// What an unknown user's password is checked against, so that it costs the same.
     dummy: Arc<str>,
 }
@@ -93,14 +102,22 @@ impl Hasher {
     /// A hasher for this machine.
     ///
     /// # Errors
-    /// When the machine's random source fails.
+    /// When the machine's random source fails, or it has no thread left.
     pub fn new() -> Result<Self, TrackerError> {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let workers = (cores / 2).max(1);
         let dummy = hash(&Password(Zeroizing::new("nobody's password".into())))?;
+        let (jobs, queue) = mpsc::sync_channel(workers);
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..workers {
+            let queue = Arc::clone(&queue);
+            let thread = thread::Builder::new().name("password".into()).spawn(move || work_off(&queue));
+            thread.map_err(|error| TrackerError::Internal(format!("a thread for passwords: {error}")))?;
+        }
         Ok(Self {
             places: Arc::new(Semaphore::new(workers + QUEUE)),
             work: Arc::new(Semaphore::new(workers)),
+            jobs,
             dummy: dummy.into(),
         })
     }
@@ -140,12 +157,25 @@ impl Hasher {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| busy())?;
         let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.work).acquire_owned());
         let turn = turn.await.map_err(|_| busy())?.map_err(|_| TrackerError::NotServing)?;
-        let done = tokio::task::spawn_blocking(move || {
+        let (answer, done) = oneshot::channel();
+        let job: Job = Box::new(move || {
             // Held until the work is done, also when the caller is gone: a thread can't be called back.
             let (_place, _turn) = (place, turn);
-            work()
+            let _ = answer.send(work());
         });
-        done.await.map_err(|error| TrackerError::Internal(format!("the hashing thread: {error}")))?
+        let broken = || TrackerError::Internal("a thread for passwords broke".into());
+        self.jobs.send(job).map_err(|_| broken())?;
+        done.await.map_err(|_| broken())?
+    }
+}
+
+/// Does jobs until nobody has any more.
+fn work_off(queue: &Mutex<mpsc::Receiver<Job>>) {
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = next else { return };
+        // Whoever waits for one that panics is told; the thread goes on.
+        let _ = catch_unwind(AssertUnwindSafe(job));
     }
 }
 
