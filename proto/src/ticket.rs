@@ -98,6 +98,29 @@ impl TicketError {
     }
 }
 
+/// What must hold of a ticket besides its signature. Each is asked through [`Check::passes`]: a test leaves one out at a
+/// time, and sees what it is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    Issuer,
+    Audience,
+    NotBefore,
+    Expiry,
+    Epoch,
+    Peer,
+    File,
+}
+
+impl Check {
+    fn passes(self, holds: bool) -> bool {
+        #[cfg(test)]
+        if tests::LEFT_OUT.get() == Some(self) {
+            return true;
+        }
+        holds
+    }
+}
+
 impl From<TicketError> for tonic::Status {
     fn from(error: TicketError) -> Self {
         error.reason().status(error.to_string())
@@ -110,10 +133,10 @@ impl Claims {
     /// # Errors
     /// [`TicketError::OtherPeer`], [`TicketError::OtherFile`].
     pub fn covers(&self, shower: &PeerId, file: FileId) -> Result<(), TicketError> {
-        if !bool::from(self.peer.as_bytes().ct_eq(shower.as_bytes())) {
+        if !Check::Peer.passes(self.peer.as_bytes().ct_eq(shower.as_bytes()).into()) {
             return Err(TicketError::OtherPeer);
         }
-        if self.file != file {
+        if !Check::File.passes(self.file == file) {
             return Err(TicketError::OtherFile);
         }
         Ok(())
@@ -125,13 +148,13 @@ impl Claims {
     /// # Errors
     /// [`TicketError::NotYetValid`], [`TicketError::Expired`], [`TicketError::StaleEpoch`].
     pub fn in_force(&self, min_epoch: u64, now: u64) -> Result<(), TicketError> {
-        if self.not_before > now.saturating_add(LEEWAY) {
+        if !Check::NotBefore.passes(self.not_before <= now.saturating_add(LEEWAY)) {
             return Err(TicketError::NotYetValid);
         }
-        if now > self.expires.saturating_add(LEEWAY) {
+        if !Check::Expiry.passes(now <= self.expires.saturating_add(LEEWAY)) {
             return Err(TicketError::Expired);
         }
-        if self.epoch < min_epoch {
+        if !Check::Epoch.passes(self.epoch >= min_epoch) {
             return Err(TicketError::StaleEpoch);
         }
         Ok(())
@@ -302,7 +325,8 @@ impl From<&Claims> for Payload {
 
 impl Payload {
     fn claims(&self) -> Option<Claims> {
-        (self.iss == ISSUER && self.aud == AUDIENCE).then_some(())?;
+        let known = Check::Issuer.passes(self.iss == ISSUER) && Check::Audience.passes(self.aud == AUDIENCE);
+        known.then_some(())?;
         Some(Claims {
             user: self.sub.parse().ok()?,
             group: self.grp.parse().ok()?,
@@ -324,7 +348,14 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    std::thread_local! {
+        /// The check that passes whatever it finds, on this thread.
+        pub(super) static LEFT_OUT: Cell<Option<Check>> = const { Cell::new(None) };
+    }
 
     const NOW: u64 = 1_800_000_000;
 
@@ -487,6 +518,49 @@ mod tests {
         assert_eq!(claims.covers(&claims.peer, other), Err(TicketError::OtherFile));
         assert_eq!(claims.in_force(3, NOW), Ok(()));
         assert_eq!(claims.in_force(4, NOW), Err(TicketError::StaleEpoch));
+    }
+
+    /// Whether a ticket of this payload, signed by `by` under the id `kid`, opens the file of [`claims`] to its peer.
+    fn opens(verifier: &Verifier, by: &Signer, kid: &str, payload: &Payload) -> bool {
+        let payload = serde_json::to_string(payload).expect("JSON");
+        let footer = serde_json::to_string(&Footer { kid }).expect("JSON");
+        let ticket = forge(by, &payload, &footer, ASSERTION);
+        let good = claims();
+        verifier.verify(&ticket, NOW).is_ok_and(|claims| {
+            claims.covers(&good.peer, good.file).is_ok() && claims.in_force(good.epoch, NOW).is_ok()
+        })
+    }
+
+    #[test]
+    fn no_check_can_be_left_out() {
+        let (signer, kid) = (signer(1), signer(1).public.id);
+        let good = || Payload::from(&claims());
+        // Each is a good ticket but in one respect, which one check alone is there for.
+        let attacks = [
+            (Check::Issuer, Payload { iss: "somebody".into(), ..good() }),
+            (Check::Audience, Payload { aud: "another-use".into(), ..good() }),
+            (Check::NotBefore, Payload { nbf: NOW + LEEWAY + 1, ..good() }),
+            (Check::Expiry, Payload { exp: NOW - LEEWAY - 1, ..good() }),
+            (Check::Epoch, Payload { ep: claims().epoch - 1, ..good() }),
+            (Check::Peer, Payload { cnf: PeerId::from([1; 32]).to_string(), ..good() }),
+            (Check::File, Payload { fid: HEXLOWER.encode(&[1; 16]), ..good() }),
+        ];
+        assert!(opens(&verifier(&signer), &signer, &kid, &good()));
+        for (check, attack) in &attacks {
+            for (left_out, _) in &attacks {
+                LEFT_OUT.set(Some(*left_out));
+                let opened = opens(&verifier(&signer), &signer, &kid, attack);
+                assert_eq!(opened, left_out == check, "{check:?}, without {left_out:?}");
+            }
+            LEFT_OUT.set(None);
+            assert!(!opens(&verifier(&signer), &signer, &kid, attack), "{check:?}");
+        }
+        // Signature and key are one check against what is trusted: with a stranger among that, the stranger's count.
+        let stranger = self::signer(2);
+        let strangers = &stranger.public.id;
+        assert!(!opens(&verifier(&signer), &stranger, strangers, &good()));
+        assert!(opens(&verifier(&stranger), &stranger, strangers, &good()));
+        assert!(!opens(&verifier(&signer), &signer, strangers, &good()), "the right key under another's id");
     }
 
     #[test]
