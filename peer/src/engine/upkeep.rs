@@ -2,6 +2,7 @@
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
+use proto::domain::Bitfield;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Problem;
@@ -43,6 +44,8 @@ fn look_after(share: &Share) {
     match checked {
         Ok(file) => {
             share.set_reader(Arc::new(file));
+            // Also the pieces that could not be read meanwhile.
+            share.replace_have(Bitfield::full(share.manifest.layout()));
             share.offer();
         }
         Err(error) => refuse(share, &error, now.ok()),

@@ -183,6 +183,11 @@ impl Upload {
             Ok(chunk) => chunk,
             Err(error) => {
                 let share = &self.who.share;
+                // Cut short under us: it is the file that is another, not the piece that is bad.
+                if !sending.reader.is_unchanged() {
+                    share.changed_on_disk();
+                    return Err(refusal(Reason::FileChanged));
+                }
                 tracing::warn!(%error, path = %share.path.display(), piece = sending.piece.get(), "a piece can't be read");
                 share.lost(sending.piece);
                 return Err(refusal(Reason::Corrupt));

@@ -54,7 +54,7 @@ pub struct FsStore {
     state_name: String,
     in_memory: bool,
     /// Brings the part's data to the disk; another one in tests.
-    sync: fn(&File) -> rustix::io::Result<()>,
+    sync: fn(&File) -> io::Result<()>,
     progress: Mutex<Claims>,
     /// One checkpoint at a time.
     checkpoint: Mutex<()>,
@@ -154,7 +154,7 @@ impl OpenStore {
             part,
             part_name,
             state_name,
-            sync: |part| sys::fdatasync(part),
+            sync: File::sync_data,
             progress: Mutex::new(Claims {
                 durable: have.clone(),
                 settled: have.clone(),
@@ -179,6 +179,12 @@ pub fn discard(file: FileId, destination: &Path) -> Result<(), StoreError> {
 }
 
 impl FsStore {
+    /// The same, with another way to bring its data to the disk: how a disk that fails is tried out.
+    #[must_use]
+    pub fn with_sync(self, sync: fn(&File) -> io::Result<()>) -> Self {
+        Self { sync, ..self }
+    }
+
     fn begin(&self) -> Result<(), StoreError> {
         let length = self.subject.layout.length();
         let have = self.have();
@@ -287,7 +293,7 @@ impl PieceStore for FsStore {
             }
             // So that it can be opened anew while uploads still read from this one.
             let _ = sys::flock(&self.part, FlockOperation::Unlock);
-            return Err(StoreError::Unsynced(error.into()));
+            return Err(StoreError::Unsynced(error));
         }
         self.save(&State { clean, lost, have: have.clone(), settled })?;
         let mut claims = lock(&self.progress);
@@ -349,13 +355,5 @@ pub fn check_destination(destination: &Path) -> Result<(), &'static str> {
     match destination.parent().map(Path::is_dir) {
         Some(true) => Ok(()),
         _ => Err("its directory does not exist"),
-    }
-}
-
-#[cfg(test)]
-impl FsStore {
-    /// Syncing fails from now on.
-    pub(super) fn break_sync(&mut self) {
-        self.sync = |_| Err(Errno::IO);
     }
 }

@@ -288,11 +288,11 @@ fn two_at_once_are_refused() {
 #[test]
 fn when_syncing_fails_nothing_since_the_last_time_counts() {
     let case = Case::new(4 * PIECE);
-    let mut store = case.open().unwrap();
+    let store = case.open().unwrap();
     case.write(&store, [0]);
     store.checkpoint(false).unwrap();
     case.write(&store, 1..4);
-    store.break_sync();
+    let store = store.with_sync(|_| Err(std::io::ErrorKind::Other.into()));
     assert!(matches!(store.finish(), Err(StoreError::Unsynced(_))));
     assert_eq!(case.had(&store), [0]);
     assert!(!case.destination().exists());
