@@ -7,6 +7,7 @@
 //!
 //! Non-goals: which files to take up after a restart (the library's), and what to print.
 
+mod memory;
 mod totals;
 mod types;
 mod upkeep;
@@ -25,10 +26,12 @@ use proto::{
     domain::{Bitfield, FileId, GroupId, PeerId},
     reason::Reason,
     ticket::VerifyingKey,
+    transport::AuthorityFingerprint,
 };
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use memory::Memory;
 pub(crate) use totals::Totals;
 pub use types::{
     DialError, Dialer, DownloadSpec, DownloadState, DownloadView, EngineConfig, Held, Holding, Problem,
@@ -154,6 +157,7 @@ impl Engine {
             limiter: Arc::new(Limiter::new(config.download_limit)),
             totals: Arc::new(Totals::default()),
             tickets,
+            memory: Arc::new(Memory::new(config.state_dir)),
             open,
             disk_retry: config.disk_retry,
             seed: config.seed,
@@ -363,15 +367,24 @@ impl Engine {
         self.inner.admission.set_keys(keys);
     }
 
-    /// The least epoch of tickets for each group. It never falls, not over restarts either; running uploads against
-    /// older tickets end at once.
+    /// Goes on with the epochs and bans that are kept for the tracker of that authority; others are forgotten.
+    pub fn take_up(&self, authority: AuthorityFingerprint) {
+        if let Some(epochs) = self.inner.tools.memory.take_up(authority) {
+            self.inner.admission.replace_epochs(epochs);
+        }
+    }
+
+    /// The least epoch of tickets for each group. It never falls, not over restarts either once [`Engine::take_up`] has
+    /// said whose groups they are; running uploads against older tickets end at once.
     pub fn raise_epochs(&self, epochs: Vec<(GroupId, u64)>) {
         let admission = &self.inner.admission;
-        if admission.raise_epochs(epochs) {
+        if admission.raise_epochs(&epochs) {
             self.inner
                 .uploads
                 .slots
                 .cut(|claims| admission.in_force(claims).err().map(|error| error.reason()));
+            // Last: the disk may take its time.
+            self.inner.tools.memory.keep_epochs(&epochs);
         }
     }
 

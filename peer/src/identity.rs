@@ -14,8 +14,8 @@ use proto::{
     domain::{PeerId, Username},
     durable::{self, Readers},
     transport::{
-        ChannelTuning, ClientSecurity, Remote, TlsError, client_config, connect, peer_id_of_spki,
-        server_config,
+        AuthorityFingerprint, ChannelTuning, ClientSecurity, Remote, TlsError, client_config, connect,
+        fingerprints, peer_id_of_spki, server_config,
     },
 };
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
@@ -35,6 +35,8 @@ pub struct Identity {
     pub peer: PeerId,
     /// The certificate.
     pub certificate_pem: String,
+    /// Whose authority vouches for it.
+    pub authority: AuthorityFingerprint,
     /// When the certificate began to count.
     pub not_before: SystemTime,
     /// When it counts no more.
@@ -160,7 +162,9 @@ impl PeerKey {
         if peer_id_of_spki(parsed.public_key().raw) != self.peer() {
             return Err(unusable(&"the certificate is for another key"));
         }
+        let authority = fingerprints(ca_pem)?.into_iter().next();
         Ok(Identity {
+            authority: authority.ok_or_else(|| unusable(&"there is no authority"))?,
             user: self.user.clone(),
             peer: self.peer(),
             server: server_config(&certificate_pem, &key_pem, Some(ca_pem))?,

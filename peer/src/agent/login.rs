@@ -159,6 +159,7 @@ impl Agent {
     /// From now on this peer is that identity, to those who dial it and those whom it dials.
     pub(super) fn adopt(&self, identity: Identity) {
         let identity = Arc::new(identity);
+        self.parts.engine.take_up(identity.authority);
         self.parts.tls.send_replace(Some(Arc::clone(&identity.server)));
         self.parts.identity.send_replace(Some(identity));
     }

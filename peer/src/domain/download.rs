@@ -58,6 +58,8 @@ pub enum Event {
     /// The tracker names a source. The order in which sources are found is the order of the tracker's policy; naming one
     /// again changes nothing, or brings one back that was gone.
     SourceFound(PeerId),
+    /// The tracker names a source that is not to be used: it sent bad pieces to another download.
+    SourceShunned(PeerId),
     /// The tracker says that a source is gone. What runs with it goes on; it is not connected again.
     SourceGone(PeerId),
     /// Answers [`Action::Connect`]: connected, and the first message of its availability came.
@@ -245,6 +247,7 @@ impl Download {
         }
         match event {
             Event::SourceFound(peer) => self.found(peer),
+            Event::SourceShunned(peer) => self.shunned(now, peer, actions),
             Event::SourceGone(peer) => self.gone(peer),
             Event::Connected(peer, has) => self.connected(peer, has),
             Event::Gained(peer, pieces) => self.gained(peer, &pieces),

@@ -12,7 +12,7 @@ use tonic::Status;
 use super::links::Links;
 use crate::{
     domain::download::Event,
-    engine::{DownloadSpec, TicketRefused, TicketSource, Totals},
+    engine::{DownloadSpec, Memory, TicketRefused, TicketSource, Totals},
     limiter::Limiter,
     serve::shares::Share,
     storage::{PieceStore, StoreError},
@@ -40,6 +40,7 @@ pub(super) struct Context {
     pub(super) limiter: Arc<Limiter>,
     pub(super) totals: Arc<Totals>,
     pub(super) tickets: Arc<Tickets>,
+    pub(super) memory: Arc<Memory>,
     pub(super) news: mpsc::Sender<News>,
 }
 

@@ -17,7 +17,9 @@ use super::{
     view,
 };
 use crate::{
-    engine::{DownloadSpec, DownloadState, DownloadView, Problem, TicketRefused, TicketSource, Totals},
+    engine::{
+        DownloadSpec, DownloadState, DownloadView, Memory, Problem, TicketRefused, TicketSource, Totals,
+    },
     hashing,
     limiter::Limiter,
     serve::shares::{Offer, Share, Shares},
@@ -34,6 +36,7 @@ pub(crate) struct Tools {
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) totals: Arc<Totals>,
     pub(crate) tickets: Arc<dyn TicketSource>,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) open: Opener,
     /// A full disk is tried again after so long.
     pub(crate) disk_retry: Duration,
@@ -280,6 +283,7 @@ impl Driver {
             limiter: tools.limiter.clone(),
             totals: tools.totals.clone(),
             tickets: Arc::new(Tickets::new(tools.tickets.clone())),
+            memory: tools.memory.clone(),
             news: sender,
         });
         Transfer::new(context, &self.handle.book, &self.handle.view, tools.seed)

@@ -9,6 +9,9 @@ use proto::domain::limits::MAX_CHUNK;
 
 /// Most bytes of a message besides its data.
 const MAX_OTHER: u64 = 4 << 10;
+/// Most messages in a row without data. An honest peer sends one whenever its queue moves; without a bound, one that
+/// sends nothing else would keep a core busy.
+const MAX_DATALESS: u32 = 10_000;
 
 /// Something that came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub(super) struct Frames {
     /// Bytes left of the message.
     left: u64,
     message: Message,
+    /// Messages since data came, this one included.
+    dataless: u32,
     /// A number or a prefix that is not whole yet.
     partial: Partial,
 }
@@ -144,6 +149,10 @@ impl Frames {
                 if self.left > MAX_CHUNK as u64 + MAX_OTHER {
                     return Err(Malformed("a message is too long"));
                 }
+                self.dataless += 1;
+                if self.dataless > MAX_DATALESS {
+                    return Err(Malformed("it goes on and on without data"));
+                }
                 self.state = State::Key;
             }
             // A message whose data was passed on last ends here; else the loop above has seen to it.
@@ -183,6 +192,9 @@ impl Frames {
             }
             State::Data { left } => {
                 let data = self.take(left, bytes)?;
+                if !data.is_empty() {
+                    self.dataless = 0;
+                }
                 self.state = State::Data { left: left - data.len() as u64 };
                 return Ok(self.message.data(data));
             }
@@ -393,6 +405,21 @@ mod tests {
         }
         let two = b"\0\0\0\0\x07\x08\x01\x1a\x01x\x08\x02";
         assert!(feed(&mut Frames::default(), two, &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn messages_without_data_do_not_go_on_for_ever() {
+        let place = framed(&GetChunkResponse { queue_place: 1, ..Default::default() }.encode_to_vec());
+        let data = framed(&GetChunkResponse { data: "x".into(), ..Default::default() }.encode_to_vec());
+        for message in [framed(&[]), place] {
+            let many = message.repeat(MAX_DATALESS as usize);
+            let mut frames = Frames::default();
+            for _ in 0..2 {
+                feed(&mut frames, &many[message.len()..], &mut Vec::new()).unwrap();
+                feed(&mut frames, &data, &mut Vec::new()).unwrap();
+            }
+            assert!(feed(&mut frames, &[&many[..], &message].concat(), &mut Vec::new()).is_err());
+        }
     }
 
     #[test]

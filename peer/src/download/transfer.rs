@@ -26,7 +26,7 @@ use crate::{
         Moment,
         download::{Action, Download, Event, Failure, Options, RequestId},
     },
-    engine::{DownloadState, DownloadView},
+    engine::{DownloadState, DownloadView, SourceState},
     storage::StoreError,
 };
 
@@ -60,6 +60,8 @@ pub(super) struct Transfer<'a> {
     /// Requests of which the machine still wants to hear.
     requests: HashMap<RequestId, (PeerId, CancellationToken)>,
     found: HashSet<PeerId>,
+    /// Those that were found to send bad pieces, and are remembered for it.
+    banned: HashSet<PeerId>,
     generation: u64,
     actions: Vec<Action>,
     complete: bool,
@@ -100,6 +102,7 @@ impl<'a> Transfer<'a> {
             sources: HashMap::new(),
             requests: HashMap::new(),
             found: HashSet::new(),
+            banned: HashSet::new(),
             generation: 0,
             actions: Vec::new(),
             complete: false,
@@ -267,7 +270,8 @@ impl<'a> Transfer<'a> {
         for peer in there {
             let usable = self.book.address(peer).is_some_and(|source| is_usable(&source, own));
             if usable && self.found.insert(peer) {
-                self.feed(Event::SourceFound(peer));
+                let banned = self.context.memory.is_banned(peer) && self.banned.insert(peer);
+                self.feed(if banned { Event::SourceShunned(peer) } else { Event::SourceFound(peer) });
             }
         }
     }
@@ -293,10 +297,15 @@ impl<'a> Transfer<'a> {
     }
 
     /// Renews the view; with `Some`, also whether it is stalled.
-    fn show(&self, stalled: Option<bool>) {
+    fn show(&mut self, stalled: Option<bool>) {
         let layout = self.context.spec.manifest.layout();
         let mut new = self.view.borrow().clone();
         view::update(&mut new, &self.machine, self.now(), self.book, layout);
+        for source in new.sources.iter().filter(|source| source.state == SourceState::Banned) {
+            if self.banned.insert(source.peer) {
+                self.context.memory.ban(source.peer);
+            }
+        }
         match stalled {
             Some(true) => {
                 new.state = DownloadState::Stalled;

@@ -61,15 +61,21 @@ impl Admission {
         self.write().clock_offset = seconds;
     }
 
+    /// Only these are known from now on.
+    pub(crate) fn replace_epochs(&self, epochs: Vec<(GroupId, u64)>) {
+        self.write().epochs = epochs.into_iter().collect();
+        self.changed.send_replace(());
+    }
+
     /// Takes up epochs that are higher than those known. True if there were any.
-    pub(crate) fn raise_epochs(&self, epochs: Vec<(GroupId, u64)>) -> bool {
+    pub(crate) fn raise_epochs(&self, epochs: &[(GroupId, u64)]) -> bool {
         let mut risen = false;
         {
             let mut trust = self.write();
             for (group, epoch) in epochs {
-                let known = trust.epochs.entry(group).or_default();
-                risen |= epoch > *known;
-                *known = epoch.max(*known);
+                let known = trust.epochs.entry(group.clone()).or_default();
+                risen |= *epoch > *known;
+                *known = (*epoch).max(*known);
             }
         }
         if risen {

@@ -11,9 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use peer::engine::{DownloadState, EngineConfig, SourceState};
-use proto::pb::{
-    self, GetChunkRequest, GetChunkResponse, WatchAvailabilityRequest, WatchAvailabilityResponse,
-    peer_service_server::PeerServiceServer,
+use proto::{
+    pb::{
+        self, GetChunkRequest, GetChunkResponse, WatchAvailabilityRequest, WatchAvailabilityResponse,
+        peer_service_server::PeerServiceServer,
+    },
+    transport::fingerprints,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -225,7 +228,9 @@ async fn completes_beside(lie: Lie) {
     assert_eq!(std::fs::read(&destination).unwrap(), *file.content, "{lie:?}");
     let view = view.borrow().clone();
     let told = view.sources.iter().find(|source| source.peer == lying.peer).expect("the liar is named");
-    assert_eq!(told.bytes, 0, "{lie:?}: nothing of it counted: {told:?}");
+    // The pieces that are followed by too much are themselves right.
+    let right = if lie == Lie::Endless { 2 * PIECE as u64 } else { 0 };
+    assert!(told.bytes <= right, "{lie:?}: nothing of it counted: {told:?}");
     let lied_with_bytes = matches!(
         lie,
         Lie::Noise
@@ -254,7 +259,6 @@ async fn wrong_bytes_are_dropped_and_blamed() {
 }
 
 #[tokio::test]
-#[ignore = "a source that sends nothing of use is not given up yet"]
 async fn lengths_and_places_that_can_not_be_are_dropped() {
     tokio::join!(
         completes_beside(Lie::Short),
@@ -273,7 +277,6 @@ async fn lengths_and_places_that_can_not_be_are_dropped() {
 }
 
 #[tokio::test]
-#[ignore = "a source that sends nothing of use is not given up yet"]
 async fn sources_that_stop_or_drip_are_replaced() {
     tokio::join!(
         completes_beside(Lie::ErrorMidway),
@@ -307,6 +310,28 @@ async fn everybody_lying_ends_nowhere() {
     for stop in stops {
         stop.cancel();
     }
+}
+
+#[tokio::test]
+async fn a_liar_is_remembered_over_a_restart() {
+    let (trust, file) = (World::new(), SharedFile::of_pieces(4));
+    let state = tempfile::tempdir().unwrap();
+    let liar = Liar { lie: Lie::Noise, file: file.clone(), taken: Arc::default(), asked: Arc::default() };
+    let own = trust.credentials();
+    let (address, stop, _) = trust.serve(&own, PeerServiceServer::new(liar.clone())).await;
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        let config = EngineConfig { state_dir: Some(state.path().to_owned()), ..EngineConfig::default() };
+        let leecher = trust.node_with("leecher", config, None).await;
+        leecher.engine.take_up(fingerprints(&trust.ca_pem).unwrap()[0]);
+        let (_, mut view) = file.downloaded_by(&leecher, vec![source(own.peer, &address)]).await;
+        until(&mut view, |view| view.all_banned).await;
+        leecher.end().await;
+        asked.push(liar.asked.load(Ordering::Relaxed));
+    }
+    assert!(asked[0] > 0);
+    assert_eq!(asked[0], asked[1], "it was not asked again");
+    stop.cancel();
 }
 
 /// Two beginnings with the same SHA-1 (M. Stevens and others, "The first collision for full SHA-1", 2017), and the same

@@ -12,6 +12,7 @@ use proto::{
     pb::{self, GetChunkRequest, WatchAvailabilityRequest, peer_service_client::PeerServiceClient},
     reason::Reason,
     ticket::{Claims, Signer},
+    transport::fingerprints,
 };
 use tonic::{Code, Status, transport::Channel};
 
@@ -159,6 +160,13 @@ async fn what_is_no_ticket_lets_nobody_in() {
         let status = get(&client, &bad, file.id.as_bytes()).await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated, "{bad:.40}: {status:?}");
     }
+    for at in 0..good.len() {
+        let mut flipped = good.clone().into_bytes();
+        flipped[at] ^= 1;
+        let status =
+            get(&client, &String::from_utf8(flipped).unwrap(), file.id.as_bytes()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "byte {at}: {status:?}");
+    }
     get(&client, &good, file.id.as_bytes()).await.expect("the good one");
     for id in [&[][..], &[1; 15], &[1; 17], &[0; 16]] {
         let status = get(&client, &good, id).await.unwrap_err();
@@ -227,6 +235,24 @@ async fn a_removed_member_is_cut_off_midway() {
     let (status, took) = cut_by(|peer, file| peer.engine.raise_epochs(vec![(file.group.clone(), 2)])).await;
     assert_eq!(Reason::of(&status), Some(Reason::StaleEpoch), "{status:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_removed_member_is_refused_after_a_restart_too() {
+    let (trust, file) = (World::new(), SharedFile::of_pieces(1));
+    let (state, own) = (tempfile::tempdir().unwrap(), trust.credentials());
+    let ticket = file.ticket(&trust, own.peer);
+    for epochs in [vec![(file.group.clone(), 2)], vec![]] {
+        let config = EngineConfig { state_dir: Some(state.path().to_owned()), ..EngineConfig::default() };
+        let peer = file.shared_by(&trust, config).await;
+        peer.engine.take_up(fingerprints(&trust.ca_pem).unwrap()[0]);
+        // The second time the tracker has said nothing yet.
+        peer.engine.raise_epochs(epochs);
+        let client = client_of(&trust, &peer, Some(&own)).await.unwrap();
+        let status = get(&client, &ticket, file.id.as_bytes()).await.unwrap_err();
+        assert_eq!(Reason::of(&status), Some(Reason::StaleEpoch), "{status:?}");
+        peer.end().await;
+    }
 }
 
 #[tokio::test]

@@ -256,7 +256,7 @@ despite! {
     pieces_that_do_not_exist: NoSuchPiece, blamed: true;
     offsets_that_jump: WrongOffset, blamed: true;
     an_error_midway: ErrorAfter, blamed: false;
-    no_end_of_empty_messages: Empty, blamed: false;
+    no_end_of_empty_messages: Empty, blamed: true;
     a_stream_without_a_status: NoTrailers, blamed: false;
     bytes_that_are_no_messages: Garbage, blamed: true;
     silence: Silent, blamed: false;

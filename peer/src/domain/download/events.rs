@@ -3,8 +3,7 @@
 use proto::domain::{Bitfield, PeerId, PieceIndex};
 
 use super::{
-    Action, Download, Failure, Link, Moment, PieceState, RequestId, STRIKES, Source,
-    request::{Current, Request},
+    Action, Download, Failure, Link, Moment, PieceState, RequestId, STRIKES, Source, request::Request,
 };
 
 /// Requests that are remembered after their end, for the piece that may still have been under way to be judged.
@@ -21,6 +20,11 @@ impl Download {
             self.next_rank += 1;
         }
         self.touched.push(peer);
+    }
+
+    pub(super) fn shunned(&mut self, now: Moment, peer: PeerId, actions: &mut Vec<Action>) {
+        self.found(peer);
+        self.expel(now, peer, actions);
     }
 
     pub(super) fn gone(&mut self, peer: PeerId) {
@@ -181,8 +185,7 @@ impl Download {
         let first_heard = request.heard.is_none();
         request.set.remove(at);
         request.left -= 1;
-        request.heard = Some(now);
-        request.current = Some(Current { piece, bytes: 0, since: now });
+        request.begin(piece, now);
         let Some(source) = self.sources.get_mut(&peer) else { return };
         if first_heard {
             let latency = now.saturating_sub(request.asked);
@@ -244,6 +247,7 @@ impl Download {
         let piece = current.piece;
         current.bytes = current.bytes.saturating_add(bytes).min(self.layout.piece_length(piece));
         request.heard = Some(now);
+        request.count(bytes);
         let woke = std::mem::take(&mut request.stalled);
         if let Some(source) = self.sources.get_mut(&request.source) {
             source.note_bytes(now, bytes);

@@ -24,7 +24,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// After so long without use a source may have to make room for another.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long a request may be silent before it is given up.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Bounds of the silence in the middle of a piece after which others are asked for it.
 const STALL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(6));
 /// How long a piece is thought to take where nothing was measured.
@@ -161,12 +161,15 @@ impl Download {
             if source.waiting == Some(id) && queued {
                 continue; // Behind others or behind our own, where silence is no bad sign.
             }
-            if request.silence(now) >= PATIENCE {
+            if request.silence(now) >= PATIENCE || request.drips(now) {
                 self.cancel(now, id, actions);
                 self.blame(now, peer, super::Failure::Connection, actions);
                 continue;
             }
             let mut limit = heard + PATIENCE;
+            if request.current.is_some() {
+                limit = limit.min(request.judged_at());
+            }
             if let Some(current) = request.current.filter(|_| !request.stalled) {
                 if request.silence(now) >= stall {
                     request.stalled = true;
@@ -174,7 +177,7 @@ impl Download {
                     self.release(id, current.piece);
                     self.release_promised(id, &set);
                 } else {
-                    limit = heard + stall;
+                    limit = limit.min(heard + stall);
                 }
             }
             due = Some(due.map_or(limit, |due| due.min(limit)));

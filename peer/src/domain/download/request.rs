@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use proto::domain::{PeerId, PieceIndex};
 
-use super::plan::SOFT_SET;
+use super::plan::{PATIENCE, SOFT_SET};
 use crate::domain::Moment;
+
+/// Bytes of a piece that have to come in [`PATIENCE`]: less than the thinnest line brings, or our own limit lets through
+/// to one of many sources.
+const LEAST: u32 = 3 << 10;
 
 /// The piece that a request's source is sending.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +41,8 @@ pub(super) struct Request {
     pub(super) whole: u32,
     /// Nothing has come for so long that others are asked for its pieces.
     pub(super) stalled: bool,
+    /// Bytes of the current piece that came since that moment.
+    span: (Moment, u32),
 }
 
 impl Request {
@@ -54,7 +60,34 @@ impl Request {
             current: None,
             whole: 0,
             stalled: false,
+            span: (now, 0),
         }
+    }
+
+    /// A piece starts to come.
+    pub(super) fn begin(&mut self, piece: PieceIndex, now: Moment) {
+        self.heard = Some(now);
+        self.current = Some(Current { piece, bytes: 0, since: now });
+        self.span = (now, 0);
+    }
+
+    /// So much of the current piece came.
+    pub(super) fn count(&mut self, bytes: u32) {
+        self.span.1 = self.span.1.saturating_add(bytes);
+    }
+
+    /// When it is next known whether the current piece comes in drips.
+    pub(super) fn judged_at(&self) -> Moment {
+        self.span.0 + PATIENCE
+    }
+
+    /// Whether the current piece comes in drips: a byte now and then is no silence, and of no more use.
+    pub(super) fn drips(&mut self, now: Moment) -> bool {
+        if self.current.is_none() || now < self.judged_at() {
+            return false;
+        }
+        let (_, bytes) = std::mem::replace(&mut self.span, (now, 0));
+        bytes < LEAST
     }
 
     /// The piece is coming by it, or came and is being verified.

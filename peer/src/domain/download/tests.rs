@@ -331,6 +331,19 @@ fn a_silent_source_that_wakes_up_keeps_its_piece() {
 }
 
 #[test]
+fn a_source_that_drips_is_given_up_and_a_slow_one_is_not() {
+    for (bytes_a_second, given_up) in [(1, true), (50, true), (1_000, false)] {
+        let mut bench = Bench::new(8);
+        bench.source(1, "########");
+        let id = bench.start(1, 5);
+        for second in 1..=65 {
+            bench.at(ms(second * 1_000)).feed(Event::Received(id, bytes_a_second));
+        }
+        assert_eq!(bench.cancelled.contains(&id), given_up, "{bytes_a_second} bytes a second");
+    }
+}
+
+#[test]
 fn in_the_endgame_the_faster_source_wins_and_the_other_is_cancelled() {
     let mut bench = Bench::with(4, &[0], Options::default(), 1);
     bench.source(1, "####");
