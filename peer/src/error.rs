@@ -25,6 +25,11 @@ pub enum PeerError {
         /// What was tried, and what came of it.
         why: String,
     },
+    /// Nobody has said yet which CA is the tracker's.
+    #[error(
+        "the CA of {0} is not known yet: give --ca FILE or --ca-sha256 FP, or log in at a terminal and look at it"
+    )]
+    AuthorityUnknown(String),
     /// The tracker's answer makes no sense.
     #[error("the tracker's answer is not usable: {0}")]
     TrackerAnswer(String),
@@ -134,7 +139,8 @@ impl PeerError {
         match self {
             Self::Tracker(status) => Reason::of(status).unwrap_or(Reason::Internal),
             Self::TrackerUnreachable { .. } => Reason::TrackerUnreachable,
-            Self::TrackerAnswer(_) => Reason::InvalidManifest,
+            Self::AuthorityUnknown(_) => Reason::AuthorityUnknown,
+            Self::TrackerAnswer(_) => Reason::Corrupt,
             Self::NotLoggedIn => Reason::NotLoggedIn,
             Self::LoggedInAs(_) => Reason::LoggedInAsAnother,
             Self::AnotherTracker { .. } => Reason::AnotherTracker,

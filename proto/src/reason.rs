@@ -121,6 +121,8 @@ reasons! {
     NoSource = "NO_SOURCE", Unavailable;
     /// The tracker does not answer.
     TrackerUnreachable = "TRACKER_UNREACHABLE", Unavailable;
+    /// The tracker's CA is not known to this peer, so it can't be told from another's.
+    AuthorityUnknown = "AUTHORITY_UNKNOWN", Unavailable;
     /// The server is stopping, or its store is not to be had.
     NotServing = "NOT_SERVING", Unavailable;
     /// The bytes are not what the manifest says.

@@ -89,7 +89,9 @@ impl Exit {
             Reason::DiskFull => Self::DiskFull,
             Reason::TooSlow | Reason::Deadline => Self::TimedOut,
             Reason::NoSource => Self::NoSource,
-            Reason::TrackerUnreachable | Reason::NotServing => Self::TrackerUnreachable,
+            Reason::TrackerUnreachable | Reason::AuthorityUnknown | Reason::NotServing => {
+                Self::TrackerUnreachable
+            }
             Reason::Io | Reason::Internal => Self::Other,
         }
     }

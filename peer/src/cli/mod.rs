@@ -2,6 +2,7 @@
 //!
 //! - `args`: as typed. `resolve`: as meant. `link`: the daemon, started where there is none.
 //! - `verbs`: one file a group of verbs. `render`: all printing. `exit`: all exit codes.
+//! - `trust`: a tracker's CA, looked at by a person.
 
 pub mod args;
 mod exit;
@@ -9,6 +10,7 @@ mod link;
 mod password;
 mod render;
 mod resolve;
+mod trust;
 mod verbs;
 
 use std::{ffi::OsString, process::ExitCode, time::Duration};

@@ -17,8 +17,8 @@ use proto::{
         group_service_client::GroupServiceClient, swarm_service_client::SwarmServiceClient,
     },
     transport::{
-        AuthorityFingerprint, ChannelTuning, ClientSecurity, Remote, client_config, connect_lazy,
-        fetch_authority, fingerprints,
+        AuthorityFingerprint, ChannelTuning, ClientSecurity, ConnectError, Remote, client_config,
+        connect_lazy, fetch_authority, fingerprints,
     },
 };
 use tonic::{
@@ -147,8 +147,25 @@ impl TrackerClient {
     ) -> Result<T, PeerError> {
         match tokio::time::timeout(CALL_LIMIT, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(PeerError::of_call(self.url(), status)),
+            Ok(Err(status)) => Err(self.explained(status)),
             Err(_) => Err(self.unreachable("no answer within 10 s")),
+        }
+    }
+
+    /// What a failed call means. Where the CA is another than the one that was trusted, says what was trusted.
+    fn explained(&self, status: Status) -> PeerError {
+        let tls = matches!(ConnectError::of(&status), Some(ConnectError::Tls(_)));
+        let error = PeerError::of_call(self.url(), status);
+        match error {
+            PeerError::TrackerUnreachable { tracker, why } if tls && self.inner.address.ca.is_none() => {
+                let path = self.inner.address.trusted_ca.display();
+                let why = format!(
+                    "{why}; this peer trusts the CA in {path}. If the tracker has a new one, which its operator can \
+                     tell, delete that file and log in again; otherwise somebody else answers there"
+                );
+                PeerError::TrackerUnreachable { tracker, why }
+            }
+            error => error,
         }
     }
 
@@ -207,18 +224,13 @@ impl TrackerClient {
                     .map_err(|error| self.unreachable(format!("its CA: {error}")))?;
                 ClientSecurity::Tls { config, server_name: host.to_owned() }
             }
-            (_, None) => {
-                return Err(self.unreachable("its CA is not known: give --ca FILE or --ca-sha256 FP"));
-            }
+            (_, None) => return Err(PeerError::AuthorityUnknown(self.url().to_owned())),
         };
         Ok(connect_lazy(Remote::Tcp { host: host.to_owned(), port }, security, &ChannelTuning::control()))
     }
 
-    /// Scheme, host without brackets, port. The URL was checked when it was resolved.
     fn parts(&self) -> (&str, &str, u16) {
-        let (scheme, rest) = self.url().split_once("://").unwrap_or(("https", self.url()));
-        let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "7700"));
-        (scheme, host.trim_matches(['[', ']']), port.parse().unwrap_or(7700))
+        url_parts(self.url())
     }
 
     /// The CA by file or by fingerprint; none when none is needed.
@@ -239,7 +251,7 @@ impl TrackerClient {
             (Err(error), _) if address.ca.is_some() => {
                 Err(self.unreachable(format!("its CA file {}: {error}", path.display())))
             }
-            _ => Err(self.unreachable("its CA is not known: give --ca FILE or --ca-sha256 FP")),
+            _ => Err(PeerError::AuthorityUnknown(self.url().to_owned())),
         }
     }
 
@@ -258,6 +270,13 @@ impl TrackerClient {
             .map_err(|error| PeerError::Io { path, error })?;
         Ok(fetched.pem.into())
     }
+}
+
+/// Scheme, host without brackets, and port of a tracker's URL that was checked when it was resolved.
+pub(crate) fn url_parts(url: &str) -> (&str, &str, u16) {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
+    let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "7700"));
+    (scheme, host.trim_matches(['[', ']']), port.parse().unwrap_or(7700))
 }
 
 fn bearer(token: &str) -> Option<MetadataValue<Ascii>> {

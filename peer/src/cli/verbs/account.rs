@@ -8,7 +8,7 @@ use crate::cli::{
     args::{Credentials, PasswordSource},
     exit::Failure,
     password::{self, Password},
-    render,
+    render, trust,
 };
 
 /// The password of `login` and `create-user`. On the line itself it may only stand in the shell.
@@ -31,7 +31,8 @@ pub(super) async fn create_user(context: &Context, mut credentials: Credentials)
     let password = password(context, &mut credentials, true)?.to_string();
     let username = credentials.user;
     let daemon = context.daemon().await?;
-    daemon.auth().create_user(pb::CreateUserRequest { username: username.clone(), password }).await?;
+    let request = pb::CreateUserRequest { username: username.clone(), password };
+    trust::first_used(context, &daemon, async || daemon.auth().create_user(request.clone()).await).await?;
     let text = format!("{username} has an account now; `peer login {username}` comes next");
     context.style.done(&json!({"user": username}), &text);
     Ok(())
@@ -49,7 +50,8 @@ pub(super) async fn login(context: &Context, mut credentials: Credentials) -> Re
     let password = password(context, &mut credentials, false)?.to_string();
     let daemon = context.daemon().await?;
     let request = pb::ControlServiceLoginRequest { username: credentials.user, password };
-    let answer = daemon.control().login(request).await?.into_inner();
+    let login = async || daemon.control().login(request.clone()).await;
+    let answer = trust::first_used(context, &daemon, login).await?.into_inner();
     let object = json!({"user": answer.username, "peer_id": answer.peer_id});
     context.style.done(&object, &format!("{} is logged in", answer.username));
     Ok(())
