@@ -197,7 +197,7 @@ impl Announcer {
         let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let offset = tracker_seconds.saturating_sub(i64::try_from(ours.as_secs()).unwrap_or(i64::MAX));
         // Within what the network and rounding make of it, the clocks agree.
-        let offset = if offset.abs() <= 2 { 0 } else { offset };
+        let offset = if offset.unsigned_abs() <= 2 { 0 } else { offset };
         let changed =
             self.state.send_if_modified(|state| std::mem::replace(&mut state.clock_offset, offset) != offset);
         if changed {

@@ -34,6 +34,8 @@ const QUEUE: usize = 1_024;
 const FRESH: Duration = Duration::from_millis(500);
 /// At most one call in so long: well below what the tracker allows.
 const PACE: Duration = Duration::from_millis(150);
+/// What a ticket's life is taken for, whatever the tracker or a clock says: it gives none for longer than a day.
+const LIFE: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_hours(24);
 
 type Answer = Result<Arc<str>, TicketRefused>;
 
@@ -141,7 +143,7 @@ impl TicketFetcher {
             asked.entry(file).or_insert_with(|| (group, Vec::new())).1.push(answer);
         }
         let refs = asked.iter().map(|(file, (group, _))| convert::to_file_ref(group, *file)).collect();
-        let answers = self.call(refs).await;
+        let answers = self.call(refs, |file| asked.contains_key(file)).await;
         for (file, (_, waiting)) in asked {
             let answer = match &answers {
                 Ok(answers) => {
@@ -156,7 +158,11 @@ impl TicketFetcher {
         }
     }
 
-    async fn call(&self, files: Vec<pb::FileRef>) -> Result<HashMap<FileId, Answer>, TicketRefused> {
+    async fn call(
+        &self,
+        files: Vec<pb::FileRef>,
+        is_asked: impl Fn(&FileId) -> bool,
+    ) -> Result<HashMap<FileId, Answer>, TicketRefused> {
         let Some(identity) = self.identity.borrow().clone() else {
             return Err(TicketRefused::Unavailable(Reason::NotLoggedIn));
         };
@@ -167,15 +173,19 @@ impl TicketFetcher {
         };
         let answer = answer.await.map_err(|error| refused(&error))?;
         let (now, clock) = (Instant::now(), SystemTime::now());
+        let asked = |file: Option<&pb::FileRef>| {
+            let (_, file) = convert::file_ref(file).ok()?;
+            is_asked(&file).then_some(file)
+        };
         let granted = answer.tickets.into_iter().filter_map(|ticket| {
-            let (_, file) = convert::file_ref(ticket.file.as_ref()).ok()?;
+            let file = asked(ticket.file.as_ref())?;
             let kept = keep(ticket, now, clock)?;
             self.tickets.lock().insert(file, kept.clone());
             Some((file, Ok(kept.ticket)))
         });
         let mut answers: HashMap<_, Answer> = granted.collect();
         answers.extend(answer.refusals.into_iter().filter_map(|refusal| {
-            let (_, file) = convert::file_ref(refusal.file.as_ref()).ok()?;
+            let file = asked(refusal.file.as_ref())?;
             let reason = Reason::from_text(&refusal.reason).unwrap_or(Reason::NotAMember);
             self.tickets.lock().remove(&file);
             Some((file, Err(TicketRefused::Denied(reason))))
@@ -191,7 +201,7 @@ fn keep(ticket: pb::Ticket, now: Instant, clock: SystemTime) -> Option<Kept> {
     }
     let ends = SystemTime::try_from(ticket.expires_at?).ok()?;
     // A clock that runs ahead of the tracker's must not make every ticket useless: peers allow for some skew too.
-    let life = ends.duration_since(clock).unwrap_or_default().max(Duration::from_secs(10));
+    let life = ends.duration_since(clock).unwrap_or_default().clamp(*LIFE.start(), *LIFE.end());
     Some(Kept { ticket: ticket.ticket.into(), fetched: now, renew: now + life / 3, ends: now + life })
 }
 

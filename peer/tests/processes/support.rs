@@ -56,6 +56,12 @@ pub(crate) fn assert_same(a: &Path, b: &Path) {
     assert!(read(a) == read(b), "{} and {} differ", a.display(), b.display());
 }
 
+/// Bytes of memory that a process holds now.
+pub(crate) fn rss(pid: u64) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("it lives");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4096
+}
+
 /// One MiB.
 pub(crate) const MIB: usize = 1 << 20;
 

@@ -29,7 +29,7 @@ pub(in crate::cli) fn groups(groups: &[pb::Group]) -> (Value, String) {
     let row = |group: &pb::Group| {
         vec![
             name(&group.group_id),
-            group.owner.clone(),
+            name(&group.owner),
             group.members.to_string(),
             standing(group.standing()).to_owned(),
         ]
@@ -46,7 +46,7 @@ pub(in crate::cli) fn requests(requests: &[pb::JoinRequest]) -> (Value, String) 
         .map(|request| json!({"user": request.username, "since": time(request.since)}))
         .collect();
     let rows: Vec<_> =
-        requests.iter().map(|request| vec![request.username.clone(), time_text(request.since)]).collect();
+        requests.iter().map(|request| vec![name(&request.username), time_text(request.since)]).collect();
     (json!({"requests": all}), listing("nobody asks", &["USER", "SINCE"], &rows))
 }
 
@@ -54,7 +54,7 @@ pub(in crate::cli) fn requests(requests: &[pb::JoinRequest]) -> (Value, String) 
 pub(in crate::cli) fn members(members: &[pb::Member]) -> (Value, String) {
     let object = |member: &pb::Member| json!({"user": member.username, "role": standing(member.role()), "since": time(member.since)});
     let row = |member: &pb::Member| {
-        vec![member.username.clone(), standing(member.role()).to_owned(), time_text(member.since)]
+        vec![name(&member.username), standing(member.role()).to_owned(), time_text(member.since)]
     };
     let rows: Vec<_> = members.iter().map(row).collect();
     let all: Vec<_> = members.iter().map(object).collect();
@@ -82,7 +82,7 @@ pub(in crate::cli) fn files(files: &[pb::File]) -> (Value, String) {
             units::size(header(file).length),
             file.seeders.to_string(),
             file.leechers.to_string(),
-            file.publisher.clone(),
+            name(&file.publisher),
             time_text(file.since),
         ]
     };

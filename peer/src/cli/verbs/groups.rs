@@ -9,6 +9,8 @@ use crate::cli::{Context, args::GroupAndUser, exit::Failure, render};
 
 /// Items asked for in one call.
 const PAGE: u32 = 1_000;
+/// Pages of one list that are fetched at most: more than any list of an honest tracker has.
+pub(super) const PAGES: u32 = 1_000;
 /// Between two looks at whether the owner has answered.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -19,6 +21,7 @@ macro_rules! all_pages {
         let mut request = $request;
         request.page_size = PAGE;
         let mut all = Vec::new();
+        let mut left = $crate::cli::verbs::groups::PAGES;
         loop {
             let page = client.$method(request.clone()).await?.into_inner();
             all.extend(page.$items);
@@ -26,6 +29,11 @@ macro_rules! all_pages {
                 break all;
             }
             request.page_token = page.next_page_token;
+            left -= 1;
+            if left == 0 {
+                let endless = "the tracker's list does not end";
+                return Err(Failure::of(proto::reason::Reason::Corrupt, endless));
+            }
         }
     }};
 }

@@ -238,7 +238,7 @@ impl Peer {
         wait_for("the daemon is gone", || (!is_alive(pid)).then_some(()));
     }
 
-    fn daemon_pid(&self) -> Option<u64> {
+    pub(crate) fn daemon_pid(&self) -> Option<u64> {
         let done = self.run(&["status", "--json"]);
         if done.code == 10 { None } else { done.json()["pid"].as_u64() }
     }

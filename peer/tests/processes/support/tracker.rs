@@ -5,16 +5,17 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Instant,
 };
 
-use super::{PATIENCE, Peer, wait_within};
+use super::{Done, PATIENCE, Peer, wait_within};
 
 const TOLD: &str = "MINI_TORRENT_TEST_TRACKER";
 
-/// Runs a tracker in this process if the environment says so, and then never returns.
+/// Runs what the environment says as `tracker-svc` in this process, and then never returns.
 pub(crate) fn become_one_if_told() {
-    if let Some(listen) = env::var_os(TOLD) {
-        let args = ["tracker-svc".into(), "serve".into(), "--listen".into(), listen];
+    if let Ok(told) = env::var(TOLD) {
+        let args = std::iter::once("tracker-svc").chain(told.split_whitespace()).map(Into::into);
         // The code is the process's own; `ExitCode` can't be looked into, only returned from `main`.
         let code = tracker_svc::cli::run_from(args);
         std::process::exit(i32::from(code));
@@ -26,14 +27,30 @@ pub(crate) struct Tracker {
     child: Child,
     pub(crate) url: String,
     dir: tempfile::TempDir,
+    log_filter: &'static str,
 }
 
 impl Tracker {
     /// Starts one on a free port with a fresh data directory.
     pub(crate) fn start() -> Self {
+        Self::start_logging("info")
+    }
+
+    /// The same, logging as that filter says.
+    pub(crate) fn start_logging(log_filter: &'static str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let (child, url) = spawn(dir.path(), "127.0.0.1:0");
-        Self { child, url, dir }
+        let (child, url) = spawn(dir.path(), "127.0.0.1:0", log_filter);
+        Self { child, url, dir, log_filter }
+    }
+
+    /// Everything that it keeps.
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What it logs to.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        log_file(self.dir.path())
     }
 
     /// The authority's certificate.
@@ -50,7 +67,16 @@ impl Tracker {
     /// Starts it again on the same address and data directory.
     pub(crate) fn start_again(&mut self) {
         let address = self.url.trim_start_matches("https://").to_owned();
-        (self.child, self.url) = spawn(self.dir.path(), &address);
+        (self.child, self.url) = spawn(self.dir.path(), &address, self.log_filter);
+    }
+
+    /// Runs an operator's command on the data directory; what it prints.
+    pub(crate) fn operate(&self, command: &str, input: &str) -> String {
+        let mut program = tracker_svc(self.dir.path(), command);
+        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let done = Done::since(program.spawn().expect("it runs"), input, Instant::now());
+        assert_eq!(done.code, 0, "{command}: {done:?}");
+        done.stdout
     }
 
     /// A new user with a peer of their own, logged in.
@@ -84,16 +110,21 @@ impl Drop for Tracker {
     }
 }
 
-fn spawn(data_dir: &Path, listen: &str) -> (Child, String) {
-    let log = std::fs::File::options()
-        .append(true)
-        .create(true)
-        .open(data_dir.with_extension("log"))
-        .expect("a log");
-    let mut child = Command::new(env::current_exe().expect("this test's binary"))
-        .args(["tracker_process", "--exact", "--nocapture"])
-        .env(TOLD, listen)
-        .env("TRACKER_DATA_DIR", data_dir)
+/// This very binary, told to be `tracker-svc`.
+fn tracker_svc(data_dir: &Path, command: &str) -> Command {
+    let mut program = Command::new(env::current_exe().expect("this test's binary"));
+    program.args(["tracker_process", "--exact", "--nocapture"]);
+    program.env(TOLD, command).env("TRACKER_DATA_DIR", data_dir);
+    program
+}
+
+fn log_file(data_dir: &Path) -> PathBuf {
+    data_dir.with_extension("log")
+}
+
+fn spawn(data_dir: &Path, listen: &str, log_filter: &str) -> (Child, String) {
+    let log = std::fs::File::options().append(true).create(true).open(log_file(data_dir)).expect("a log");
+    let mut child = tracker_svc(data_dir, &format!("serve --listen {listen} --log {log_filter}"))
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()

@@ -1,0 +1,412 @@
+//! A tracker that lies: whatever it says, the daemon refuses what can't be, writes nothing where nothing belongs, stays
+//! small and goes on answering.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    convert::Infallible,
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::SystemTime,
+};
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures_util::{StreamExt as _, stream};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use prost::Message;
+use prost_types::Timestamp;
+use proto::{
+    domain::{PeerId, PieceLayout, manifest::FileHasher, manifest::hash_piece},
+    pb::{self, get_manifest_response::Frame as Manifest},
+    transport::{Limits, Security},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, body::Body};
+use tracker_svc::ca::{Authority, OwnCertificate};
+
+use crate::support::{Peer, rss, wait_for};
+
+const FILE: [u8; 16] = [5; 16];
+const DAY: i64 = 86_400;
+/// What a daemon may grow by, whatever it is told.
+const ROOM: u64 = 64 << 20;
+
+/// What is answered to the methods that lie: messages, and whether more would come.
+type Lies = Arc<Mutex<HashMap<&'static str, (Vec<Vec<u8>>, bool)>>>;
+
+/// Its service: certificates and sessions are honest, the rest says what the test wants.
+#[derive(Clone)]
+struct Service {
+    authority: Arc<Authority>,
+    lies: Lies,
+    /// Everything of an answer that goes on was taken.
+    told: Arc<AtomicBool>,
+}
+
+impl tower::Service<http::Request<Body>> for Service {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move {
+            let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+            let lie = service.lies.lock().expect("nobody panicked").get(method.as_str()).cloned();
+            let (messages, goes_on) = match lie {
+                Some(lie) => lie,
+                None => (service.truth(&method, &first_message(request.into_body()).await), false),
+            };
+            Ok(answer(messages, goes_on.then_some(service.told)))
+        })
+    }
+}
+
+impl Service {
+    fn truth(&self, method: &str, request: &[u8]) -> Vec<Vec<u8>> {
+        let expires_at = Some(in_a_day());
+        let answer = match method {
+            "Login" => pb::LoginResponse { session_token: "mts_any".into(), expires_at }.encode_to_vec(),
+            "WhoAmI" => pb::WhoAmIResponse { username: "ann".into(), ..Default::default() }.encode_to_vec(),
+            "IssuePeerCert" => {
+                let request = pb::IssuePeerCertRequest::decode(request).expect("a request");
+                let issued =
+                    self.authority.issue_peer(&request.csr_der, SystemTime::now()).expect("a good one");
+                pb::IssuePeerCertResponse {
+                    certificate_pem: issued.certificate_pem,
+                    expires_at,
+                    peer_id: issued.peer.to_string(),
+                    tls_name: issued.peer.tls_name(),
+                    authority_pem: self.authority.ca_pem().to_owned(),
+                }
+                .encode_to_vec()
+            }
+            // The announce stream, and all that no test asks for.
+            _ => return Vec::new(),
+        };
+        vec![answer]
+    }
+}
+
+fn in_a_day() -> Timestamp {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    Timestamp { seconds: now.as_secs().cast_signed() + DAY, nanos: 0 }
+}
+
+async fn first_message(mut body: Body) -> Vec<u8> {
+    let mut bytes = BytesMut::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes.extend_from_slice(&frame.into_data().unwrap_or_default());
+        if let Some(length) = bytes.get(1..5).map(|mut length| length.get_u32() as usize)
+            && bytes.len() >= 5 + length
+        {
+            return bytes[5..5 + length].to_vec();
+        }
+    }
+    Vec::new()
+}
+
+/// A stream of these messages that ends well; or says that they were taken, and goes on in silence.
+fn answer(messages: Vec<Vec<u8>>, told: Option<Arc<AtomicBool>>) -> http::Response<Body> {
+    let framed = |message: Vec<u8>| {
+        let mut bytes = BytesMut::with_capacity(message.len() + 5);
+        bytes.put_u8(0);
+        bytes.put_u32(u32::try_from(message.len()).expect("not that long"));
+        bytes.extend_from_slice(&message);
+        Frame::data(bytes.freeze())
+    };
+    let mut trailers = http::HeaderMap::new();
+    Status::new(Code::Ok, "").add_header(&mut trailers).expect("good headers");
+    let messages = stream::iter(messages).map(framed);
+    let end = stream::iter([Frame::<Bytes>::trailers(trailers)]);
+    let frames = match told {
+        Some(told) => {
+            let silence = stream::once(async move {
+                told.store(true, Ordering::Relaxed);
+                std::future::pending().await
+            });
+            messages.chain(silence).boxed()
+        }
+        None => messages.chain(end).boxed(),
+    };
+    let mut response = http::Response::new(Body::new(StreamBody::new(frames.map(Ok::<_, Infallible>))));
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// The lying tracker, and a peer that is logged in there.
+struct Stage {
+    peer: Peer,
+    lies: Lies,
+    told: Arc<AtomicBool>,
+    stop: CancellationToken,
+    _dir: tempfile::TempDir,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Stage {
+    fn set() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        let dir = tempfile::tempdir().expect("a directory");
+        let own = OwnCertificate::Issued(Vec::new());
+        let authority = Authority::open_or_create(dir.path(), own, SystemTime::now()).expect("an authority");
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let url = format!("https://{}", listener.local_addr().expect("bound"));
+        let (lies, told, stop) = (Lies::default(), Arc::default(), CancellationToken::new());
+        let security = Security::Tls(authority.server_config());
+        let service =
+            Service { authority: Arc::new(authority), lies: Arc::clone(&lies), told: Arc::clone(&told) };
+        let limits = Limits { grace: std::time::Duration::ZERO, ..Limits::tracker() };
+        runtime.spawn(proto::transport::serve(listener, security, service, limits, stop.clone()));
+        let ca = dir.path().join("ca.pem").display().to_string();
+        let peer = Peer::alone("ann", &[("PEER_TRACKER", &url), ("PEER_CA", &ca)]);
+        peer.ok_with_password(&["login", "ann"]);
+        Self { peer, lies, told, stop, _dir: dir, _runtime: runtime }
+    }
+
+    fn lie<M: Message>(&self, method: &'static str, messages: &[M], goes_on: bool) {
+        let messages = messages.iter().map(Message::encode_to_vec).collect();
+        self.lies.lock().expect("nobody panicked").insert(method, (messages, goes_on));
+    }
+
+    fn manifest(&self, frames: &[Manifest]) {
+        let message = |frame: &Manifest| pb::GetManifestResponse { frame: Some(frame.clone()) };
+        self.lie("GetManifest", &frames.iter().map(message).collect::<Vec<_>>(), false);
+    }
+
+    /// Everything in the peer's directory but what the daemon keeps in its home, with the sizes of files.
+    fn outside_home(&self) -> BTreeSet<(PathBuf, u64)> {
+        let mut found = BTreeSet::new();
+        let mut left = vec![self.peer.path("")];
+        while let Some(directory) = left.pop() {
+            for entry in std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("one")) {
+                if entry.file_type().expect("known").is_dir() {
+                    left.extend((entry.path() != self.peer.path("home")).then(|| entry.path()));
+                } else {
+                    found.insert((entry.path(), entry.metadata().expect("there").len()));
+                }
+            }
+        }
+        found
+    }
+
+    fn rss(&self) -> u64 {
+        rss(self.peer.daemon_pid().expect("the daemon lives"))
+    }
+}
+
+/// A true manifest of two pieces.
+fn good(name: &str) -> [Manifest; 2] {
+    let bytes = vec![7; 600_000];
+    let layout = PieceLayout::new(bytes.len() as u64).expect("not too long");
+    let mut hasher = FileHasher::new(layout);
+    for piece in layout.indices() {
+        let range = layout.range(piece);
+        let part =
+            &bytes[usize::try_from(range.start).expect("fits")..usize::try_from(range.end).expect("fits")];
+        hasher.push(hash_piece(layout, piece, part), part);
+    }
+    let manifest = hasher.finish("x".parse().expect("a name")).expect("whole");
+    let header = pb::FileHeader { name: name.into(), ..manifest.header().into() };
+    [
+        Manifest::Start(pb::ManifestStart { file_id: FILE.to_vec().into(), header: Some(header) }),
+        Manifest::Pieces(proto::convert::to_piece_hashes(0, manifest.pieces())),
+    ]
+}
+
+/// The good manifest with another header.
+fn header(change: impl FnOnce(&mut pb::FileHeader)) -> Vec<Manifest> {
+    let [mut start, pieces] = good("x");
+    if let Manifest::Start(pb::ManifestStart { header: Some(header), .. }) = &mut start {
+        change(header);
+    }
+    vec![start, pieces]
+}
+
+/// The good manifest with other hashes.
+fn pieces(change: impl FnOnce(&mut pb::PieceHashes)) -> Vec<Manifest> {
+    let [start, mut pieces] = good("x");
+    if let Manifest::Pieces(run) = &mut pieces {
+        change(run);
+    }
+    vec![start, pieces]
+}
+
+#[test]
+fn manifests_that_can_not_be_are_refused_and_nothing_is_written() {
+    let stage = Stage::set();
+    std::fs::create_dir(stage.peer.path("out")).expect("made");
+    let before = stage.outside_home();
+    let base = stage.rss();
+    let [start, run] = good("x");
+    let id = |id: &[u8]| {
+        let Manifest::Start(start) = start.clone() else { unreachable!() };
+        vec![Manifest::Start(pb::ManifestStart { file_id: id.to_vec().into(), ..start }), run.clone()]
+    };
+    let huge = "x".repeat(200_000);
+    let cases: Vec<(&str, Vec<Manifest>)> = vec![
+        ("nothing", vec![]),
+        ("no header", vec![run.clone()]),
+        ("no pieces", vec![start.clone()]),
+        ("two headers", vec![start.clone(), start.clone(), run.clone()]),
+        ("a piece run twice", vec![start.clone(), run.clone(), run.clone()]),
+        ("a path for a name", header(|header| header.name = "../../x".into())),
+        ("an absolute path for a name", header(|header| header.name = "/tmp/x".into())),
+        ("another name", header(|header| header.name = "y".into())),
+        ("a huge name", header(|header| header.name = huge.clone())),
+        ("2^40 pieces", header(|header| header.length = 1 << 59)),
+        ("the longest length", header(|header| header.length = u64::MAX)),
+        ("a length of one piece", header(|header| header.length = 1)),
+        ("a length of one piece more", header(|header| header.length = 3 << 19)),
+        ("another length of pieces", header(|header| header.piece_length = 1)),
+        ("a bad root", header(|header| header.blake3 = vec![9; 32].into())),
+        ("a short root", header(|header| header.blake3 = vec![9; 31].into())),
+        ("a short hash of the whole", header(|header| header.sha1 = vec![9; 19].into())),
+        ("hashes from the end on", pieces(|run| run.first_piece = 1 << 40)),
+        ("hashes past the end", pieces(|run| run.first_piece = u64::MAX)),
+        ("hashes cut short", pieces(|run| run.sha1 = vec![1; 39].into())),
+        ("more of one hash than of the other", pieces(|run| run.blake3 = vec![1; 32].into())),
+        ("hashes that don't fold into the root", pieces(|run| run.blake3 = vec![1; 64].into())),
+        ("more hashes than a frame holds", {
+            pieces(|run| (run.sha1, run.blake3) = (vec![1; 20 * 5_000].into(), vec![1; 32 * 5_000].into()))
+        }),
+        ("no id", id(&[])),
+        ("a long id", id(&[1; 17])),
+        ("an id of zeros", id(&[0; 16])),
+    ];
+    for (what, frames) in cases {
+        stage.manifest(&frames);
+        let done = stage.peer.run(&["download", "g1", "x", "out/", "--timeout", "20", "--json"]);
+        assert_eq!((done.code, done.reason().as_str()), (11, "CORRUPT"), "{what}: {done:?}");
+        assert!(done.stderr.len() < 4_096, "{what}: {} bytes of an error", done.stderr.len());
+        assert_eq!(stage.outside_home(), before, "{what}");
+    }
+    // Without end, as fast as it is read.
+    let endless: Vec<_> = [start].into_iter().chain(std::iter::repeat_n(run, 10_000)).collect();
+    stage.manifest(&endless);
+    assert_eq!(stage.peer.run(&["download", "g1", "x", "out/", "--timeout", "20"]).code, 11);
+    assert_eq!(stage.outside_home(), before);
+    let grown = stage.rss().saturating_sub(base);
+    assert!(grown < ROOM, "{grown} bytes");
+    assert_eq!(stage.peer.json("show-downloads")["downloads"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn a_million_sources_and_times_that_can_not_be_do_no_harm() {
+    let stage = Stage::set();
+    let base = stage.rss();
+    stage.manifest(&good("x"));
+    let file = || Some(pb::FileRef { group_id: "g1".into(), file_id: FILE.to_vec().into() });
+    let ticket = |file, ticket: &str, seconds| pb::Ticket {
+        file,
+        ticket: ticket.into(),
+        expires_at: Some(Timestamp { seconds, nanos: 0 }),
+    };
+    let other = |n: u32| {
+        let id = [&n.to_be_bytes()[..], &[1; 12]].concat();
+        Some(pb::FileRef { group_id: "g1".into(), file_id: id.into() })
+    };
+    // One that is good for ever, and thousands that nobody asked for.
+    let mut tickets = vec![ticket(file(), "any", i64::MAX)];
+    tickets.extend((0..10_000).map(|n| ticket(other(n), "any", i64::MIN)));
+    stage.lie("IssueTickets", &[pb::IssueTicketsResponse { tickets, refusals: Vec::new() }], false);
+
+    // A million peers at addresses that lead nowhere, a thousand a message; some in words that are no addresses.
+    let source = |n: u32| {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&n.to_be_bytes());
+        let id = PeerId::from(key);
+        pb::Source {
+            peer: Some(pb::PeerAddress {
+                peer_id: id.to_string(),
+                tls_name: id.tls_name(),
+                addresses: vec![
+                    ["127.0.0.1:1", "", "\u{1b}[2J", "http://x/../..:80"][n as usize % 4].into();
+                    9
+                ],
+                username: "mallory".into(),
+            }),
+            ..Default::default()
+        }
+    };
+    let news = |n: u32| pb::AnnounceResponse {
+        now: Some(Timestamp { seconds: if n.is_multiple_of(2) { i64::MIN } else { i64::MAX }, nanos: -1 }),
+        epochs: vec![pb::GroupEpoch { group_id: "g".repeat(1_000), min_epoch: u64::MAX }],
+        changes: vec![pb::SwarmChange {
+            file: file(),
+            sources: (n * 1_000..(n + 1) * 1_000).map(source).collect(),
+            gone_peer_ids: vec!["x".repeat(1_000)],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let welcome = pb::AnnounceWelcome {
+        heartbeat_seconds: u32::MAX,
+        observed_ip: "not an address".into(),
+        keys: vec![pb::TicketKey { key_id: "k".repeat(10_000), public_key: vec![1; 31].into() }],
+        ..Default::default()
+    };
+    let welcome = pb::AnnounceResponse { welcome: Some(welcome), ..Default::default() };
+    let messages: Vec<_> = std::iter::once(welcome).chain((0..1_000).map(news)).collect();
+    stage.lie("Announce", &messages, true);
+
+    stage.peer.starts("g1", "x");
+    let shown = wait_for("the download hears of sources", || {
+        let download = stage.peer.download("g1", "x")?;
+        download["sources"].as_array().is_some_and(|sources| !sources.is_empty()).then_some(download)
+    });
+    assert_eq!(shown["done_bytes"], 0);
+    wait_for("all was taken in, and the daemon answers meanwhile", || {
+        let sources = stage.peer.download("g1", "x")?["sources"].as_array()?.len();
+        assert!(sources <= 1_000, "{sources} sources are kept");
+        stage.told.load(Ordering::Relaxed).then_some(())
+    });
+    let grown = stage.rss().saturating_sub(base);
+    assert!(grown < ROOM, "{grown} bytes");
+    assert!(!stage.peer.log().contains("panicked"), "{}", stage.peer.log());
+    stage.peer.ok(&["stop-download", "g1", "x", "--discard"]);
+    let left: Vec<_> = stage.outside_home().into_iter().collect();
+    assert_eq!(left, [], "nothing is left of it");
+}
+
+#[test]
+fn lists_are_shown_without_what_a_terminal_would_obey_and_end() {
+    let stage = Stage::set();
+    let file = |name: &str| pb::File {
+        file_id: FILE.to_vec().into(),
+        header: Some(pb::FileHeader { name: name.into(), length: u64::MAX, ..Default::default() }),
+        seeders: u32::MAX,
+        publisher: "\u{1b}]0;x\u{7}".into(),
+        ..Default::default()
+    };
+    let files = vec![file("\u{1b}[2J../../x\r\n"), file(&"\u{202e}".repeat(100_000))];
+    stage.lie("ListFiles", &[pb::ListFilesResponse { files, next_page_token: String::new() }], false);
+    let shown = stage.peer.ok(&["list-files", "g1"]).stdout;
+    assert!(shown.chars().all(|c| c == '\n' || !(c.is_control() || c == '\u{202e}')), "{shown:.300?}");
+    // The next page is always this one again.
+    let page = pb::ListFilesResponse { files: vec![file("x")], next_page_token: "more".into() };
+    stage.lie("ListFiles", &[page], false);
+    let done = stage.peer.run(&["list-files", "g1", "--json"]);
+    assert_eq!(done.code, 11, "{done:?}");
+    // More than any answer may have.
+    let files = (0..40_000).map(|n| file(&format!("{n:0100}"))).collect();
+    stage.lie("ListFiles", &[pb::ListFilesResponse { files, next_page_token: String::new() }], false);
+    assert_ne!(stage.peer.run(&["list-files", "g1"]).code, 0);
+    stage.peer.ok(&["status"]);
+}
