@@ -179,7 +179,7 @@ impl Agent {
         Ok((identity.certificate_pem.clone(), login.key.pem(), identity.peer.tls_name()))
     }
 
-    /// A ticket for a group's file, and its sources as the tracker names them.
+    /// A fresh ticket for a group's file, and its sources as the tracker names them.
     ///
     /// # Errors
     /// What the tracker says.
@@ -195,12 +195,11 @@ impl Agent {
         let found = self.tracker().within(swarm.find_peers(request)).await?;
         let file =
             convert::file_id(&found.file_id).map_err(|error| PeerError::TrackerAnswer(error.to_string()))?;
-        let ticket =
-            self.parts.tickets.ticket(group, file, false).await.map_err(|refused| match refused {
-                TicketRefused::Denied(reason) | TicketRefused::Unavailable(reason) => {
-                    PeerError::Tracker(reason.status(format!("no ticket for {name} of {group}")))
-                }
-            })?;
+        let ticket = self.parts.tickets.ticket(group, file, true).await.map_err(|refused| match refused {
+            TicketRefused::Denied(reason) | TicketRefused::Unavailable(reason) => {
+                PeerError::Tracker(reason.status(format!("no ticket for {name} of {group}")))
+            }
+        })?;
         Ok((file, ticket, found.sources))
     }
 

@@ -44,6 +44,9 @@ async fn next(stream: &mut Streaming<GetChunkResponse>) -> Result<Option<GetChun
     timeout(PATIENCE, stream.message()).await.expect("something comes")
 }
 
+/// Bytes a second at which nobody's piece comes to its end while a test looks.
+const SLOW: u64 = 64 << 10;
+
 async fn scene(slots: u32, queue: u32, rate: u64) -> (Arc<World>, Node) {
     let world = World::new();
     let config = EngineConfig {
@@ -59,7 +62,7 @@ async fn scene(slots: u32, queue: u32, rate: u64) -> (Arc<World>, Node) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_is_told_its_place_and_moves_up_when_somebody_leaves() {
-    let (world, seeder) = scene(1, 2, 512 << 10).await;
+    let (world, seeder) = scene(1, 2, SLOW).await;
     let callers = [
         Caller::new(&world, &seeder, "user1").await,
         Caller::new(&world, &seeder, "user2").await,
@@ -95,7 +98,7 @@ async fn who_waits_is_told_its_place_and_moves_up_when_somebody_leaves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_request_takes_the_place_of_one_that_waits() {
-    let (world, seeder) = scene(1, 8, 512 << 10).await;
+    let (world, seeder) = scene(1, 8, SLOW).await;
     let (one, two) =
         (Caller::new(&world, &seeder, "user1").await, Caller::new(&world, &seeder, "user2").await);
     let mut running = one.ask(vec![0, 1, 2]).await.unwrap();

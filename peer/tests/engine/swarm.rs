@@ -170,3 +170,31 @@ async fn stopping_and_leaving_ends_everything() {
     seeder.end().await;
     leecher.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_with_eight_peers_gets_about_as_much_as_one_with_one() {
+    let world = World::new();
+    let seeder = world.node("alice").await;
+    seeder.engine.set_limits(Some(4 << 20), None);
+    let data = noise(18, 32 * PIECE);
+    let manifest = seeder.share(file_id(1), "f", &data).await;
+    let mut greedy = Vec::new();
+    for _ in 0..8 {
+        let peer = world.node("bob").await;
+        peer.download(file_id(1), &manifest, &[&seeder]).await;
+        greedy.push(peer);
+    }
+    let modest = world.node("carol").await;
+    let mut view = modest.download(file_id(1), &manifest, &[&seeder]).await;
+    let before: u64 = greedy.iter().map(|peer| peer.engine.stats().downloaded_bytes).sum();
+    let own = until(&mut view, |view| view.done_bytes >= 12 * PIECE as u64).await.done_bytes;
+    let all: u64 = greedy.iter().map(|peer| peer.engine.stats().downloaded_bytes).sum();
+    let theirs = all - before;
+    assert!(
+        own <= 2 * theirs && theirs <= 2 * own,
+        "one peer got {own} bytes, the other user's eight {theirs}"
+    );
+    for node in greedy.into_iter().chain([seeder, modest]) {
+        node.end().await;
+    }
+}

@@ -3,9 +3,13 @@
 #![allow(clippy::expect_used, missing_docs)]
 
 mod access;
+mod callers;
 mod daemon;
 mod faults;
 mod places;
+mod first_use;
+mod lying_tracker;
+mod secrets;
 mod story;
 mod support;
 mod swarm;
