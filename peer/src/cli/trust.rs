@@ -8,6 +8,7 @@ use std::{
 };
 
 use proto::{
+    durable::{self, Readers},
     pb::GetStatusRequest,
     reason::Reason,
     transport::{FetchedAuthority, fetch_authority},
@@ -15,7 +16,7 @@ use proto::{
 use tonic::Status;
 
 use super::{Context, exit::Failure, link::Daemon};
-use crate::{files, tracker::client::url_parts};
+use crate::tracker::client::url_parts;
 
 /// How long a tracker may take to show its CA.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -55,7 +56,8 @@ pub(super) async fn first_used<T>(
         ));
     }
     let path = context.config.home.trusted_ca();
-    files::write_private(&path, shown.pem.as_bytes()).map_err(|error| Failure::io(path.display(), &error))?;
+    durable::write(&path, shown.pem.as_bytes(), Readers::Owner)
+        .map_err(|error| Failure::io(path.display(), &error))?;
     Ok(call().await?)
 }
 

@@ -13,11 +13,10 @@ use std::{
 
 use proto::{
     domain::{GroupId, PeerId},
+    durable::{self, Readers},
     transport::AuthorityFingerprint,
 };
 use serde::{Deserialize, Serialize};
-
-use crate::files;
 
 /// How long a peer that sent bad pieces is not used.
 const BAN: Duration = Duration::from_hours(1);
@@ -66,7 +65,7 @@ impl Memory {
         if inner.path.as_ref() == Some(&path) {
             return None;
         }
-        let kept = files::read_if_there(&path).and_then(|bytes| match bytes {
+        let kept = durable::read_if_there(&path).and_then(|bytes| match bytes {
             Some(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other),
             None => Ok(Kept::default()),
         });
@@ -121,8 +120,8 @@ impl Inner {
     fn save(&self) {
         let Some(path) = &self.path else { return };
         let written = serde_json::to_vec(&self.kept).map_err(io::Error::other).and_then(|bytes| {
-            path.parent().map_or(Ok(()), files::private_dir)?;
-            files::write_private(path, &bytes)
+            path.parent().map_or(Ok(()), durable::private_dir)?;
+            durable::write(path, &bytes, Readers::Owner)
         });
         if let Err(error) = written {
             tracing::error!(%error, path = %path.display(), "epochs and bans can't be kept");
