@@ -6,27 +6,27 @@ ARG BUILDER_IMAGE=rust:1.95-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
 ARG SHAPER_BASE_IMAGE=debian:bookworm-slim
 
+FROM ${RUNTIME_IMAGE} AS skeleton
+COPY . /src
+RUN sh /src/xtask/assets/skeleton.sh /src /skeleton
+
+# Few layers: with some storage drivers each takes as long as it takes to look at every file below it.
 FROM ${BUILDER_IMAGE} AS build
 WORKDIR /src
-ENV CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_PROFILE_RELEASE_STRIP=debuginfo CARGO_INCREMENTAL=0
 # The dependencies first, against empty crates: this layer stays while only our own code changes.
-COPY Cargo.toml Cargo.lock ./
-COPY proto/Cargo.toml proto/
-COPY tracker-svc/Cargo.toml tracker-svc/
-COPY peer/Cargo.toml peer/
-COPY xtask/Cargo.toml xtask/
-COPY xtask/assets/empty-crates.sh xtask/assets/
-RUN sh xtask/assets/empty-crates.sh && cargo build --release --locked -p tracker-svc -p peer
-COPY proto proto
-COPY tracker-svc tracker-svc
-COPY peer peer
+COPY --from=skeleton /skeleton ./
+# 3 for use; less builds faster.
+ARG OPT_LEVEL=3
+RUN cargo build --profile image --config profile.image.opt-level=$OPT_LEVEL --locked -p tracker-svc -p peer \
+    && rm -rf */benches
+COPY . ./
 # Cargo goes by times, and those of a build context may be older than the empty crates.
 RUN find proto tracker-svc peer -name '*.rs' -exec touch {} + \
-    && cargo build --release --locked -p tracker-svc -p peer --bins \
-    && install -D -t /out target/release/tracker-svc target/release/peer
+    && cargo build --profile image --config profile.image.opt-level=$OPT_LEVEL --locked -p tracker-svc -p peer --bins \
+    && install -D -t /out target/image/tracker-svc target/image/peer
 
 FROM ${RUNTIME_IMAGE} AS tracker
-# Volumes take their first owner from here.
+# Volumes take their first owner from here, and it may be either image that meets one first.
 RUN install -d -m 700 -o 10001 -g 10001 /data && install -d -m 755 -o 10001 -g 10001 /ca
 COPY --from=build /out/tracker-svc /usr/local/bin/
 USER 10001:10001
@@ -38,7 +38,7 @@ ENTRYPOINT ["tracker-svc"]
 CMD ["serve"]
 
 FROM ${RUNTIME_IMAGE} AS peer
-RUN install -d -m 700 -o 10001 -g 10001 /data /data/files
+RUN install -d -m 700 -o 10001 -g 10001 /data /data/files && install -d -m 755 -o 10001 -g 10001 /ca
 COPY --from=build /out/peer /usr/local/bin/
 USER 10001:10001
 WORKDIR /data/files

@@ -4,11 +4,11 @@
 #   bases.sh RUNTIME_IMAGE BUILDER_IMAGE [NETTOOLS_IMAGE]
 #
 #   RUNTIME_IMAGE   what a service runs on: Debian's essential packages, with no apt,
-#                   manual, locale, cache or library that none of them needs. (A service
-#                   that links to more than libc and libgcc names its libraries' packages
-#                   in BASES_RUNTIME_PACKAGES: libstdc++6, libssl3 ca-certificates, ...)
-#   BUILDER_IMAGE   what a service is compiled on: a C compiler and linker, and a copy
-#                   of the Rust toolchain of the host under /usr/local.
+#                   manual, locale, cache or library that none of them needs: our binaries
+#                   link to libc and libgcc alone.
+#   BUILDER_IMAGE   what a service is compiled on: a C compiler and linker, a copy of the
+#                   Rust toolchain of the host under /usr/local, and every crate of
+#                   Cargo.lock, so that cargo needs no network.
 #   NETTOOLS_IMAGE  (optional) ip, tc and iptables, for sidecars that shape or cut a
 #                   service's network.
 #
@@ -16,16 +16,14 @@
 # must be Debian, with lists that are up to date: run 'apt-get update' before this script.
 # Debian's security updates are applied when the host's apt knows them.
 #
-# An image that was already made by this same recipe (this file, the same suite, packages
-# and toolchain) is left as it is. Settings, all optional, taken from the environment:
-#   BASES_FORCE=1            make the images again, with today's package versions
-#   BASES_RUNTIME_PACKAGES   more packages for the runtime image
-#   BASES_BUILDER_PACKAGES   more packages for the builder image
-#   BASES_TARBALLS=DIR       keep each image's tarball in DIR too
-#   BASES_RUST=0             make the builder without the Rust toolchain
-#   TMPDIR                      where to work: about 2 GB, on a file system without 'nodev'
+# An image that was already made by this same recipe (this file, the same suite, packages,
+# toolchain and crates) is left as it is; BASES_FORCE=1 makes it again, with today's
+# package versions. TMPDIR is where it works: about 3 GB, on a file system without 'nodev'.
 #
-# Needs root, and: debootstrap, docker, apt, tar, and rustc for the builder.
+# The crates come with the image's one import: as a layer of their own, copied by `docker
+# build`, their 20,000 small files take twenty times as long.
+#
+# Needs root, and: debootstrap, docker, apt, tar, and cargo and rustc for the builder.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
@@ -42,10 +40,7 @@ for tool in debootstrap docker apt-get tar sha256sum; do
 done
 docker version >/dev/null 2>&1 || fail "the Docker daemon does not answer"
 
-read -ra more_runtime <<<"${BASES_RUNTIME_PACKAGES:-}"
-read -ra more_builder <<<"${BASES_BUILDER_PACKAGES:-}"
-runtime_packages=("${more_runtime[@]}")
-builder_packages=(gcc libc6-dev make perl-base pkg-config ca-certificates "${more_builder[@]}")
+builder_packages=(gcc libc6-dev make perl-base pkg-config)
 nettools_packages=(iproute2 iptables)
 
 # What a runtime image has no use for. Each is 'Priority: required' or apt itself, so
@@ -57,11 +52,11 @@ suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
 
 # The host's Rust toolchain. rustup's proxies would not work without rustup, so it is the
 # toolchain's own directory that is copied.
-sysroot='' rust_version=none
-if [ "${BASES_RUST:-1}" != 0 ]; then
-  sysroot=$(rustc --print sysroot) || fail "rustc does not run: it is needed for the builder image"
-  rust_version=$("$sysroot/bin/rustc" -vV)
-fi
+sysroot=$(rustc --print sysroot) || fail "rustc does not run: it is needed for the builder image"
+rust_version=$("$sysroot/bin/rustc" -vV)
+# Which crates there are, not which of ours uses which.
+project=$(cd "$(dirname "$0")/../.." && pwd)
+crates=$(grep '^checksum = ' "$project/Cargo.lock")
 
 # --- Which images are still to be made -------------------------------------------------
 
@@ -73,8 +68,8 @@ wanted() {
   [ "$(docker image inspect -f '{{index .Config.Labels "minitorrent.recipe"}}' "$1" 2>/dev/null)" != "$2" ]
 }
 
-runtime_recipe=$(recipe runtime "${runtime_packages[@]}")
-builder_recipe=$(recipe builder "${builder_packages[@]}" "$rust_version")
+runtime_recipe=$(recipe runtime)
+builder_recipe=$(recipe builder "${builder_packages[@]}" "$rust_version" "$crates")
 nettools_recipe=$(recipe nettools "${nettools_packages[@]}")
 todo=()
 if wanted "$runtime_image" "$runtime_recipe"; then todo+=(runtime); fi
@@ -107,6 +102,9 @@ trap 'exit 143' TERM
 chmod 755 "$work"
 
 say "making a minimal $suite"
+# A root that is packed a moment later need not reach the disk after each package.
+unsafe_io=etc/dpkg/dpkg.cfg.d/unsafe-io
+install -D /dev/stdin "$work/common/$unsafe_io" <<<force-unsafe-io
 debootstrap --variant=minbase --components=main "$suite" "$work/common" "$mirror" >"$work/debootstrap.log" 2>&1 ||
   { tail -n 20 "$work/debootstrap.log" >&2; fail "debootstrap failed"; }
 
@@ -153,6 +151,7 @@ tidy() {
   rm -rf "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old "$root"/var/backups/*
   rm -rf "$root"/tmp/* "$root"/var/tmp/* "$root"/run/*
   find "$root/var/log" -type f -delete
+  rm -f "$root/$unsafe_io"
   # debootstrap copies the host's name and resolver; Docker supplies a container's own.
   rm -f "$root"/etc/{hostname,resolv.conf} "$root/usr/sbin/policy-rc.d"
   # The mirror is this host's affair. An image that is to use apt is given sources there.
@@ -179,23 +178,17 @@ pack() {
   if [ -n "$old" ] && [ -z "$(docker image inspect -f '{{join .RepoTags " "}}' "$old" 2>/dev/null)" ]; then
     docker image rm "$old" >/dev/null 2>&1 || true
   fi
-  if [ -n "${BASES_TARBALLS:-}" ]; then
-    mkdir -p "$BASES_TARBALLS"
-    gzip -1n <"$work/image.tar" >"$BASES_TARBALLS/$(printf '%s' "$image" | tr '/:' '__').tar.gz"
-  fi
   rm -f "$work/image.tar"
   say "$image: $(($(docker image inspect -f '{{.Size}}' "$image") / 1000000)) MB"
 }
 
-# drop_unused_libraries ROOT KEEP...: remove each library package that no installed package
-# depends on (dpkg refuses the others), until none is left: they came with what was removed.
+# drop_unused_libraries ROOT: remove each library package that no installed package depends
+# on (dpkg refuses the others), until none is left: they came with what was removed.
 drop_unused_libraries() {
-  local root=$1 name removed=1 names; shift
+  local root=$1 name removed=1
   while [ "$removed" = 1 ]; do
     removed=0
-    names=$(in_root "$root" dpkg-query -W -f '${Package}\n' 'lib*')
-    for name in $names; do
-      case " $* " in *" $name "*) continue ;; esac
+    for name in $(in_root "$root" dpkg-query -W -f '${Package}\n' 'lib*'); do
       if in_root "$root" dpkg --purge "$name" >/dev/null 2>&1 &&
         ! in_root "$root" dpkg-query -W "$name" >/dev/null 2>&1; then removed=1; fi
     done
@@ -205,15 +198,12 @@ drop_unused_libraries() {
 make_runtime() {
   local root=$work/runtime name installed=()
   cp -a "$work/common" "$root"
-  [ ${#runtime_packages[@]} = 0 ] || host_apt "$root" install "${runtime_packages[@]}"
-  # Only those that are there, and unless another package was asked for that needs them.
   for name in "${unwanted[@]}"; do
-    case " ${runtime_packages[*]} " in *" $name "*) continue ;; esac
     if in_root "$root" dpkg-query -W "$name" >/dev/null 2>&1; then installed+=("$name"); fi
   done
   in_root "$root" dpkg --purge --force-remove-protected "${installed[@]}" >"$work/dpkg.log" 2>&1 ||
     { tail -n 20 "$work/dpkg.log" >&2; fail "could not remove what a runtime image does not need"; }
-  drop_unused_libraries "$root" "${runtime_packages[@]}"
+  drop_unused_libraries "$root"
   tidy "$root"
   pack "$root" "$runtime_image" "$runtime_recipe"
   rm -rf --one-file-system -- "$root"
@@ -223,13 +213,23 @@ make_builder() {
   local root=$work/builder
   cp -a "$work/common" "$root"
   host_apt "$root" install "${builder_packages[@]}"
-  if [ -n "$sysroot" ]; then
-    # Not the toolchain's HTML books, sources and bookkeeping: half of its size.
-    tar -C "$sysroot" --exclude='./share' --exclude='./lib/rustlib/src' --exclude='./etc' \
-      --exclude='./lib/rustlib/manifest-*' --owner=0 --group=0 -cf - . | tar -C "$root/usr/local" -xf -
-    in_root "$root" ldconfig
-  fi
+  # Not the toolchain's HTML books, sources and bookkeeping: half of its size.
+  tar -C "$sysroot" --exclude='./share' --exclude='./lib/rustlib/src' --exclude='./etc' \
+    --exclude='./lib/rustlib/manifest-*' --owner=0 --group=0 -cf - . | tar -C "$root/usr/local" -xf -
+  in_root "$root" ldconfig
   tidy "$root"
+  mkdir -p "$root/usr/local/cargo"
+  (cd "$project" && cargo vendor --locked --quiet --versioned-dirs "$root/usr/local/crates" >/dev/null)
+  cat >"$root/usr/local/cargo/config.toml" <<'END'
+[source.crates-io]
+replace-with = "vendored"
+
+[source.vendored]
+directory = "/usr/local/crates"
+
+[net]
+offline = true
+END
   pack "$root" "$builder_image" "$builder_recipe" \
     'ENV CARGO_HOME=/usr/local/cargo' 'ENV CARGO_TERM_COLOR=never' 'WORKDIR /src'
   rm -rf --one-file-system -- "$root"

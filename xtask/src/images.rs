@@ -1,27 +1,24 @@
 //! The container images. Where the bases can be made here, they are: from Debian's packages and this machine's own Rust
 //! toolchain, with the dependencies vendored, so that the build needs no network. Else the Dockerfile's public defaults hold.
 
-use std::{
-    fs,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    path::Path,
-};
-
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::cmd;
 
+pub(crate) const PEER: &str = "minitorrent-peer";
+const TRACKER: &str = "minitorrent-tracker";
+/// Bytes that an image may have over its base.
+const MOST: u64 = 60_000_000;
 const RUNTIME: &str = "minitorrent-base-runtime";
-const TOOLCHAIN: &str = "minitorrent-base-toolchain";
 const NETTOOLS: &str = "minitorrent-base-nettools";
 const BUILDER: &str = "minitorrent-base-builder";
 
 /// Environment for docker-compose: which bases to build on.
 pub(crate) type Bases = Vec<(&'static str, String)>;
 
-/// Whether an engine answers.
+/// Whether an engine answers, and there is what drives it.
 pub(crate) fn engine_answers() -> bool {
-    cmd::works("docker", &["version"])
+    cmd::works("docker", &["version"]) && has_compose()
 }
 
 /// The bases: made here if they can be and are not given, else none, and the Dockerfile's defaults hold.
@@ -32,18 +29,26 @@ pub(crate) fn bases() -> Result<Bases> {
 
 /// Builds all images by docker-compose.yml.
 pub(crate) fn build(bases: &Bases) -> Result<()> {
-    for profile in [&["build"][..], &["--profile", "lab", "build"]] {
-        let mut build = compose(profile);
-        build.envs(bases.iter().map(|(key, value)| (key, value)));
-        cmd::run(build)?;
-    }
+    // One service of each image: the others would send the same context again, for the same answer.
+    let mut build = compose(&["--profile", "lab", "build", "tracker", "peer1", "slow1-uplink"]);
+    build.envs(bases.iter().map(|(key, value)| (key, value)));
+    cmd::run(build)?;
     let base = if bases.is_empty() { None } else { Some(size_of(RUNTIME)?) };
-    for image in ["minitorrent-tracker", "minitorrent-peer"] {
+    for image in [TRACKER, PEER] {
         let size = size_of(image)?;
-        let over = base.map(|base| format!(", {:.1} MB over its base", mb(size.saturating_sub(base))));
-        println!("{image}: {:.1} MB{}", mb(size), over.unwrap_or_default());
+        let over = base.map(|base| size.saturating_sub(base));
+        let shown = over.map(|over| format!(", {:.1} MB over its base", mb(over)));
+        println!("{image}: {:.1} MB{}", mb(size), shown.unwrap_or_default());
+        if over.is_some_and(|over| over > MOST) {
+            bail!("{image} should have at most {:.0} MB over its base", mb(MOST));
+        }
     }
     Ok(())
+}
+
+/// Whether either is there.
+pub(crate) fn has_compose() -> bool {
+    cmd::works("docker-compose", &["version"]) || cmd::works("docker", &["compose", "version"])
 }
 
 /// `docker-compose`, or its successor where that is what there is.
@@ -59,59 +64,12 @@ fn can_make_bases() -> bool {
 }
 
 fn make_bases() -> Result<Bases> {
-    cmd::run(cmd::command("bash", &["xtask/assets/bases.sh", RUNTIME, TOOLCHAIN, NETTOOLS]))?;
-    add_dependencies()?;
+    cmd::run(cmd::command("bash", &["xtask/assets/bases.sh", RUNTIME, BUILDER, NETTOOLS]))?;
     Ok(vec![
         ("BUILDER_IMAGE", BUILDER.to_owned()),
         ("RUNTIME_IMAGE", RUNTIME.to_owned()),
         ("SHAPER_BASE_IMAGE", NETTOOLS.to_owned()),
     ])
-}
-
-/// The toolchain's image with every crate of Cargo.lock in it, and cargo told to look nowhere else.
-fn add_dependencies() -> Result<()> {
-    let root = cmd::root();
-    let lock = fs::read_to_string(root.join("Cargo.lock")).context("Cargo.lock can't be read")?;
-    // Which crates there are, not which of ours uses which.
-    let crates: Vec<&str> = lock.lines().filter(|line| line.starts_with("checksum = ")).collect();
-    let toolchain = cmd::capture(cmd::command("docker", &["image", "inspect", "-f", "{{.Id}}", TOOLCHAIN]))?;
-    let mut hasher = DefaultHasher::new();
-    (crates, &toolchain).hash(&mut hasher);
-    let recipe = format!("{:016x}", hasher.finish());
-    let label = cmd::command(
-        "docker",
-        &["image", "inspect", "-f", r#"{{index .Config.Labels "minitorrent.recipe"}}"#, BUILDER],
-    );
-    if cmd::capture(label).is_ok_and(|found| found.trim() == recipe) {
-        println!("up to date: {BUILDER}");
-        return Ok(());
-    }
-    let context = root.join("target/builder-image");
-    write_context(&context)?;
-    let label = format!("minitorrent.recipe={recipe}");
-    let mut build = cmd::command(
-        "docker",
-        &["build", "--quiet", "--network=none", "--label", &label, "--tag", BUILDER, "."],
-    );
-    build.current_dir(&context).env("DOCKER_BUILDKIT", "0");
-    cmd::run(build)?;
-    fs::remove_dir_all(&context).context("the builder image's context can't be removed")
-}
-
-fn write_context(context: &Path) -> Result<()> {
-    let _ = fs::remove_dir_all(context);
-    fs::create_dir_all(context)?;
-    let vendor = context.join("vendor");
-    let mut command = cmd::command(&cmd::cargo(), &["vendor", "--locked", "--quiet", "--versioned-dirs"]);
-    command.arg(&vendor);
-    cmd::capture(command)?;
-    let config = "[source.crates-io]\nreplace-with = \"vendored\"\n\n[source.vendored]\ndirectory = \"/usr/local/vendor\"\n\n[net]\noffline = true\n";
-    fs::write(context.join("config.toml"), config)?;
-    let dockerfile = format!(
-        "FROM {TOOLCHAIN}\nCOPY vendor /usr/local/vendor\nCOPY config.toml /usr/local/cargo/config.toml\n"
-    );
-    fs::write(context.join("Dockerfile"), dockerfile)?;
-    Ok(())
 }
 
 /// Bytes.
