@@ -206,8 +206,15 @@ impl Announce {
         self.service.keys.verifying_keys().borrow().iter().map(convert::to_ticket_key).collect()
     }
 
-    /// Takes a message in.
+    /// Takes a message in, and how long that took.
     async fn take(&mut self, opened: &mut Opened, message: pb::AnnounceRequest) -> Result<(), End> {
+        let since = Instant::now();
+        let taken = self.take_in(opened, message).await;
+        self.service.hub.latency.observe(since.elapsed().as_secs_f64());
+        taken
+    }
+
+    async fn take_in(&mut self, opened: &mut Opened, message: pb::AnnounceRequest) -> Result<(), End> {
         self.rate.check().map_err(|not_until| {
             let now = governor::clock::DefaultClock::default().now();
             TrackerError::RateLimited(not_until.wait_time_from(now))
@@ -223,7 +230,11 @@ impl Announce {
         self.renew(opened);
         if opened.touched.elapsed() >= TOUCH_EVERY {
             opened.touched = Instant::now();
-            self.service.store.touch_session(self.caller.session(), SystemTime::now()).await?;
+            let touched = self.service.store.touch_session(self.caller.session(), SystemTime::now()).await;
+            if let Err(error) = touched {
+                // Swarms live on while the disk is full: at worst the session ends early.
+                tracing::debug!(%error, "the use of a session can't be noted");
+            }
         }
         if self.spoke.elapsed() >= SPEAK_EVERY {
             self.send(opened, pb::AnnounceResponse::default()).await?;

@@ -158,6 +158,13 @@ impl Log for Sqlite {
     }
 
     async fn probe(&self) -> Result<()> {
-        self.begin().await?.commit().await
+        // A number in the file's header that nothing else uses. It must change: a transaction that leaves all as it was
+        // succeeds on a full disk.
+        let mut write = self.begin().await?;
+        let now = millis(SystemTime::now()) / 1000 % i64::from(i32::MAX);
+        sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA user_version = {now}")))
+            .execute(&mut *write.tx)
+            .await?;
+        write.commit().await
     }
 }
