@@ -46,6 +46,7 @@ impl Collector for EngineMetrics {
             pieces_bad,
             uploads_active,
             uploads_waiting,
+            sources,
         } = self.0.stats();
         let counters = [
             ("uploaded", "Bytes sent to other peers", Some(Unit::Bytes), uploaded_bytes),
@@ -63,6 +64,7 @@ impl Collector for EngineMetrics {
             ("download_rate", "Bytes a second received", download_rate),
             ("uploads_active", "Uploads that run", u64::from(uploads_active)),
             ("uploads_waiting", "Requests that wait for an upload slot", u64::from(uploads_waiting)),
+            ("sources", "Sources that are connected, by all downloads together", u64::from(sources)),
             ("shares", "Files offered, running downloads included", shares),
         ];
         for (name, help, value) in gauges {

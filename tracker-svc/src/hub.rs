@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::metrics::histogram::Histogram;
 use proto::{
     domain::{FileId, GroupId, PeerId, PieceLayout, Username},
     reason::Reason,
@@ -34,6 +35,7 @@ use crate::{
     },
     events::{Change, Heard, Listener},
     keys::TicketKeys,
+    metrics,
 };
 
 /// Power of two; enough that two cores seldom meet.
@@ -175,6 +177,8 @@ pub struct Hub {
     /// Of the streams; owned by [`Hub::run`].
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
+    /// Seconds that taking in an announce took.
+    pub(crate) latency: Histogram,
 }
 
 impl Hub {
@@ -189,6 +193,7 @@ impl Hub {
             generation: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             shutdown,
+            latency: metrics::latency(),
         })
     }
 
@@ -217,6 +222,12 @@ impl Hub {
     }
 
     /// Random at each start.
+    /// How many files are announced, by all peers together.
+    pub(crate) fn leases(&self) -> u64 {
+        let each = (0..SHARDS).map(|number| self.shard_number(number).leases() as u64);
+        each.sum()
+    }
+
     pub(crate) fn instance(&self) -> [u8; 16] {
         self.instance
     }

@@ -106,8 +106,10 @@ impl Tracker {
         let keys = Arc::new(TicketKeys::open_or_create(&config.data_dir, config.ticket_ttl, seconds)?);
         let scrapes = match config.metrics {
             Some(address) => {
-                let bound = TcpListener::bind(address).await;
-                Some(bound.map_err(|error| StartError::Metrics(address, error))?)
+                let failed = |error| StartError::Metrics(address, error);
+                let bound = TcpListener::bind(address).await.map_err(failed)?;
+                tracing::info!("metrics at http://{}/metrics", bound.local_addr().map_err(failed)?);
+                Some(bound)
             }
             None => None,
         };
@@ -123,6 +125,10 @@ impl Tracker {
         );
         let stopping = CancellationToken::new();
         let hub = Hub::new(stopping.clone());
+        metrics.register(|registry| {
+            let help = "Time until an announce was taken in, in seconds";
+            registry.register("announce_seconds", help, hub.latency.clone());
+        });
         let swarm = SwarmService::new(shared(), Arc::clone(&hub), Arc::clone(&keys), config.ticket_ttl);
         let files = FileService::new(shared(), Arc::clone(&hub) as Arc<dyn Population>);
         let (health, health_server) = tonic_health::server::health_reporter();

@@ -17,7 +17,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use proto::{
-    reason::code_name,
+    reason::{Reason, code_name},
     transport::{Answer, Surround},
 };
 use tonic::{Code, Status};
@@ -32,6 +32,11 @@ struct Call {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Why {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Method {
     method: &'static str,
 }
@@ -41,31 +46,47 @@ struct Method {
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     calls: Family<Call, Counter>,
+    failures: Family<Why, Counter>,
     seconds: Family<Method, Histogram, fn() -> Histogram>,
     /// Sessions that are open.
     pub sessions: Gauge<u64, AtomicU64>,
+    /// Files that are announced, by all peers together.
+    pub leases: Gauge<u64, AtomicU64>,
     /// Calls that hash a password or wait for their turn to.
     pub hashing: Gauge<u64, AtomicU64>,
     /// Whether the store could be written when it was last tried: 1 or 0.
     pub store_writable: Gauge<u64, AtomicU64>,
 }
 
+/// A histogram of times from 0.1 ms to 6.5 s.
+pub(crate) fn latency() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 4.0, 9))
+}
+
 impl Default for Metrics {
     fn default() -> Self {
-        // 0.1 ms to 6.5 s.
-        let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.000_1, 4.0, 9));
         let metrics = Self {
             registry: Arc::new(Mutex::new(Registry::with_prefix("minitorrent_tracker"))),
             calls: Family::default(),
-            seconds: Family::new_with_constructor(histogram),
+            failures: Family::default(),
+            seconds: Family::new_with_constructor(latency),
             sessions: Gauge::default(),
+            leases: Gauge::default(),
             hashing: Gauge::default(),
             store_writable: Gauge::default(),
         };
+        // Those of the store are there from the first scrape on, so that a rate knows where it began.
+        for reason in [Reason::DiskFull, Reason::NotServing, Reason::Internal] {
+            let _ = metrics.failures.get_or_create(&Why { reason: reason.as_str() });
+        }
         metrics.register(|registry| {
             registry.register("calls", "Calls by method and status code", metrics.calls.clone());
+            let help = "Calls that failed, by the reason that the caller was told";
+            registry.register("failures", help, metrics.failures.clone());
             registry.register("call_seconds", "Time until an answer began", metrics.seconds.clone());
             registry.register("sessions", "Sessions that are open", metrics.sessions.clone());
+            let help = "Files that are announced, by all peers together";
+            registry.register("leases", help, metrics.leases.clone());
             registry.register("hashing", "Calls that hash a password or wait to", metrics.hashing.clone());
             let help = "Whether the store could be written when last tried";
             registry.register("store_writable", help, metrics.store_writable.clone());
@@ -90,7 +111,11 @@ impl Metrics {
         text
     }
 
-    fn count(&self, path: &str, code: Code, since: Instant) {
+    fn count(&self, path: &str, failed: Option<&Status>, since: Instant) {
+        let code = failed.map_or(Code::Ok, Status::code);
+        if let Some(reason) = failed.and_then(Reason::of) {
+            self.failures.get_or_create(&Why { reason: reason.as_str() }).inc();
+        }
         // Only names from the table become labels: a stranger can't make more of them.
         let method =
             access::TABLE.iter().find(|(listed, _)| *listed == path).map_or("unknown", |(path, _)| path);
@@ -111,8 +136,8 @@ where
         Box::pin(async move {
             let response = answer.await?;
             // A call that fails before its first message has its status in the headers.
-            let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
-            metrics.count(&path, code, since);
+            let status = Status::from_header_map(response.headers());
+            metrics.count(&path, status.as_ref().filter(|status| status.code() != Code::Ok), since);
             Ok(response)
         })
     }
@@ -126,8 +151,9 @@ mod tests {
     fn strangers_make_no_labels() {
         let metrics = Metrics::default();
         for path in ["/x/y", "/x/z", "/minitorrent.v1.AuthService/Login"] {
-            metrics.count(path, Code::Unimplemented, Instant::now());
+            metrics.count(path, Some(&Status::unimplemented("x")), Instant::now());
         }
+        metrics.count("/x/y", Some(&Reason::DiskFull.status("full")), Instant::now());
         let text = metrics.render();
         assert!(text.contains(r#"calls_total{method="unknown",code="UNIMPLEMENTED"} 2"#), "{text}");
         assert!(
@@ -135,6 +161,7 @@ mod tests {
                 r#"calls_total{method="/minitorrent.v1.AuthService/Login",code="UNIMPLEMENTED"} 1"#
             )
         );
+        assert!(text.contains(r#"failures_total{reason="DISK_FULL"} 1"#), "{text}");
         assert!(text.ends_with("# EOF\n"));
     }
 }

@@ -14,6 +14,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     Tracker,
     grpc::limits::Rates,
+    hub::Hub,
     keys::TicketKeys,
     metrics::Metrics,
     password::Hasher,
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// How often the store is tried, and the gauges are read.
-const PROBE_EVERY: Duration = Duration::from_secs(2);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// How often the store's old rows are dropped.
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
 /// How often rates of those who went away are forgotten, and ticket keys looked after.
@@ -42,6 +43,7 @@ impl Tracker {
         tasks.spawn(until(stop(), tend(Arc::clone(&self.rates), Arc::clone(&self.keys))));
         let watch = Watch {
             store: store(),
+            hub: Arc::clone(&self.hub),
             hasher: self.hasher.clone(),
             metrics: self.metrics.clone(),
             health: self.health.clone(),
@@ -108,6 +110,7 @@ async fn warn() {
 /// Keeps health and gauges true.
 struct Watch {
     store: Arc<dyn Store>,
+    hub: Arc<Hub>,
     hasher: Hasher,
     metrics: Metrics,
     health: HealthReporter,
@@ -133,6 +136,7 @@ impl Watch {
         let status = if writable { ServingStatus::Serving } else { ServingStatus::NotServing };
         tell_health(&self.health, &self.services, status).await;
         self.metrics.store_writable.set(writable.into());
+        self.metrics.leases.set(self.hub.leases());
         self.metrics.hashing.set(self.hasher.waiting() as u64);
         if let Ok(sessions) = self.store.sessions_open().await {
             self.metrics.sessions.set(sessions);

@@ -31,6 +31,8 @@ impl Serving {
     fn start(data_dir: &Path, args: &[&str]) -> Self {
         let mut child = tracker(&[&["serve", "--listen", "127.0.0.1:0"], args].concat())
             .env("TRACKER_DATA_DIR", data_dir)
+            // Nobody need listen there.
+            .env("NOTIFY_SOCKET", data_dir.join("notify"))
             .stderr(Stdio::null())
             .spawn()
             .expect("it starts");
@@ -76,6 +78,22 @@ fn it_serves_says_where_and_ends_on_either_signal() {
         assert!(serving.end(signal) < Duration::from_secs(10));
         assert!(!run(dir.path(), &["health", "--tracker", &url]).status.success());
     }
+}
+
+#[test]
+fn a_service_manager_is_told_of_the_beginning_and_the_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let manager = std::os::unix::net::UnixDatagram::bind(dir.path().join("notify")).expect("a socket");
+    manager.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    let heard = || {
+        let mut buffer = [0; 64];
+        let length = manager.recv(&mut buffer).expect("a message");
+        text(&buffer[..length]).trim().to_owned()
+    };
+    let serving = Serving::start(dir.path(), &[]);
+    assert_eq!(heard(), "READY=1");
+    serving.end(rustix::process::Signal::TERM);
+    assert_eq!(heard(), "STOPPING=1");
 }
 
 #[test]

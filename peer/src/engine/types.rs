@@ -264,6 +264,13 @@ pub enum SourceState {
     Banned,
 }
 
+impl SourceState {
+    /// Whether something could be asked of it now.
+    pub fn is_connected(self) -> bool {
+        matches!(self, Self::Idle | Self::Queued | Self::Sending)
+    }
+}
+
 /// A file that this peer offers, a running download included.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShareView {
@@ -304,4 +311,6 @@ pub struct Stats {
     pub uploads_active: u32,
     /// Requests that wait for a slot.
     pub uploads_waiting: u32,
+    /// Sources that are connected, by all downloads together.
+    pub sources: u32,
 }

@@ -152,6 +152,11 @@ impl Swarms {
         Ok(wakes)
     }
 
+    /// How many files are announced, by all peers together.
+    pub fn leases(&self) -> usize {
+        self.peers.iter().flatten().map(|peer| peer.files.len()).sum()
+    }
+
     /// The peer has nothing to do with the file any more.
     pub fn leave(&mut self, id: &PeerId, file: FileId) -> Vec<Wake> {
         let mut wakes = Vec::new();
