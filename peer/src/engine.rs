@@ -46,6 +46,7 @@ use crate::{
     },
     hashing::{self, FileStamp, HashError},
     limiter::Limiter,
+    observe::with_same_id,
     serve::{
         admission::Admission,
         get_chunk::Uploads,
@@ -260,7 +261,7 @@ impl Engine {
             downloads.insert(file, handle.clone());
         }
         let view = handle.view.subscribe();
-        self.inner.tasks.spawn(driver::run(handle, self.inner.tools.clone()));
+        self.inner.tasks.spawn(with_same_id(driver::run(handle, self.inner.tools.clone())));
         Ok(view)
     }
 
@@ -406,10 +407,16 @@ impl Engine {
     /// Counters and gauges.
     pub fn stats(&self) -> Stats {
         let (uploads_active, uploads_waiting) = self.inner.uploads.slots.load();
-        let rates = self.downloads().values().map(|handle| handle.view.borrow().rate).sum();
+        let (mut download_rate, mut sources) = (0, 0);
+        for handle in self.downloads().values() {
+            let view = handle.view.borrow();
+            download_rate += view.rate;
+            sources += view.sources.iter().filter(|source| source.state.is_connected()).count();
+        }
         Stats {
             upload_rate: self.inner.uploads.slots.rate(),
-            download_rate: rates,
+            download_rate,
+            sources: u32::try_from(sources).unwrap_or(u32::MAX),
             uploads_active,
             uploads_waiting,
             ..self.inner.tools.totals.stats()

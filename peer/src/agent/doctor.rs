@@ -18,6 +18,8 @@ use crate::engine::Dialer as _;
 const CLOCK_SKEW: i64 = 60;
 /// Free space below which downloads are in danger, in bytes.
 const LOW_SPACE: u64 = 1 << 30;
+/// Free space below which nothing of use can be written, in bytes.
+const NO_SPACE: u64 = 1 << 20;
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,11 +74,12 @@ impl Agent {
         if checks.iter().all(|check| check.name != "tracker" || check.finding == Finding::Good) {
             checks.push(self.check_session(&login).await);
             checks.push(self.check_announce());
-            checks.push(self.check_clock());
+            checks.push(check_clock(self.announce.borrow().clock_offset));
         }
         checks.push(self.check_certificate());
         checks.push(self.check_port().await);
         checks.push(self.check_shares());
+        checks.push(self.check_downloads());
         checks
     }
 
@@ -89,6 +92,7 @@ impl Agent {
         }
         let free = rustix::fs::statvfs(home).map(|found| found.f_bavail.saturating_mul(found.f_frsize));
         let (finding, advice) = match free {
+            Ok(free) if free < NO_SPACE => (Finding::Bad, ": the disk is full; free some space there"),
             Ok(free) if free < LOW_SPACE => (Finding::Warning, "; free some space there"),
             _ => (Finding::Good, ""),
         };
@@ -159,16 +163,6 @@ impl Agent {
         )
     }
 
-    fn check_clock(&self) -> Check {
-        let offset = self.announce.borrow().clock_offset;
-        if offset.abs() > CLOCK_SKEW {
-            let message =
-                format!("{offset} s off the tracker's; set it right (NTP), or tickets may be refused");
-            return Check::new("clock", Finding::Warning, message);
-        }
-        Check::new("clock", Finding::Good, format!("{offset} s off the tracker's"))
-    }
-
     /// Dials this peer as others would.
     async fn check_port(&self) -> Check {
         let status = self.status();
@@ -206,5 +200,44 @@ impl Agent {
         let (group, name) = (&share.entry.group, &share.entry.name);
         let message = format!("{} not offered; {name} of {group}: {}", troubled.len(), problem.message);
         Check::new("shares", Finding::Warning, message)
+    }
+    fn check_downloads(&self) -> Check {
+        let all = self.downloads().unwrap_or_default();
+        let mut troubled =
+            all.iter().filter_map(|download| Some((download, download.view.problem.as_ref()?)));
+        let Some((download, problem)) = troubled.next() else {
+            return Check::new("downloads", Finding::Good, "none is in trouble");
+        };
+        let (group, name) = (&download.entry.group, &download.entry.name);
+        let message = format!("{} in trouble; {name} of {group}: {}", 1 + troubled.count(), problem.message);
+        Check::new("downloads", Finding::Warning, message)
+    }
+}
+
+/// `offset` is what the tracker's clock is ahead of this one, in seconds.
+fn check_clock(offset: i64) -> Check {
+    if offset.abs() > CLOCK_SKEW {
+        let message = format!("{offset} s off the tracker's; set it right (NTP), or tickets may be refused");
+        return Check::new("clock", Finding::Warning, message);
+    }
+    Check::new("clock", Finding::Good, format!("{offset} s off the tracker's"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_either_way_is_named() {
+        for (offset, finding) in [
+            (0, Finding::Good),
+            (CLOCK_SKEW, Finding::Good),
+            (CLOCK_SKEW + 1, Finding::Warning),
+            (-CLOCK_SKEW - 1, Finding::Warning),
+        ] {
+            let check = check_clock(offset);
+            assert_eq!(check.finding, finding, "{offset}");
+            assert!(check.message.starts_with(&format!("{offset} s off")), "{check:?}");
+        }
     }
 }

@@ -25,7 +25,10 @@ use super::{
     frames::{Frames, Item},
     links::Link,
 };
-use crate::domain::download::{Event, Failure, RequestId};
+use crate::{
+    domain::download::{Event, Failure, RequestId},
+    observe,
+};
 
 /// How long a peer may take to answer at all: with a place in its queue, or with data.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -119,6 +122,10 @@ fn message(context: &Context, ask: &Ask, ticket: &str) -> Request<Body> {
     *request.version_mut() = http::Version::HTTP_2;
     request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    // The verb's that began the download.
+    if let Some(id) = observe::request_id().and_then(|id| HeaderValue::try_from(id).ok()) {
+        request.headers_mut().insert("x-request-id", id);
+    }
     request
 }
 

@@ -27,6 +27,7 @@ use crate::{
         download::{Action, Download, Event, Failure, Options, RequestId},
     },
     engine::{DownloadState, DownloadView, SourceState},
+    observe::with_same_id,
     storage::StoreError,
 };
 
@@ -192,7 +193,7 @@ impl<'a> Transfer<'a> {
             Arc::new(Source { link: std::sync::OnceLock::new(), generation: self.generation, address });
         let cancelled = CancellationToken::new();
         let task = source::run(self.context.clone(), source.clone());
-        self.tasks.spawn(until(cancelled.clone(), task));
+        self.tasks.spawn(with_same_id(until(cancelled.clone(), task)));
         self.sources.insert(peer, Used { source, cancelled });
     }
 
@@ -202,12 +203,12 @@ impl<'a> Transfer<'a> {
         let link = self.sources.get(&peer).and_then(|used| used.source.link.get().cloned());
         self.requests.insert(request, (peer, cancelled.clone()));
         let context = self.context.clone();
-        self.tasks.spawn(async move {
+        self.tasks.spawn(with_same_id(async move {
             match link {
                 Some(link) => request::run(context, link, ask, cancelled).await,
                 None => context.tell(Event::Ended(request, Err(Failure::Connection))).await,
             }
-        });
+        }));
     }
 
     fn disconnect(&mut self, peer: PeerId) {

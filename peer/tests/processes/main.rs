@@ -8,6 +8,7 @@ mod daemon;
 mod faults;
 mod first_use;
 mod lying_tracker;
+mod operate;
 mod places;
 mod secrets;
 mod story;

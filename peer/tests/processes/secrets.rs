@@ -110,7 +110,7 @@ fn holds(path: &Path, secret: &str) -> bool {
 
 #[test]
 fn every_act_is_in_the_audit_log_and_no_secret_is_anywhere() {
-    let tracker = Tracker::start_logging("trace");
+    let tracker = Tracker::start_with(&[("TRACKER_LOG", "trace")]);
     let (people, secrets) = live(&tracker);
 
     let audit = tracker.operate("audit --since 1h --json", "");

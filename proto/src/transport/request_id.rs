@@ -1,6 +1,6 @@
 //! One id for each call, in the log and in the caller's hands.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use http::{HeaderName, HeaderValue, Request, Response};
 use tower::Service;
@@ -37,7 +37,7 @@ impl RequestId {
 }
 
 /// Gives each call an id: the caller's `x-request-id` where it has one, else a random one. The id is in the request's
-/// extensions, in the answer's headers, and in the span that the call runs in.
+/// extensions, in the answer's headers, and in the span that the call runs in; at the level of debug, each answer is logged.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestIds;
 
@@ -59,8 +59,13 @@ where
         );
         request.extensions_mut().insert(id.clone());
         let answer = span.in_scope(|| inner.call(request));
+        let since = Instant::now();
         let answer = async move {
             let mut response = answer.await?;
+            // A call that fails before its first message says so in its headers.
+            let code =
+                response.headers().get("grpc-status").and_then(|code| code.to_str().ok()).unwrap_or("0");
+            tracing::debug!(code, took = ?since.elapsed(), "answered");
             if let Ok(value) = HeaderValue::from_str(id.as_str()) {
                 response.headers_mut().insert(HEADER, value);
             }

@@ -27,20 +27,20 @@ pub(crate) struct Tracker {
     child: Child,
     pub(crate) url: String,
     dir: tempfile::TempDir,
-    log_filter: &'static str,
+    env: Vec<(&'static str, &'static str)>,
 }
 
 impl Tracker {
     /// Starts one on a free port with a fresh data directory.
     pub(crate) fn start() -> Self {
-        Self::start_logging("info")
+        Self::start_with(&[])
     }
 
-    /// The same, logging as that filter says.
-    pub(crate) fn start_logging(log_filter: &'static str) -> Self {
+    /// The same, with settings as environment variables.
+    pub(crate) fn start_with(env: &[(&'static str, &'static str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let (child, url) = spawn(dir.path(), "127.0.0.1:0", log_filter);
-        Self { child, url, dir, log_filter }
+        let (child, url) = spawn(dir.path(), "127.0.0.1:0", env);
+        Self { child, url, dir, env: env.to_vec() }
     }
 
     /// Everything that it keeps.
@@ -51,6 +51,11 @@ impl Tracker {
     /// What it logs to.
     pub(crate) fn log_file(&self) -> PathBuf {
         log_file(self.dir.path())
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).expect("a log")
     }
 
     /// The authority's certificate.
@@ -67,7 +72,7 @@ impl Tracker {
     /// Starts it again on the same address and data directory.
     pub(crate) fn start_again(&mut self) {
         let address = self.url.trim_start_matches("https://").to_owned();
-        (self.child, self.url) = spawn(self.dir.path(), &address, self.log_filter);
+        (self.child, self.url) = spawn(self.dir.path(), &address, &self.env);
     }
 
     /// Runs an operator's command on the data directory; what it prints.
@@ -122,9 +127,10 @@ fn log_file(data_dir: &Path) -> PathBuf {
     data_dir.with_extension("log")
 }
 
-fn spawn(data_dir: &Path, listen: &str, log_filter: &str) -> (Child, String) {
+fn spawn(data_dir: &Path, listen: &str, env: &[(&str, &str)]) -> (Child, String) {
     let log = std::fs::File::options().append(true).create(true).open(log_file(data_dir)).expect("a log");
-    let mut child = tracker_svc(data_dir, &format!("serve --listen {listen} --log {log_filter}"))
+    let mut child = tracker_svc(data_dir, &format!("serve --listen {listen}"))
+        .envs(env.iter().copied())
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
