@@ -12,6 +12,7 @@ mod e2e;
 mod floors;
 mod images;
 mod interop;
+mod poke;
 mod readme;
 mod source;
 mod stage;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
         Some((&"tidy", [])) => tidy::run(),
         Some((&"bench", rest)) => bench::run(rest),
         Some((&"demo", rest)) => demo::run(rest),
-        Some((&"e2e", rest)) => e2e::run(rest),
+        Some((&"e2e", rest)) => e2e::run(rest).map(drop),
         Some((&"images", [])) => images::bases().and_then(|bases| images::build(&bases)),
         None | Some((&("help" | "--help" | "-h"), _)) => {
             print!("{HELP}");

@@ -60,12 +60,12 @@ pub(crate) trait Stage {
     fn cut(&mut self, host: Host) -> Result<()>;
     /// Brings it back, perhaps at another address.
     fn heal(&mut self, host: Host) -> Result<()>;
-    /// All that the services logged so far.
-    fn logs(&self) -> Result<String>;
-    /// A folder of each peer with room for 16 MiB at most, if there is one.
-    fn small_disk(&self) -> Option<&'static str> {
-        None
-    }
+    /// Makes a host `to` of another name and address with the volume of `from`; its service isn't started.
+    fn lend(&mut self, from: Host, to: Host) -> Result<()>;
+    /// The tracker as its own host reaches it.
+    fn tracker_url(&self) -> String;
+    /// What the service of a host logged so far.
+    fn log(&self, host: Host) -> Result<String>;
 }
 
 /// What a command answered.
@@ -154,6 +154,21 @@ pub(crate) fn same(stage: &dyn Stage, host: Host, path: &str, here: &Path) -> Re
     command.arg(here);
     let here = cmd::capture(command)?;
     Ok(there.split_whitespace().next() == here.split_whitespace().next())
+}
+
+/// Writes to a host's volume until nothing more fits.
+pub(crate) fn fill(stage: &dyn Stage, host: Host) -> Result<()> {
+    let full = "cat /dev/zero >fill";
+    let answer = Answer::of(&cmd::output(stage.command(host, &["sh", "-c", full]), b"")?);
+    if !answer.stderr.contains("No space left") {
+        bail!("{host}'s volume should be full by now: {}", answer.stderr.trim());
+    }
+    Ok(())
+}
+
+/// Takes that away again.
+pub(crate) fn unfill(stage: &dyn Stage, host: Host) -> Result<()> {
+    cmd::capture(stage.command(host, &["rm", "fill"])).map(drop)
 }
 
 /// Asks again and again until there is an answer, for at most `limit`.

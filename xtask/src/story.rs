@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, BufWriter, IsTerminal as _, Write as _},
     path::Path,
+    sync::LazyLock,
     thread,
     time::{Duration, Instant},
 };
@@ -31,9 +32,10 @@ pub(crate) const USERS: [User; 3] = [
 
 pub(crate) const GROUP: &str = "g1";
 
-/// A headline.
+/// A headline, with the time since the first.
 pub(crate) fn scene(words: &str) {
-    println!("\n== {words}");
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    println!("\n== {words}  [{:.0} s]", START.elapsed().as_secs_f64());
 }
 
 /// Makes a file of bytes that don't repeat and don't compress; the same ones for the same seed.

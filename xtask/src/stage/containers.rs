@@ -14,10 +14,16 @@ use super::{Ended, Host, Stage, wait_for};
 use crate::{cmd, images};
 
 const PROJECT: &str = "minitorrent-e2e";
+const COMPOSE: &str = "docker-compose.yml";
+/// The container of the host that another's volume was lent to.
+const LENT: &str = "minitorrent-e2e-lent";
 
 /// See the module.
 pub(crate) struct Containers {
     bases: images::Bases,
+    /// What is played, and what is laid over it.
+    files: &'static [&'static str],
+    peers: usize,
     port: u16,
     /// Container ids.
     ids: HashMap<Host, String>,
@@ -25,29 +31,94 @@ pub(crate) struct Containers {
 }
 
 impl Containers {
-    /// Brings up everything from nothing, and waits until all are healthy.
+    /// Brings up docker-compose.yml from nothing, and waits until all are healthy.
     pub(crate) fn up(bases: images::Bases, peers: usize) -> Result<Self> {
+        let mut stage = Self::new(bases, peers, &[COMPOSE])?;
+        // One peer before the tracker ever ran: nothing to reach, and no CA yet.
+        let early = Host::Peer(peers);
+        cmd::run(stage.compose(&["up", "--detach", "--no-build", "--no-deps", &early.to_string()]))?;
+        stage.know(early)?;
+        stage.healthy(early)?;
+        println!("  {early} is up before the tracker");
+        stage.up_again()?;
+        Ok(stage)
+    }
+
+    /// As [`Containers::up`], where the volumes of the tracker and of peer2 are easily full.
+    pub(crate) fn with_small_volumes(bases: images::Bases, peers: usize) -> Result<Self> {
+        let mut stage = Self::new(bases, peers, &[COMPOSE, "xtask/assets/small-volumes.yml"])?;
+        stage.up_again()?;
+        // A volume in memory gets nothing of the image: this folder was made for it, by root.
+        let mend = "rmdir files && mkdir files";
+        let peer = stage.id(Host::Peer(2))?;
+        cmd::capture(cmd::command("docker", &["exec", "--workdir", "/data", peer, "sh", "-c", mend]))?;
+        Ok(stage)
+    }
+
+    fn new(bases: images::Bases, peers: usize, files: &'static [&'static str]) -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let ca = std::env::temp_dir().join(format!("{PROJECT}-{}.pem", std::process::id()));
-        let mut stage = Self { bases, port, ids: HashMap::new(), ca };
-        cmd::capture(stage.compose(&["down", "--volumes", "--remove-orphans", "--timeout", "15"]))?;
-        stage.up_again(peers)?;
+        let stage = Self { bases, files, peers, port, ids: HashMap::new(), ca };
+        stage.clear();
         Ok(stage)
     }
 
     /// After a `down` that kept the volumes.
-    pub(crate) fn up_again(&mut self, peers: usize) -> Result<()> {
+    pub(crate) fn up_again(&mut self) -> Result<()> {
         cmd::run(self.compose(&["up", "--detach", "--no-build"]))?;
-        for host in std::iter::once(Host::Tracker).chain((1..=peers).map(Host::Peer)) {
-            let id = cmd::capture(self.compose(&["ps", "--quiet", &host.to_string()]))?.trim().to_owned();
-            if id.is_empty() {
-                bail!("{host} has no container");
-            }
-            self.ids.insert(host, id);
+        for host in std::iter::once(Host::Tracker).chain((1..=self.peers).map(Host::Peer)) {
+            self.know(host)?;
             self.healthy(host)?;
         }
         let pem = cmd::capture(self.command(Host::Tracker, &["cat", "/data/ca.pem"]))?;
         std::fs::write(&self.ca, pem)?;
+        Ok(())
+    }
+
+    fn know(&mut self, host: Host) -> Result<()> {
+        let id = cmd::capture(self.compose(&["ps", "--quiet", &host.to_string()]))?.trim().to_owned();
+        if id.is_empty() {
+            bail!("{host} has no container");
+        }
+        self.ids.insert(host, id);
+        Ok(())
+    }
+
+    /// Each runs as an unprivileged user, on a root that it can't write to, with a limit of memory; peers see the CA's
+    /// certificate and nothing else of the tracker, and can't write there.
+    pub(crate) fn check_confinement(&self) -> Result<()> {
+        let shown = "{{.Config.User}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Privileged}} {{.HostConfig.CapDrop}} {{.HostConfig.Memory}}";
+        for &host in self.ids.keys() {
+            let found = self.inspect(host, shown)?;
+            let memory = found.rsplit(' ').next().and_then(|bytes| bytes.parse().ok());
+            if !found.starts_with("10001:10001 true false [ALL] ")
+                || memory.is_none_or(|bytes: u64| bytes == 0)
+            {
+                bail!("{host} is not confined as it should be: {found}");
+            }
+            self.refuses(host, &["touch", "/probe"])?;
+            if host != Host::Tracker {
+                self.refuses(host, &["touch", "/ca/probe"])?;
+                let seen = cmd::capture(self.command(host, &["ls", "-A", "/ca"]))?;
+                if seen.trim() != "ca.pem" {
+                    bail!("{host} should see the CA's certificate alone: {seen:?}");
+                }
+            }
+        }
+        let published = cmd::capture(cmd::command("docker", &["port", self.id(Host::Tracker)?]))?;
+        if published.lines().any(|line| !line.contains("-> 127.0.0.1:")) {
+            bail!("the tracker's port should be published on 127.0.0.1 alone: {published}");
+        }
+        println!(
+            "  no root, no way to write but to volumes, memory limited; the tracker is published on 127.0.0.1"
+        );
+        Ok(())
+    }
+
+    fn refuses(&self, host: Host, argv: &[&str]) -> Result<()> {
+        if cmd::capture(self.command(host, argv)).is_ok() {
+            bail!("`{}` should not work on {host}", argv.join(" "));
+        }
         Ok(())
     }
 
@@ -59,7 +130,8 @@ impl Containers {
     }
 
     fn compose(&self, args: &[&str]) -> Command {
-        let mut command = images::compose(&[&["--project-name", PROJECT], args].concat());
+        let files: Vec<&str> = self.files.iter().flat_map(|file| ["--file", *file]).collect();
+        let mut command = images::compose(&[&["--project-name", PROJECT], &files[..], args].concat());
         command.envs(self.bases.iter().map(|(key, value)| (key, value)));
         command.env("TRACKER_HOST_PORT", self.port.to_string());
         command
@@ -79,6 +151,12 @@ impl Containers {
         wait_for(&format!("{host} is healthy"), Duration::from_secs(60), || {
             Ok((self.inspect(host, "{{.State.Health.Status}}")? == "healthy").then_some(()))
         })
+    }
+
+    /// Removes all that an earlier run may have left.
+    fn clear(&self) {
+        let _ = cmd::output(cmd::command("docker", &["rm", "--force", "--volumes", LENT]), b"");
+        let _ = cmd::capture(self.compose(&["down", "--volumes", "--remove-orphans", "--timeout", "5"]));
     }
 
     fn network(&self, host: Host, verb: &[&str]) -> Result<()> {
@@ -105,6 +183,12 @@ impl Stage for Containers {
     }
 
     fn start(&mut self, host: Host) -> Result<()> {
+        if self.inspect(host, "{{.Name}}")? == format!("/{LENT}") {
+            cmd::capture(self.command(host, &["touch", "/tmp/go"]))?;
+            return wait_for(&format!("{host} answers"), Duration::from_secs(30), || {
+                Ok(cmd::capture(self.command(host, &["peer", "status", "-q"])).ok().map(drop))
+            });
+        }
         cmd::capture(cmd::command("docker", &["start", self.id(host)?]))?;
         self.healthy(host)
     }
@@ -129,24 +213,36 @@ impl Stage for Containers {
         self.network(host, &["connect", "--alias", &host.to_string()])
     }
 
-    fn small_disk(&self) -> Option<&'static str> {
-        Some("/tmp")
+    fn lend(&mut self, from: Host, to: Host) -> Result<()> {
+        let (data, network, name) =
+            (format!("{PROJECT}_{from}:/data"), format!("{PROJECT}_default"), to.to_string());
+        let ca = format!("{PROJECT}_ca:/ca:ro");
+        // It waits for a word, so that it has an address of its own while the other still runs.
+        let script = "until [ -e /tmp/go ]; do sleep 0.1; done; exec peer daemon";
+        let mut argv = vec!["run", "--detach", "--name", LENT, "--hostname", &name];
+        argv.extend(["--network", &network, "--network-alias", &name, "--volume", &data, "--volume", &ca]);
+        argv.extend(["--read-only", "--tmpfs", "/tmp:mode=1777", "--cap-drop", "ALL"]);
+        argv.extend(["--env", "PEER_TRACKER=https://tracker:7700", "--env", "PEER_CA=/ca/ca.pem"]);
+        argv.extend(["--env", "PEER_NO_AUTOSTART=1", "--entrypoint", "sh", images::PEER, "-c", script]);
+        let id = cmd::capture(cmd::command("docker", &argv))?.trim().to_owned();
+        self.ids.insert(to, id);
+        Ok(())
     }
 
-    fn logs(&self) -> Result<String> {
-        let mut all = String::new();
-        for id in self.ids.values() {
-            let output = cmd::output(cmd::command("docker", &["logs", id]), b"")?;
-            all.push_str(&String::from_utf8_lossy(&output.stdout));
-            all.push_str(&String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(all)
+    fn tracker_url(&self) -> String {
+        "https://127.0.0.1:7700".to_owned()
+    }
+
+    fn log(&self, host: Host) -> Result<String> {
+        let output = cmd::output(cmd::command("docker", &["logs", self.id(host)?]), b"")?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(text(&output.stdout) + &text(&output.stderr))
     }
 }
 
 impl Drop for Containers {
     fn drop(&mut self) {
-        let _ = cmd::capture(self.compose(&["down", "--volumes", "--remove-orphans", "--timeout", "5"]));
+        self.clear();
         let _ = std::fs::remove_file(&self.ca);
     }
 }

@@ -14,10 +14,14 @@ use crate::cmd;
 
 /// How long a service may take to answer, or to end.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// A disk that is easily full, as `mount` is told of it; xtask/assets/small-volumes.yml says the same.
+const SMALL: &str = "size=24m,mode=0700";
 
 /// One service.
 struct Service {
     host: Host,
+    /// Whose folder it works in: its own, unless that was lent.
+    volume: Host,
     child: Option<Child>,
     /// Besides what every service gets.
     environment: Vec<(&'static str, String)>,
@@ -32,6 +36,8 @@ pub(crate) struct Processes {
     network: Network,
     services: Vec<Service>,
     tracker_address: String,
+    /// Folders that are file systems of their own.
+    mounts: Vec<PathBuf>,
     keep: bool,
 }
 
@@ -47,12 +53,12 @@ enum Network {
 impl Processes {
     /// Starts a tracker and `peers` peers on loopback ports that the kernel picks.
     pub(crate) fn on_loopback(bin: &Path, peers: usize) -> Result<Self> {
-        Self::start_all(bin, &std::env::temp_dir(), peers, Network::Loopback)
+        Self::start_all(bin, &std::env::temp_dir(), peers, Network::Loopback, &[])
     }
 
     /// As [`Processes::on_loopback`], with all files in a folder of `base`.
     pub(crate) fn on_loopback_in(base: &Path, bin: &Path, peers: usize) -> Result<Self> {
-        Self::start_all(bin, base, peers, Network::Loopback)
+        Self::start_all(bin, base, peers, Network::Loopback, &[])
     }
 
     /// Starts a tracker and `peers` peers, each in a network namespace of its own. Needs root.
@@ -62,8 +68,13 @@ impl Processes {
 
     /// As [`Processes::in_namespaces`], with all files in a folder of `base`.
     pub(crate) fn in_namespaces_in(base: &Path, bin: &Path, peers: usize) -> Result<Self> {
-        let prefix = format!("mini{}", std::process::id());
-        Self::start_all(bin, base, peers, Network::Namespaces { prefix })
+        let network = Network::namespaces();
+        Self::start_all(bin, base, peers, network, &[])
+    }
+
+    /// As [`Processes::in_namespaces`], where the volumes of `small` hosts are disks of [`SMALL`].
+    pub(crate) fn with_small_disks(bin: &Path, peers: usize, small: &[Host]) -> Result<Self> {
+        Self::start_all(bin, &std::env::temp_dir(), peers, Network::namespaces(), small)
     }
 
     /// Whether namespaces can be made here.
@@ -72,28 +83,38 @@ impl Processes {
         cmd::works("ip", &["netns", "add", &probe]) && cmd::works("ip", &["netns", "del", &probe])
     }
 
-    fn start_all(bin: &Path, base: &Path, peers: usize, network: Network) -> Result<Self> {
+    fn start_all(bin: &Path, base: &Path, peers: usize, network: Network, small: &[Host]) -> Result<Self> {
         let dir = base.join(format!("minitorrent-{}", std::process::id()));
         if dir.exists() {
             bail!("{} is there already: remove it", dir.display());
         }
         let hosts: Vec<Host> = std::iter::once(Host::Tracker).chain((1..=peers).map(Host::Peer)).collect();
-        let services =
-            hosts.iter().map(|&host| Service { host, child: None, environment: Vec::new() }).collect();
+        let services = hosts.iter().map(|&host| Service::new(host, host)).collect();
         let mut stage = Self {
             dir,
             bin: bin.to_owned(),
             network,
             services,
             tracker_address: "127.0.0.1:0".to_owned(),
+            mounts: Vec::new(),
             keep: false,
         };
         stage.network.set_up(&hosts)?;
+        for &host in small {
+            stage.mount_small(host)?;
+        }
+        for &host in &hosts {
+            fs::create_dir_all(stage.files(host))?;
+        }
         if matches!(stage.network, Network::Namespaces { .. }) {
             stage.tracker_address = format!("{}:7700", address(Host::Tracker));
+            // The tracker last: one that isn't there yet is no error.
+            for host in hosts.into_iter().rev() {
+                stage.start(host)?;
+            }
+            return Ok(stage);
         }
         for host in hosts {
-            fs::create_dir_all(stage.files(host))?;
             stage.start(host)?;
         }
         Ok(stage)
@@ -142,24 +163,35 @@ impl Processes {
         &self.dir
     }
 
-    /// The folder that a host's commands run in.
-    pub(crate) fn files(&self, host: Host) -> PathBuf {
-        self.dir.join(host.to_string())
+    /// All that a host keeps.
+    fn volume(&self, host: Host) -> PathBuf {
+        let service = self.services.iter().find(|service| service.host == host);
+        self.dir.join(service.map_or(host, |service| service.volume).to_string())
     }
 
-    /// `https://HOST:PORT`.
-    pub(crate) fn tracker_url(&self) -> String {
-        format!("https://{}", self.tracker_address)
+    fn mount_small(&mut self, host: Host) -> Result<()> {
+        let folder = self.volume(host);
+        fs::create_dir_all(&folder)?;
+        let mut mount = cmd::command("mount", &["-t", "tmpfs", "-o", SMALL, "tmpfs"]);
+        mount.arg(&folder);
+        cmd::capture(mount)?;
+        self.mounts.push(folder);
+        Ok(())
+    }
+
+    /// The folder that a host's commands run in.
+    pub(crate) fn files(&self, host: Host) -> PathBuf {
+        self.volume(host).join("files")
     }
 
     /// The CA's certificate.
     pub(crate) fn ca(&self) -> PathBuf {
-        self.dir.join("tracker-data/ca.pem")
+        self.volume(Host::Tracker).join("data/ca.pem")
     }
 
     /// The home of a peer.
     pub(crate) fn home(&self, host: Host) -> PathBuf {
-        self.dir.join(format!("{host}-home"))
+        self.volume(host).join("home")
     }
 
     /// Process ids of all that runs.
@@ -178,14 +210,14 @@ impl Processes {
         self.service(host)?.child.as_mut().with_context(|| format!("{host} isn't running"))
     }
 
-    fn log(&self, host: Host, what: &str) -> PathBuf {
+    fn output(&self, host: Host, what: &str) -> PathBuf {
         self.dir.join(format!("{host}.{what}"))
     }
 
     /// The address of the `listening` line, once it is printed.
     fn listening(&mut self, host: Host) -> Result<String> {
-        let out = self.log(host, "out");
-        let log = self.log(host, "log");
+        let out = self.output(host, "out");
+        let log = self.output(host, "log");
         let child = self.child(host)?;
         wait_for(&format!("{host} says that it listens"), PATIENCE, || {
             if let Some(status) = child.try_wait()? {
@@ -197,7 +229,17 @@ impl Processes {
     }
 }
 
+impl Service {
+    fn new(host: Host, volume: Host) -> Self {
+        Self { host, volume, child: None, environment: Vec::new() }
+    }
+}
+
 impl Network {
+    fn namespaces() -> Self {
+        Self::Namespaces { prefix: format!("mini{}", std::process::id()) }
+    }
+
     fn namespace(&self, host: Host) -> Option<String> {
         match self {
             Self::Loopback => None,
@@ -217,20 +259,19 @@ impl Network {
             let setting = format!("net.bridge.bridge-nf-call-{key}=0");
             let _ = ip(&["netns", "exec", &switch, "sysctl", "-q", "-w", &setting]);
         }
-        for &host in hosts {
-            let name = format!("{prefix}-{host}");
-            let plug = host.to_string();
-            ip(&["netns", "add", &name])?;
-            ip(&[
-                "-n", &switch, "link", "add", &plug, "type", "veth", "peer", "name", "eth0", "netns", &name,
-            ])?;
-            ip(&["-n", &switch, "link", "set", &plug, "master", "bridge"])?;
-            ip(&["-n", &switch, "link", "set", &plug, "up"])?;
-            ip(&["-n", &name, "address", "add", &format!("{}/24", address(host)), "dev", "eth0"])?;
-            ip(&["-n", &name, "link", "set", "eth0", "up"])?;
-            ip(&["-n", &name, "link", "set", "lo", "up"])?;
-        }
-        Ok(())
+        hosts.iter().try_for_each(|&host| self.plug_in(host))
+    }
+
+    fn plug_in(&self, host: Host) -> Result<()> {
+        let Self::Namespaces { prefix } = self else { return Ok(()) };
+        let (switch, name, plug) = (format!("{prefix}-switch"), format!("{prefix}-{host}"), host.to_string());
+        ip(&["netns", "add", &name])?;
+        ip(&["-n", &switch, "link", "add", &plug, "type", "veth", "peer", "name", "eth0", "netns", &name])?;
+        ip(&["-n", &switch, "link", "set", &plug, "master", "bridge"])?;
+        ip(&["-n", &switch, "link", "set", &plug, "up"])?;
+        ip(&["-n", &name, "address", "add", &format!("{}/24", address(host)), "dev", "eth0"])?;
+        ip(&["-n", &name, "link", "set", "eth0", "up"])?;
+        ip(&["-n", &name, "link", "set", "lo", "up"])
     }
 
     fn tear_down(&self, hosts: &[Host]) {
@@ -280,7 +321,9 @@ impl Stage for Processes {
             .env("PEER_TRACKER", self.tracker_url())
             .env("PEER_CA", self.ca())
             .env("PEER_HOME", self.home(host));
-        command.env("PEER_NO_AUTOSTART", "1").env("TRACKER_DATA_DIR", self.dir.join("tracker-data"));
+        command
+            .env("PEER_NO_AUTOSTART", "1")
+            .env("TRACKER_DATA_DIR", self.volume(Host::Tracker).join("data"));
         command
     }
 
@@ -306,8 +349,8 @@ impl Stage for Processes {
             command.env("PEER_LISTEN", "127.0.0.1:0");
         }
         command.envs(self.service(host)?.environment.iter().map(|(name, value)| (name, value)));
-        let log = fs::File::options().create(true).append(true).open(self.log(host, "log"))?;
-        let out = fs::File::create(self.log(host, "out"))?;
+        let log = fs::File::options().create(true).append(true).open(self.output(host, "log"))?;
+        let out = fs::File::create(self.output(host, "out"))?;
         command.stdin(Stdio::null()).stdout(out).stderr(log);
         // A Ctrl-C in the terminal is for us, not for what we look after.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -362,12 +405,17 @@ impl Stage for Processes {
         }
     }
 
-    fn logs(&self) -> Result<String> {
-        let mut all = String::new();
-        for service in &self.services {
-            all.push_str(&fs::read_to_string(self.log(service.host, "log"))?);
-        }
-        Ok(all)
+    fn lend(&mut self, from: Host, to: Host) -> Result<()> {
+        self.services.push(Service::new(to, from));
+        self.network.plug_in(to)
+    }
+
+    fn tracker_url(&self) -> String {
+        format!("https://{}", self.tracker_address)
+    }
+
+    fn log(&self, host: Host) -> Result<String> {
+        Ok(fs::read_to_string(self.output(host, "log"))?)
     }
 }
 
@@ -382,6 +430,11 @@ impl Drop for Processes {
         }
         let hosts: Vec<Host> = self.services.iter().map(|service| service.host).collect();
         self.network.tear_down(&hosts);
+        for folder in &self.mounts {
+            let mut unmount = cmd::command("umount", &[]);
+            unmount.arg(folder);
+            let _ = cmd::capture(unmount);
+        }
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
