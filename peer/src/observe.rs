@@ -32,11 +32,15 @@ pub fn request_id() -> Option<String> {
     REQUEST.try_with(|id| id.as_str().to_owned()).ok()
 }
 
-/// Runs `work` with the id of the call that the current task answers. For tasks that a call starts.
-pub async fn with_same_id<F: Future>(work: F) -> F::Output {
-    match REQUEST.try_with(Clone::clone) {
-        Ok(id) => REQUEST.scope(id, work).await,
-        Err(_) => work.await,
+/// Runs `work` with the id of the call that the current task answers. For tasks that a call starts: the id is taken here
+/// and now, in the task of the call.
+pub fn with_same_id<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    let id = REQUEST.try_with(Clone::clone).ok();
+    async move {
+        match id {
+            Some(id) => REQUEST.scope(id, work).await,
+            None => work.await,
+        }
     }
 }
 
@@ -56,5 +60,24 @@ where
             Some(id) => Box::pin(REQUEST.scope(id, answer)),
             None => Box::pin(answer),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_a_call_starts_has_its_id() {
+        let echo = tower::service_fn(|_: Request<()>| async {
+            let started = tokio::spawn(with_same_id(async { request_id() }));
+            Ok::<_, std::convert::Infallible>(Response::new(started.await.expect("it ends")))
+        });
+        let layers =
+            tower::ServiceBuilder::new().layer(proto::transport::RequestIdLayer).layer(CarryRequestId);
+        let mut request = Request::new(());
+        request.headers_mut().insert("x-request-id", http::HeaderValue::from_static("abc"));
+        let response = tower::ServiceExt::oneshot(layers.service(echo), request).await.expect("infallible");
+        assert_eq!(response.body().as_deref(), Some("abc"));
     }
 }

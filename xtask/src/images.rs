@@ -33,7 +33,8 @@ pub(crate) fn build(bases: &Bases) -> Result<()> {
     let mut build = compose(&["--profile", "lab", "build", "tracker", "peer1", "slow1-uplink"]);
     build.envs(bases.iter().map(|(key, value)| (key, value)));
     cmd::run(build)?;
-    let base = if bases.is_empty() { None } else { Some(size_of(RUNTIME)?) };
+    let runtime = bases.iter().find(|(key, _)| *key == "RUNTIME_IMAGE");
+    let base = runtime.map(|(_, image)| size_of(image)).transpose()?;
     for image in [TRACKER, PEER] {
         let size = size_of(image)?;
         let over = base.map(|base| size.saturating_sub(base));

@@ -165,7 +165,15 @@ impl Sqlite {
 
     /// Starts a write: waits its turn for the one writer, then for other processes.
     async fn begin(&self) -> Result<Write<'_>> {
-        let tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        const BEGIN: &str = "BEGIN IMMEDIATE";
+        let mut begun = self.writer.begin_with(BEGIN).await;
+        if matches!(begun, Err(sqlx::Error::InvalidSavePointStatement)) {
+            // A disk that is full ends a transaction by itself, and its connection would take itself to be within it for
+            // ever. The next one knows nothing of that.
+            self.writer.acquire().await?.close().await?;
+            begun = self.writer.begin_with(BEGIN).await;
+        }
+        let tx = begun?;
         Ok(Write { tx, store: self, changes: false })
     }
 }
@@ -321,7 +329,25 @@ fn taken<T>(result: std::result::Result<T, sqlx::Error>, refusal: crate::domain:
 
 #[cfg(test)]
 mod tests {
-    use super::is_recent;
+    use super::*;
+    use crate::store::Log as _;
+
+    #[tokio::test]
+    async fn a_full_disk_is_over_when_it_is_over() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Sqlite::open(dir.path()).await.expect("a store");
+        let count = sqlx::query_as("PRAGMA page_count").fetch_one(&store.writer);
+        let (pages,): (i64,) = count.await.expect("a count");
+        let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        sqlx::query(limit).execute(&store.writer).await.expect("a limit");
+        let origin = Origin { actor: None, ip: None, request: "x".into(), at: SystemTime::now() };
+        let long = "x".repeat(100_000);
+        let refused = store.record(Action::Login, &long, &origin).await;
+        assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
+        // The limit is that connection's, and goes with it, as if room had been made.
+        store.record(Action::Login, &long, &origin).await.expect("it is written");
+        store.probe().await.expect("it can be written");
+    }
 
     #[test]
     fn old_versions_are_told_apart() {
