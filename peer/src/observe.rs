@@ -65,6 +65,9 @@ where
 
 #[cfg(test)]
 mod tests {
+    use proto::transport::{Around, RequestIds};
+    use tower::{Layer as _, ServiceExt as _};
+
     use super::*;
 
     #[tokio::test]
@@ -73,11 +76,10 @@ mod tests {
             let started = tokio::spawn(with_same_id(async { request_id() }));
             Ok::<_, std::convert::Infallible>(Response::new(started.await.expect("it ends")))
         });
-        let layers =
-            tower::ServiceBuilder::new().layer(proto::transport::RequestIdLayer).layer(CarryRequestId);
+        let service = Around(RequestIds).layer(Around(CarryRequestId).layer(echo));
         let mut request = Request::new(());
         request.headers_mut().insert("x-request-id", http::HeaderValue::from_static("abc"));
-        let response = tower::ServiceExt::oneshot(layers.service(echo), request).await.expect("infallible");
+        let response = service.oneshot(request).await.expect("infallible");
         assert_eq!(response.body().as_deref(), Some("abc"));
     }
 }

@@ -61,6 +61,10 @@ fn a_peers(stage: &dyn Stage) -> Result<()> {
     );
     peer(stage, 3, &["stop-share", GROUP, FILE.name])?;
     let file = share(stage, &FILE)?;
+    fill(stage, Host::Peer(2))?;
+    // Not even begun where there is no room.
+    peer_exits(stage, 9, 2, &["download", GROUP, FILE.name, "out/"], "")?;
+    unfill(stage, Host::Peer(2))?;
     peer(stage, 2, &["download", GROUP, FILE.name, "out/", "--detach"])?;
     reaches(stage, 2, FILE.name, 20)?;
     fill(stage, Host::Peer(2))?;
