@@ -235,6 +235,8 @@ impl Upload {
         let same =
             |other: &Request| other.sending.is_none() && other.peer == asked.peer && other.file == asked.file;
         let older = self.requests.iter().find(|(_, other)| same(other)).map(|(older, _)| *older);
+        // The order of turns stays as it is when a request only takes another's place.
+        self.changed |= older.is_none();
         if let Some(replaced) = older.and_then(|older| self.requests.remove(&older)) {
             actions.extend(older.map(|older| Action::End(older, End::Replaced)));
             asked.arrived = replaced.arrived;
@@ -248,7 +250,6 @@ impl Upload {
             return;
         }
         self.requests.insert(id, asked);
-        self.changed = true;
     }
 
     /// The queue is full: the user with the most requests in it loses the last of them to one that has fewer.
