@@ -32,14 +32,22 @@ pub trait Picker: Send + Sync {
     );
 }
 
-/// The source's pieces from byte `from` of its bitfield on, then from the start up to there. Skips empty stretches fast.
-fn pieces_from(layout: PieceLayout, source: &Bitfield, from: usize) -> impl Iterator<Item = PieceIndex> + '_ {
-    let (head, tail) = source.as_bytes().split_at(from);
-    let tail = tail.iter().enumerate().map(move |(at, byte)| (at + from, *byte));
-    let head = head.iter().enumerate().map(|(at, byte)| (at, *byte));
-    tail.chain(head).filter(|(_, byte)| *byte != 0).flat_map(move |(at, byte)| {
-        let bits = (0..8u64).filter(move |bit| byte & (0x80 >> bit) != 0);
-        bits.filter_map(move |bit| layout.index(at as u64 * 8 + bit))
+/// The pieces that the source has and that are not verified, from word `from` of its bitfield on, then from the start up
+/// to there. A word is 64 pieces: what has nothing to give is passed over at that pace.
+fn missing_from<'a>(
+    wanted: &'a Wanted<'_>,
+    source: &'a Bitfield,
+    from: usize,
+) -> impl Iterator<Item = PieceIndex> + 'a {
+    let missing = |at| (at, source.word(at) & !wanted.verified.word(at));
+    let words = (from..source.words()).chain(0..from).map(missing);
+    words.filter(|(_, bits)| *bits != 0).flat_map(|(at, mut bits)| {
+        let indices = std::iter::from_fn(move || {
+            let first = (bits != 0).then(|| bits.leading_zeros())?;
+            bits &= !(1 << (63 - first));
+            Some(at as u64 * 64 + u64::from(first))
+        });
+        indices.filter_map(|index| wanted.layout.index(index))
     })
 }
 

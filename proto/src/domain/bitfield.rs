@@ -123,6 +123,20 @@ impl Bitfield {
         }
     }
 
+    /// How many words of 64 pieces there are, the last perhaps shorter.
+    pub fn words(&self) -> usize {
+        self.bits.len().div_ceil(8)
+    }
+
+    /// 64 pieces at a time: bit 63 of word `at` is piece `64 * at`. 0 past the end.
+    pub fn word(&self, at: usize) -> u64 {
+        let bytes = self.bits.get(8 * at..).unwrap_or_default();
+        match bytes.first_chunk() {
+            Some(whole) => u64::from_be_bytes(*whole),
+            None => (0..8).fold(0, |word, at| word << 8 | bytes.get(at).map_or(0, |byte| u64::from(*byte))),
+        }
+    }
+
     /// The pieces in the set, in order.
     pub fn iter(&self, layout: PieceLayout) -> impl Iterator<Item = PieceIndex> + '_ {
         self.bits
@@ -178,6 +192,9 @@ mod tests {
             }
             prop_assert_eq!(bits.count() as usize, set.len());
             prop_assert!(bits.iter(layout).eq(set.iter().copied()));
+            let in_words = |piece: &PieceIndex| bits.word(piece.as_usize() / 64) << (piece.get() % 64) >> 63 == 1;
+            prop_assert!(layout.indices().filter(in_words).eq(set.iter().copied()));
+            prop_assert_eq!(bits.word(bits.words()), 0);
             prop_assert_eq!(&Bitfield::from_bytes(layout, bits.as_bytes()), &Ok(bits.clone()));
             prop_assert_eq!(bits.is_full(), set.len() == pieces as usize);
         }

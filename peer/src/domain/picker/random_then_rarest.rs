@@ -3,7 +3,7 @@
 use proto::domain::{Bitfield, PieceIndex};
 use rand::RngExt;
 
-use super::{Picker, Wanted, pieces_from};
+use super::{Picker, Wanted, missing_from};
 use crate::domain::Rng;
 
 /// The first few pieces are random, so that leechers that start together have something to trade; then come those that
@@ -75,10 +75,9 @@ impl Search<'_> {
     /// The source has few of the pieces that are open, or few of the rare ones: takes the rarest of a random sample of
     /// its own pieces.
     fn look_at_source(&mut self, wanted: &Wanted<'_>, picks: &mut Vec<PieceIndex>) {
-        let bytes = self.source.as_bytes().len();
-        let from = self.rng.random_range(0..bytes.max(1));
+        let from = self.rng.random_range(0..self.source.words().max(1));
         let room = self.count - picks.len();
-        let mut sample: Vec<_> = pieces_from(wanted.layout, self.source, from.min(bytes))
+        let mut sample: Vec<_> = missing_from(wanted, self.source, from)
             .filter(|piece| wanted.availability.is_open(*piece) && !picks.contains(piece))
             .map(|piece| (wanted.availability.holders(piece), self.rng.random::<u32>(), piece))
             .take(4 * room)

@@ -2,7 +2,7 @@
 
 use proto::domain::{Bitfield, PieceIndex};
 
-use super::{Picker, Wanted, pieces_from};
+use super::{Picker, Wanted, missing_from};
 use crate::domain::Rng;
 
 /// The first open pieces of the file that the source has, in order.
@@ -18,8 +18,8 @@ impl Picker for Sequential {
         _: &mut Rng,
         picks: &mut Vec<PieceIndex>,
     ) {
-        let done = wanted.verified.as_bytes().iter().take_while(|byte| **byte == 0xff).count();
-        let pieces = pieces_from(wanted.layout, source, done.min(source.as_bytes().len()));
-        picks.extend(pieces.filter(|piece| wanted.availability.is_open(*piece)).take(count));
+        picks.extend(
+            missing_from(wanted, source, 0).filter(|piece| wanted.availability.is_open(*piece)).take(count),
+        );
     }
 }
