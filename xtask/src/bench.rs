@@ -19,6 +19,7 @@ mod wan;
 
 use anyhow::{Result, bail};
 
+pub(crate) use self::lab::build_bench;
 use self::{lab::Lab, report::Report};
 use crate::demo;
 

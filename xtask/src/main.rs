@@ -14,6 +14,7 @@ mod images;
 mod interop;
 mod poke;
 mod readme;
+mod simulate;
 mod source;
 mod stage;
 mod story;
@@ -33,6 +34,9 @@ The project's own commands.
     cargo xtask bench [--quick] [PART]...
                                        what engine and tracker can do, beside other programs where they are installed:
                                        pair, fan-in, fan-out, crowd, wan, hash, tracker; nothing else may run meanwhile
+    cargo xtask simulate [--scaling | --compare] [FLAG]...
+                                       a swarm in virtual time, of the product's own machines: one scenario, growing swarms,
+                                       or policies compared; --help lists the flags
     cargo xtask images                 the container images, where need be without any registry
 ";
 
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
         Some((&"bench", rest)) => bench::run(rest),
         Some((&"demo", rest)) => demo::run(rest),
         Some((&"e2e", rest)) => e2e::run(rest).map(drop),
+        Some((&"simulate", rest)) => simulate::run(rest),
         Some((&"images", [])) => images::bases().and_then(|bases| images::build(&bases)),
         None | Some((&("help" | "--help" | "-h"), _)) => {
             print!("{HELP}");

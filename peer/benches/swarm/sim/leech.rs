@@ -1,0 +1,198 @@
+//! A leecher: what its machine decides is said to sources, and what they answer is told to it.
+
+use peer::domain::download::{Action, Download, Event, Options, RequestId};
+use proto::domain::{Bitfield, PieceIndex};
+use rand::RngExt as _;
+
+use super::{
+    No,
+    host::Leech,
+    uplink::Quantum,
+    world::{Answer, Call, Happening, START, World},
+};
+
+/// Bytes of a request, besides the pieces that it names: a ticket, most of all.
+const REQUEST: u64 = 600;
+/// Bytes of a piece's number in a request, about.
+const PIECE: u64 = 2;
+
+impl World {
+    pub(super) fn leech(&mut self) -> Leech {
+        let nothing = Bitfield::empty(self.layout);
+        let (picker, seed) = (self.scenario.picker(), self.rng.random());
+        Leech {
+            machine: Download::with_picker(self.layout, nothing, Options::default(), picker, seed),
+            tick: None,
+            links: Default::default(),
+            connections: 0,
+            requests: Default::default(),
+            begun: START,
+            finished: None,
+        }
+    }
+
+    /// Tells the machine, and does what it says.
+    pub(super) fn feed(&mut self, no: No, event: Event) {
+        let now = self.clock.now();
+        let mut actions = std::mem::take(&mut self.download_actions);
+        if let Some(leech) = &mut self.hosts[no as usize].leech {
+            leech.machine.handle(now, event, &mut actions);
+        }
+        for action in actions.drain(..) {
+            self.carry_out(no, action);
+        }
+        self.download_actions = actions;
+        self.plan_download_tick(no);
+    }
+
+    fn plan_download_tick(&mut self, no: No) {
+        let Some(leech) = &mut self.hosts[no as usize].leech else { return };
+        let Some(due) = leech.machine.next_wakeup() else { return };
+        if leech.tick.is_none_or(|tick| due < tick) {
+            leech.tick = Some(due);
+            self.clock.plan(due, Happening::DownloadDue(no));
+        }
+    }
+
+    pub(super) fn download_due(&mut self, no: No) {
+        let now = self.clock.now();
+        let host = &mut self.hosts[no as usize];
+        let there = host.is_there();
+        let Some(leech) = &mut host.leech else { return };
+        if leech.tick.is_none_or(|tick| tick > now) {
+            return;
+        }
+        leech.tick = None;
+        if there && leech.machine.next_wakeup().is_some_and(|due| due <= now) {
+            self.feed(no, Event::Tick);
+        } else if there {
+            self.plan_download_tick(no);
+        }
+    }
+
+    fn carry_out(&mut self, no: No, action: Action) {
+        let Some(leech) = &mut self.hosts[no as usize].leech else { return };
+        match action {
+            Action::Connect(peer) => {
+                let source = self.numbers[&peer];
+                leech.connections += 1;
+                let connection = leech.connections;
+                leech.links.insert(source, connection);
+                self.call(no, source, 0, Call::Connect(connection));
+            }
+            Action::Request { source, request, pieces, max_pieces, in_order, replaces: _ } => {
+                let source = self.numbers[&source];
+                leech.requests.insert(request, source);
+                self.requests += 1;
+                let bytes = REQUEST + PIECE * pieces.len() as u64;
+                self.call(no, source, bytes, Call::Request { request, pieces, max_pieces, in_order });
+            }
+            Action::Cancel(request) => {
+                if let Some(source) = leech.requests.remove(&request) {
+                    self.call(no, source, 0, Call::Cancel(request));
+                }
+            }
+            Action::Disconnect(peer) => {
+                let source = self.numbers[&peer];
+                if let Some(connection) = self.unlink(no, source) {
+                    self.call(no, source, 0, Call::Close(connection));
+                }
+            }
+            Action::Complete => self.complete(no),
+        }
+    }
+
+    /// The connection to the source is no more, nor is any request over it.
+    fn unlink(&mut self, no: No, source: No) -> Option<u64> {
+        let leech = self.hosts[no as usize].leech.as_mut()?;
+        leech.requests.retain(|_, of| *of != source);
+        leech.links.remove(&source)
+    }
+
+    fn complete(&mut self, no: No) {
+        let now = self.clock.now();
+        let Some(leech) = &mut self.hosts[no as usize].leech else { return };
+        leech.finished = Some(now);
+        leech.requests.clear();
+        let links = std::mem::take(&mut leech.links);
+        self.left -= 1;
+        for (source, connection) in links {
+            self.call(no, source, 0, Call::Close(connection));
+        }
+        self.announce_now(no);
+    }
+
+    /// A source's words reach a leecher.
+    pub(super) fn answered(&mut self, no: No, source: No, answer: Answer) {
+        let peer = self.hosts[source as usize].id;
+        let host = &mut self.hosts[no as usize];
+        if !host.is_there() {
+            return;
+        }
+        let Some(leech) = &mut host.leech else { return };
+        let linked = |connection| leech.links.get(&source) == Some(&connection);
+        match answer {
+            Answer::Connected(connection, has) if linked(connection) => {
+                self.feed(no, Event::Connected(peer, has));
+            }
+            Answer::Gained(connection, piece) if linked(connection) => {
+                self.feed(no, Event::Gained(peer, vec![piece]));
+            }
+            Answer::Disconnected(connection, failure) if linked(connection) => {
+                self.unlink(no, source);
+                self.feed(no, Event::Disconnected(peer, failure));
+            }
+            Answer::Connected(..) | Answer::Gained(..) | Answer::Disconnected(..) => {}
+            Answer::Queued(request, place) => {
+                if leech.requests.contains_key(&request) {
+                    self.feed(no, Event::Queued(request, place));
+                }
+            }
+            Answer::Ended(request, result) => {
+                if leech.requests.remove(&request).is_some() {
+                    self.feed(no, Event::Ended(request, result));
+                }
+            }
+            Answer::Data(quantum) => self.data(no, source, quantum),
+        }
+    }
+
+    fn data(&mut self, no: No, source: No, quantum: Quantum) {
+        let lies = self.hosts[source as usize].lies;
+        self.host(no).tally.received += u64::from(quantum.bytes);
+        let Quantum { request, piece, bytes, .. } = quantum;
+        if quantum.first && self.wants(no, request) {
+            self.feed(no, Event::Started(request, piece));
+        }
+        // What was started may have been cancelled at once.
+        if !self.wants(no, request) {
+            return;
+        }
+        self.feed(no, Event::Received(request, bytes));
+        if quantum.last && lies {
+            self.feed(no, Event::Bad(request, piece));
+        } else if quantum.last {
+            self.gain(no, piece);
+            self.feed(no, Event::Verified(request, piece));
+        }
+    }
+
+    fn wants(&self, no: No, request: RequestId) -> bool {
+        let leech = self.hosts[no as usize].leech.as_ref();
+        leech.is_some_and(|leech| leech.requests.contains_key(&request))
+    }
+
+    /// A piece is verified: it is offered from now on, and whoever watches is told.
+    fn gain(&mut self, no: No, piece: PieceIndex) {
+        let length = self.layout.piece_length(piece);
+        let host = self.host(no);
+        host.gain(piece, length);
+        host.unannounced.push(piece);
+        let watchers: Vec<_> =
+            host.watchers.iter().map(|(leecher, connection)| (*leecher, *connection)).collect();
+        for (leecher, connection) in watchers {
+            self.answer(no, leecher, 4, Answer::Gained(connection, piece));
+        }
+        self.announce_soon(no);
+    }
+}

@@ -1,0 +1,59 @@
+//! The simulator of `cargo xtask simulate`, in small: what it promises, and that the product's machines keep their
+//! invariants in a swarm where peers come, go and lie.
+
+#[path = "../../benches/swarm/sim/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the program prints what the tests do not look at")]
+mod sim;
+
+use clap::Parser;
+
+use sim::{Outcome, Scenario, run};
+
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    scenario: Scenario,
+}
+
+/// A scenario, as typed.
+fn scenario(flags: &str) -> Scenario {
+    Args::parse_from(["simulate"].into_iter().chain(flags.split_whitespace())).scenario
+}
+
+fn simulate(flags: &str) -> Outcome {
+    run(&scenario(flags))
+}
+
+#[test]
+fn the_same_seed_has_the_same_outcome_and_another_has_another() {
+    let flags = "--peers 12 --pieces 16 --churn 0.2 --liars 0.1";
+    let one = simulate(&format!("{flags} --seed 7"));
+    assert_eq!(one, simulate(&format!("{flags} --seed 7")));
+    assert_ne!(one, simulate(&format!("{flags} --seed 8")));
+}
+
+#[test]
+fn everybody_finishes_among_liars_and_leavers_and_the_machines_keep_their_invariants() {
+    for seed in 1..=3 {
+        let outcome =
+            simulate(&format!("--peers 20 --pieces 12 --churn 0.3 --liars 0.2 --check --seed {seed}"));
+        assert_eq!(outcome.unfinished, 0, "{outcome}");
+        assert!(outcome.wasted > 0.0, "liars were believed nothing: {outcome}");
+    }
+}
+
+#[test]
+fn a_small_crowd_is_near_the_least_time_and_asks_little_of_the_seeder() {
+    let outcome = simulate("--peers 8");
+    assert!((1.0..1.3).contains(&outcome.ratio), "{outcome}");
+    assert!((1.0..1.25).contains(&outcome.copies), "{outcome}");
+    assert!(outcome.wasted < 1.0, "{outcome}");
+}
+
+#[test]
+fn nobody_receives_faster_than_the_downlink() {
+    // Less than the uplink: what holds the swarm up is what each can take.
+    let outcome = simulate("--peers 4 --pieces 16 --downlink 10");
+    assert_eq!(outcome.unfinished, 0, "{outcome}");
+    assert!(outcome.p50 >= 2.0, "{outcome}");
+}
