@@ -47,7 +47,7 @@ fn a_small_crowd_is_near_the_least_time_and_asks_little_of_the_seeder() {
     let outcome = simulate("--peers 8");
     assert!((1.0..1.3).contains(&outcome.ratio), "{outcome}");
     assert!((1.0..1.25).contains(&outcome.copies), "{outcome}");
-    assert!(outcome.wasted < 1.0, "{outcome}");
+    assert!(outcome.wasted < 5.0, "{outcome}");
 }
 
 #[test]

@@ -186,8 +186,8 @@ impl Swarms {
         swarm.members[place].leech.as_mut()?.woken = false;
         let chosen = swarm.choose(Some(place), &self.peers, policy, chance);
         let sources: Vec<_> = chosen.iter().map(|&source| swarm.source(source, &self.peers)).collect();
+        swarm.note_told(place, &chosen);
         let leech = swarm.members[place].leech.as_mut()?;
-        leech.told.extend(chosen);
         let mut gone = std::mem::take(&mut leech.gone);
         // Those whose address changed went and came back.
         gone.retain(|id| sources.iter().all(|source| source.id != *id));

@@ -221,6 +221,8 @@ impl World {
 
     pub(super) fn answer(&mut self, source: No, leecher: No, bytes: u64, answer: Answer) {
         let at = self.leave(source, bytes) + self.latency(leecher, source);
+        // Behind what is on its way to the leecher already.
+        let at = at.max(self.hosts[leecher as usize].downlink_busy);
         self.clock.plan(at, Happening::Answered { leecher, source, answer });
     }
 

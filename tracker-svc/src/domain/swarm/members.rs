@@ -11,6 +11,10 @@ use crate::domain::selection::{Candidate, Policy};
 const SOURCES_A_USER: usize = 2;
 /// Most members of a swarm that are looked at to find sources for one leecher: a stretch of so many from a random place.
 const LOOKED_AT: usize = 512;
+/// A source is told to no more leechers than a leecher is told of sources, but for those who know none: where everybody is
+/// both, all are known alike. A crowd would else be sent to the sources that were there first, and the others would have
+/// nothing to do.
+const TOLD_TO: u32 = MAX_SOURCES as u32;
 
 #[derive(Debug)]
 pub(super) enum Holding {
@@ -21,6 +25,8 @@ pub(super) enum Holding {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) peer: PeerKey,
+    /// Leechers that were told of it, and have not been told that it is gone.
+    pub(super) told_to: u32,
     pub(super) holding: Holding,
     /// For those who want sources.
     pub(super) leech: Option<Box<Leech>>,
@@ -39,7 +45,7 @@ pub(super) struct Leech {
 /// The peers of one file.
 ///
 /// Invariants: the first `sources` members are those that hold a piece; `seeders` counts those that hold all; `places`
-/// tells where each member is; nobody is told of a peer that is not a source.
+/// tells where each member is; nobody is told of a peer that is not a source; `told_to` counts the `told` that name it.
 #[derive(Debug)]
 pub(super) struct Swarm {
     pub(super) group: GroupId,
@@ -84,7 +90,7 @@ impl Swarm {
         }
         self.places.insert(key, self.members.len() as u32);
         let holding = Holding::Partial(Bitfield::empty(self.layout));
-        self.members.push(Member { peer: key, holding, leech: None });
+        self.members.push(Member { peer: key, told_to: 0, holding, leech: None });
         self.normalize(key);
         true
     }
@@ -141,8 +147,9 @@ impl Swarm {
             place = self.sources;
         }
         self.swap(place, self.members.len() - 1);
-        self.members.pop();
+        let gone = self.members.pop();
         self.places.remove(&key);
+        self.forget_told(gone.and_then(|member| member.leech));
     }
 
     fn swap(&mut self, a: usize, b: usize) {
@@ -161,15 +168,37 @@ impl Swarm {
             let member = &mut self.members[place as usize];
             // Who holds all can want nothing.
             let wants = wants && !matches!(member.holding, Holding::Complete);
-            if !wants {
-                member.leech = None;
+            let before = if !wants {
+                member.leech.take()
             } else if anew || member.leech.is_none() {
-                member.leech = Some(Box::default());
+                member.leech.replace(Box::default())
+            } else {
+                None
+            };
+            self.forget_told(before);
+        }
+    }
+
+    /// The leecher is none any more, or knows nothing any more.
+    fn forget_told(&mut self, leech: Option<Box<Leech>>) {
+        for source in leech.into_iter().flat_map(|leech| leech.told) {
+            if let Some(&place) = self.places.get(&source) {
+                self.members[place as usize].told_to -= 1;
             }
         }
     }
 
-    /// A new source: wakes those who know fewer than they may.
+    /// The member at `place` was told of these sources.
+    pub(super) fn note_told(&mut self, place: usize, sources: &[PeerKey]) {
+        let Some(leech) = &mut self.members[place].leech else { return };
+        leech.told.extend(sources);
+        for source in sources {
+            let place = self.places[source];
+            self.members[place as usize].told_to += 1;
+        }
+    }
+
+    /// A new source: wakes as many as can be told of it, from a random one on, of those who know fewer than they may.
     pub(super) fn wake_hungry(
         &mut self,
         source: PeerKey,
@@ -177,10 +206,13 @@ impl Swarm {
         peers: &Peers,
         wakes: &mut Vec<Wake>,
     ) {
-        for member in self.members.iter_mut().filter(|member| member.peer != source) {
-            if let Some(leech) = &mut member.leech
-                && leech.told.len() < MAX_SOURCES
-            {
+        let start = scramble(self.members.len() as u64, source.0) as usize % self.members.len();
+        let (head, tail) = self.members.split_at_mut(start);
+        let hungry = tail.iter_mut().chain(head).filter(|member| {
+            member.peer != source && member.leech.as_ref().is_some_and(|leech| leech.told.len() < MAX_SOURCES)
+        });
+        for member in hungry.take(TOLD_TO as usize) {
+            if let Some(leech) = &mut member.leech {
                 leech.wake(peers.get(member.peer).id, file, wakes);
             }
         }
@@ -217,6 +249,9 @@ impl Swarm {
                 leech.wake(peers.get(member.peer).id, file, wakes);
             }
         }
+        if let Some(&place) = self.places.get(&source) {
+            self.members[place as usize].told_to = 0;
+        }
     }
 
     /// Sources that the member at `place`, or somebody who holds nothing, does not know yet, as many as it may be told.
@@ -237,16 +272,18 @@ impl Swarm {
         };
         let sources = &self.members[..self.sources];
         let start = if sources.is_empty() { 0 } else { (chance % sources.len() as u64) as usize };
-        let stretch = sources[start..].iter().chain(&sources[..start]).take(LOOKED_AT);
-        let mut candidates: Vec<_> = stretch
-            .filter(wanted)
-            .map(|source| Candidate {
-                key: source.peer,
-                pieces: source.pieces(self.layout),
-                load: peers.get(source.peer).load,
-                chance: scramble(chance, source.peer.0),
-            })
-            .collect();
+        let stretch = || sources[start..].iter().chain(&sources[..start]).take(LOOKED_AT).filter(wanted);
+        let candidate = |source: &Member| Candidate {
+            key: source.peer,
+            pieces: source.pieces(self.layout),
+            load: peers.get(source.peer).load,
+            chance: scramble(chance, source.peer.0),
+        };
+        let has_room = |source: &&Member| asking.is_none() || source.told_to < TOLD_TO;
+        let mut candidates: Vec<_> = stretch().filter(has_room).map(candidate).collect();
+        if candidates.is_empty() && told.is_empty() {
+            candidates.extend(stretch().map(candidate).next());
+        }
         policy.order(&mut candidates);
 
         let mut users: HashMap<&Username, usize> = HashMap::new();

@@ -89,6 +89,9 @@ impl Swarms {
             assert_eq!(seeders.count() as u32, swarm.seeders);
             for (at, member) in swarm.members.iter().enumerate() {
                 assert_eq!(swarm.places[&member.peer] as usize, at);
+                let leeches = swarm.members.iter().filter_map(|other| other.leech.as_ref());
+                let told_to = leeches.filter(|leech| leech.told.contains(&member.peer)).count();
+                assert_eq!(member.told_to as usize, told_to);
                 assert_eq!(at < swarm.sources, member.pieces(swarm.layout) > 0, "sources come first");
                 assert!(self.peers.get(member.peer).files.contains(file));
                 let Some(leech) = &member.leech else { continue };
@@ -210,6 +213,35 @@ fn at_most_two_sources_of_a_user_and_fifty_in_all() {
     assert_eq!(woken(&story.swarms.forget(&known)), [250]);
     let (came, went) = story.pull(250);
     assert_eq!((came.len(), went), (1, vec![known.as_bytes()[0]]));
+}
+
+#[test]
+fn a_crowd_is_not_sent_to_the_first_sources_alone() {
+    let mut swarms = Swarms::default();
+    let group: GroupId = "films".parse().expect("a group");
+    let crowd = |number: u16| {
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        let user = format!("user{number}").parse().expect("a username");
+        Announcer { id: id.into(), user, address: "192.0.2.1:7000".into(), load: 0 }
+    };
+    let says = |swarms: &mut Swarms, number, holds, wants| {
+        let said = swarms.announce(Duration::ZERO, &crowd(number), &group, file(1), layout(4), holds, wants);
+        let wakes = said.expect("all that it holds");
+        // Everybody looks at once.
+        let pull = |wake: &Wake| swarms.pull(&wake.peer, file(1), &FewestPieces, 7);
+        wakes.iter().filter_map(pull).map(|news| news.sources.len()).sum::<usize>()
+    };
+    says(&mut swarms, 0, Holds::All, false);
+    let told: usize = (1..=300).map(|number| says(&mut swarms, number, holds("...."), true)).sum();
+    assert_eq!(told, 300, "who knows none is told of one, however many know it");
+    for number in 301..=303 {
+        assert_eq!(says(&mut swarms, number, Holds::All, false), 50);
+    }
+    swarms.check_invariants();
+    assert_eq!(says(&mut swarms, 304, Holds::All, false), 50);
+    assert_eq!(swarms.find(file(1), &FewestPieces, 7).len(), 5, "for who only looks, all");
+    swarms.check_invariants();
 }
 
 #[test]
