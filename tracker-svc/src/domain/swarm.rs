@@ -154,7 +154,7 @@ impl Swarms {
 
     /// How many files are announced, by all peers together.
     pub fn leases(&self) -> usize {
-        self.peers.iter().flatten().map(|peer| peer.files.len()).sum()
+        self.peers.iter().map(|peer| peer.files.len()).sum()
     }
 
     /// The peer has nothing to do with the file any more.
