@@ -2,15 +2,10 @@
 //!
 //! A hash takes 19 MiB and a core for tens of milliseconds. So at most half the cores hash, a short queue waits, and
 //! whoever would wait longer is told to come back: a flood of logins leaves the rest of the tracker served.
-//!
-//! Hashing has threads of its own: the allocator keeps for each thread what it once used, which for a pool of hundreds
-//! would come to gigabytes.
 
 use std::{
     num::NonZeroUsize,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, LazyLock, Mutex, PoisonError, mpsc},
-    thread,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -19,7 +14,7 @@ use argon2::{
     password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
 };
 use proto::domain::limits::PASSWORD_LENGTH;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization as _;
 use zeroize::Zeroizing;
 
@@ -29,8 +24,6 @@ use crate::error::TrackerError;
 const QUEUE: usize = 64;
 /// How long one may wait.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-type Job = Box<dyn FnOnce() + Send>;
 
 /// OWASP's least, and the crate's default: 19 MiB, two passes, one lane.
 fn argon2() -> Argon2<'static> {
@@ -92,8 +85,6 @@ pub struct Hasher {
     places: Arc<Semaphore>,
     /// Places at work.
     work: Arc<Semaphore>,
-    /// To the threads, which end with the last hasher. It has room for as many jobs as have places at work.
-    jobs: mpsc::SyncSender<Job>,
     /// What an unknown user's password is checked against, so that it costs the same.
     dummy: Arc<str>,
 }
@@ -102,22 +93,14 @@ impl Hasher {
     /// A hasher for this machine.
     ///
     /// # Errors
-    /// When the machine's random source fails, or it has no thread left.
+    /// When the machine's random source fails.
     pub fn new() -> Result<Self, TrackerError> {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let workers = (cores / 2).max(1);
         let dummy = hash(&Password(Zeroizing::new("nobody's password".into())))?;
-        let (jobs, queue) = mpsc::sync_channel(workers);
-        let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..workers {
-            let queue = Arc::clone(&queue);
-            let thread = thread::Builder::new().name("password".into()).spawn(move || work_off(&queue));
-            thread.map_err(|error| TrackerError::Internal(format!("a thread for passwords: {error}")))?;
-        }
         Ok(Self {
             places: Arc::new(Semaphore::new(workers + QUEUE)),
             work: Arc::new(Semaphore::new(workers)),
-            jobs,
             dummy: dummy.into(),
         })
     }
@@ -157,25 +140,12 @@ impl Hasher {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| busy())?;
         let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.work).acquire_owned());
         let turn = turn.await.map_err(|_| busy())?.map_err(|_| TrackerError::NotServing)?;
-        let (answer, done) = oneshot::channel();
-        let job: Job = Box::new(move || {
+        let done = tokio::task::spawn_blocking(move || {
             // Held until the work is done, also when the caller is gone: a thread can't be called back.
             let (_place, _turn) = (place, turn);
-            let _ = answer.send(work());
+            work()
         });
-        let broken = || TrackerError::Internal("a thread for passwords broke".into());
-        self.jobs.send(job).map_err(|_| broken())?;
-        done.await.map_err(|_| broken())?
-    }
-}
-
-/// Does jobs until nobody has any more.
-fn work_off(queue: &Mutex<mpsc::Receiver<Job>>) {
-    loop {
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = next else { return };
-        // Whoever waits for one that panics is told; the thread goes on.
-        let _ = catch_unwind(AssertUnwindSafe(job));
+        done.await.map_err(|error| TrackerError::Internal(format!("the hashing thread: {error}")))?
     }
 }
 
