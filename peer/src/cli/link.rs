@@ -35,7 +35,8 @@ const START: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(25);
 /// A log this long, in bytes, is put aside when the next daemon starts.
 const LONG_LOG: u64 = 8 << 20;
-/// Largest answer that is taken from the daemon, in bytes: a page of files with long names, or many downloads.
+/// Largest answer that is taken from the daemon itself, in bytes: many downloads with many sources. What it passes on from
+/// the tracker comes in pages, and 4 MiB, the default, is more than any of them.
 const MAX_ANSWER: usize = 64 << 20;
 
 /// The daemon of a home, connected.
@@ -78,12 +79,12 @@ impl Daemon {
 
     /// Groups, passed on to the tracker.
     pub(super) fn groups(&self) -> GroupServiceClient<Stamped> {
-        GroupServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+        GroupServiceClient::new(self.channel.clone())
     }
 
     /// Files, passed on to the tracker.
     pub(super) fn files(&self) -> FileServiceClient<Stamped> {
-        FileServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+        FileServiceClient::new(self.channel.clone())
     }
 
     /// Accounts, passed on to the tracker.
