@@ -262,7 +262,7 @@ fn poke_peer(stage: &Processes, ca: &str) -> Result<()> {
     let folder = stage.files(Host::Peer(1)).join("certificate");
     let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
     let (certificate, key) = (path("cert.pem"), path("key.pem"));
-    let (name, address) = (text(&source["tls_name"])?, text(&source["address"])?);
+    let (name, address) = (text(&source["tls_name"])?, text(&source["addresses"][0])?);
     // Anybody may ask how it is; the rest is for who shows a certificate.
     let anybody = ["-cacert", ca, "-authority", &name];
     Poker::at(&address, &anybody).health()?;

@@ -324,6 +324,9 @@ impl Stage for Processes {
         command
             .env("PEER_NO_AUTOSTART", "1")
             .env("TRACKER_DATA_DIR", self.volume(Host::Tracker).join("data"));
+        // Ours first, for what a script calls.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.bin.display()));
         command
     }
 
