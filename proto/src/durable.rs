@@ -41,7 +41,7 @@ pub fn write(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
     write_with(path, readers, |file| file.write_all(bytes))
 }
 
-/// As [`write`], for what is better not held in memory whole: `fill` writes it piece by piece.
+/// As [`write()`], for what is better not held in memory whole: `fill` writes it piece by piece.
 ///
 /// # Errors
 /// As [`write`], and what `fill` says.

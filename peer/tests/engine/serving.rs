@@ -74,24 +74,30 @@ async fn who_waits_is_told_its_place_and_moves_up_when_somebody_leaves() {
     let mut second = callers[1].ask(vec![3, 4]).await.unwrap();
     assert_eq!(next(&mut second).await.unwrap().unwrap().queue_place, 1);
     let mut third = callers[2].ask(vec![5]).await.unwrap();
-    assert_eq!(next(&mut third).await.unwrap().unwrap().queue_place, 2);
+    // Of two that never had a turn, a lot says who is first.
+    let place = next(&mut third).await.unwrap().unwrap().queue_place;
+    let (mut sooner, mut later) = match place {
+        1 => (third, second),
+        2 => (second, third),
+        _ => panic!("place {place} of two"),
+    };
     let full = callers[3].ask(vec![6]).await.unwrap_err();
     assert_eq!(Reason::of(&full), Some(Reason::Busy));
     assert!(retry_after(&full).is_some());
     assert_eq!((seeder.engine.stats().uploads_active, seeder.engine.stats().uploads_waiting), (1, 2));
     // The one in the slot goes away without a word.
     drop(first);
-    let came = next(&mut second).await.unwrap().unwrap();
+    let came = next(&mut sooner).await.unwrap().unwrap();
     assert!(!came.data.is_empty(), "{came:?}");
-    drop(second);
+    drop(sooner);
     loop {
-        let message = next(&mut third).await.unwrap().unwrap();
+        let message = next(&mut later).await.unwrap().unwrap();
         if !message.data.is_empty() {
             break;
         }
-        assert_eq!(message.queue_place, 1);
+        assert!((1..=2).contains(&message.queue_place), "{message:?}");
     }
-    drop(third);
+    drop(later);
     eventually("all slots are free", || seeder.engine.stats().uploads_active == 0).await;
     seeder.end().await;
 }
