@@ -44,7 +44,7 @@ pub fn write(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
 /// As [`write()`], for what is better not held in memory whole: `fill` writes it piece by piece.
 ///
 /// # Errors
-/// As [`write`], and what `fill` says.
+/// As [`write()`], and what `fill` says.
 pub fn write_with(
     path: &Path,
     readers: Readers,

@@ -306,7 +306,7 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-/// What one of SQLite's result codes means. The low byte is the primary one: https://sqlite.org/rescode.html
+/// What one of SQLite's result codes means. The low byte is the primary one: <https://sqlite.org/rescode.html>
 fn of_code(code: i32, text: String) -> StoreError {
     match code & 0xff {
         libsqlite3_sys::SQLITE_FULL => StoreError::Full,
