@@ -1,15 +1,16 @@
 //! The living side of the swarms: time, locks, and a mailbox for each announce stream.
 //!
-//! Nothing here is on disk. Files are spread over shards, each a [`Swarms`] behind a short lock. What a stream is to be
-//! told is kept as marks in its [`Mailbox`], which can't grow past what its peer announces, and is worked out when the
-//! stream is ready to send.
+//! Nothing here is on disk. Files are spread over shards, each a [`Swarms`] behind a short lock; what a stream is to be
+//! told waits in its [`Mailbox`].
 //!
 //! Access: a stream checks with the store what its peer may announce, while changes of access arrive from elsewhere. Who
 //! checks reads [`Hub::generation`] before, announces, and compares after; whoever brings a change counts it up before
 //! removing anything. So either the change finds the announce, or the announce finds the change.
 
+mod mailbox;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -23,12 +24,12 @@ use proto::{
     domain::{FileId, GroupId, PeerId, PieceLayout, Username},
     reason::Reason,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::mailbox::{Letter, Mailbox, Over};
 use crate::{
     domain::{
-        SessionHash,
         population::{Count, Population},
         selection::{FewestPieces, Policy},
         swarm::{Announcer, Holds, News, NoBaseline, Source, Swarms, Wake},
@@ -42,129 +43,6 @@ use crate::{
 const SHARDS: usize = 64;
 /// How often leases are looked over.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
-
-/// Why a stream ends before its peer ends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Over {
-    /// The session is over.
-    SessionEnded,
-    /// A newer stream of the same peer.
-    Replaced,
-    /// What the stream was told may be out of date: the peer is to begin anew.
-    Stale,
-}
-
-/// What one announce stream has to tell, as marks.
-#[derive(Debug)]
-pub(crate) struct Mailbox {
-    pub(crate) peer: PeerId,
-    pub(crate) user: Username,
-    pub(crate) session: SessionHash,
-    mail: Mutex<Mail>,
-    arrived: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Mail {
-    /// Files with news of sources.
-    woken: HashSet<FileId>,
-    /// Files that the peer must let go of.
-    ended: HashMap<FileId, (GroupId, Reason)>,
-    /// Least epochs of the groups that the peer announces in, and whether the peer was told.
-    epochs: HashMap<GroupId, (u64, bool)>,
-    /// The ticket keys are others than those told last.
-    keys: bool,
-    over: Option<Over>,
-}
-
-/// What a stream takes out of its mailbox at once.
-#[derive(Debug, Default)]
-pub(crate) struct Letter {
-    pub(crate) woken: Vec<FileId>,
-    pub(crate) ended: Vec<(FileId, GroupId, Reason)>,
-    pub(crate) epochs: Vec<(GroupId, u64)>,
-    pub(crate) keys: bool,
-}
-
-impl Letter {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.woken.is_empty() && self.ended.is_empty() && self.epochs.is_empty() && !self.keys
-    }
-}
-
-impl Mailbox {
-    pub(crate) fn new(peer: PeerId, user: Username, session: SessionHash) -> Arc<Self> {
-        Arc::new(Self { peer, user, session, mail: Mutex::default(), arrived: Notify::new() })
-    }
-
-    /// Resolves when something was marked since the last time. Cancel safe.
-    pub(crate) async fn arrived(&self) {
-        self.arrived.notified().await;
-    }
-
-    /// Marks it again after [`Self::arrived`], for somebody who only looked whether it is over.
-    pub(crate) fn look_again(&self) {
-        self.arrived.notify_one();
-    }
-
-    pub(crate) fn over(&self) -> Option<Over> {
-        self.lock().over
-    }
-
-    /// Takes marks of at most so many files; with more left, the mailbox stays marked.
-    pub(crate) fn take(&self, most: usize) -> Letter {
-        let mut mail = self.lock();
-        let woken: Vec<_> = mail.woken.iter().take(most).copied().collect();
-        mail.woken.retain(|file| !woken.contains(file));
-        let ended: Vec<_> = mail.ended.keys().take(most).copied().collect();
-        let ended = ended.into_iter().filter_map(|file| {
-            let (group, reason) = mail.ended.remove(&file)?;
-            Some((file, group, reason))
-        });
-        let ended = ended.collect();
-        let untold = mail.epochs.iter_mut().filter(|(_, (_, told))| !told);
-        let epochs = untold.map(|(group, (epoch, told))| {
-            *told = true;
-            (group.clone(), *epoch)
-        });
-        let epochs = epochs.collect();
-        let keys = std::mem::take(&mut mail.keys);
-        if !mail.woken.is_empty() || !mail.ended.is_empty() {
-            self.arrived.notify_one();
-        }
-        Letter { woken, ended, epochs, keys }
-    }
-
-    /// The peer announces in a group of this least epoch.
-    pub(crate) fn learn_epoch(&self, group: &GroupId, epoch: u64) {
-        self.mark(|mail| {
-            let known = mail.epochs.entry(group.clone()).or_insert((epoch, false));
-            if known.0 < epoch {
-                *known = (epoch, false);
-            }
-        });
-    }
-
-    pub(crate) fn end_file(&self, file: FileId, group: GroupId, reason: Reason) {
-        self.mark(|mail| {
-            mail.woken.remove(&file);
-            mail.ended.insert(file, (group, reason));
-        });
-    }
-
-    fn close(&self, over: Over) {
-        self.mark(|mail| mail.over = mail.over.or(Some(over)));
-    }
-
-    fn mark(&self, change: impl FnOnce(&mut Mail)) {
-        change(&mut self.lock());
-        self.arrived.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Mail> {
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The swarms and the streams.
 pub struct Hub {
@@ -212,7 +90,7 @@ impl Hub {
                     None => break,
                 },
                 Ok(()) = verifying.changed() => {
-                    self.streams().values().for_each(|mailbox| mailbox.mark(|mail| mail.keys = true));
+                    self.streams().values().for_each(|mailbox| mailbox.renew_keys());
                 }
                 _ = tick.tick() => self.expire(),
             }
@@ -221,13 +99,13 @@ impl Hub {
         self.tasks.wait().await;
     }
 
-    /// Random at each start.
     /// How many files are announced, by all peers together.
     pub(crate) fn leases(&self) -> u64 {
         let each = (0..SHARDS).map(|number| self.shard_number(number).leases() as u64);
         each.sum()
     }
 
+    /// Random at each start.
     pub(crate) fn instance(&self) -> [u8; 16] {
         self.instance
     }
@@ -276,7 +154,7 @@ impl Hub {
         let streams = self.streams();
         for wake in wakes {
             if let Some(mailbox) = streams.get(&wake.peer) {
-                mailbox.mark(|mail| mail.woken.extend([wake.file]));
+                mailbox.wake(wake.file);
             }
         }
     }
@@ -368,9 +246,7 @@ impl Hub {
 
     fn tell_epoch(&self, group: &GroupId, epoch: u64) {
         for mailbox in self.streams().values() {
-            if mailbox.lock().epochs.contains_key(group) {
-                mailbox.learn_epoch(group, epoch);
-            }
+            mailbox.raise_epoch(group, epoch);
         }
     }
 
@@ -480,31 +356,6 @@ mod tests {
         assert_eq!(hub.count(&"films".parse().expect("a group"), file(1)), Count { seeders: 0, leechers: 1 });
         hub.shutdown.cancel();
         running.await.expect("it ends");
-    }
-
-    #[test]
-    fn marks_are_kept_once_and_taken_in_portions() {
-        let mailbox = mailbox(1);
-        let group: GroupId = "films".parse().expect("a group");
-        for _ in 0..1_000 {
-            for number in 1..=100 {
-                mailbox.mark(|mail| mail.woken.extend([file(number)]));
-            }
-            mailbox.learn_epoch(&group, 3);
-            mailbox.learn_epoch(&group, 2);
-        }
-        let first = mailbox.take(64);
-        assert_eq!((first.woken.len(), first.epochs), (64, vec![(group.clone(), 3)]));
-        let second = mailbox.take(64);
-        assert_eq!((second.woken.len(), second.epochs), (36, vec![]));
-        mailbox.learn_epoch(&group, 4);
-        mailbox.mark(|mail| mail.woken.extend([file(1)]));
-        mailbox.end_file(file(1), group.clone(), Reason::FileNotFound);
-        let third = mailbox.take(64);
-        assert_eq!(third.woken, [], "an ended file has no news");
-        assert_eq!(third.ended, [(file(1), group.clone(), Reason::FileNotFound)]);
-        assert_eq!(third.epochs, [(group, 4)]);
-        assert!(mailbox.take(64).is_empty());
     }
 
     #[test]
