@@ -2,6 +2,13 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use ed25519_compact::{KeyPair, Seed};
+use pasetors::{
+    Public,
+    keys::AsymmetricSecretKey,
+    token::UntrustedToken,
+    version4::{PublicToken, V4},
+};
 use peer::engine::{DownloadSpec, DownloadView, EngineConfig, SourceAddr};
 use proto::{
     domain::{
@@ -102,4 +109,38 @@ pub(crate) async fn client_of(
 
 pub(crate) fn source(peer: PeerId, address: &str) -> SourceAddr {
     SourceAddr { peer, addresses: vec![address.to_owned()], username: "seeder".parse().unwrap() }
+}
+
+/// A ticket to be changed at will and signed again with the world's own key, which its signer would never do.
+pub(crate) struct Forged {
+    pub(crate) payload: serde_json::Map<String, serde_json::Value>,
+    pub(crate) footer: String,
+    pub(crate) assertion: &'static str,
+}
+
+impl From<String> for Forged {
+    /// As it is, unchanged: signed again it is as good as before.
+    fn from(ticket: String) -> Self {
+        let token = UntrustedToken::<Public, V4>::try_from(&ticket).unwrap();
+        Self {
+            payload: serde_json::from_slice(token.untrusted_payload()).unwrap(),
+            footer: String::from_utf8(token.untrusted_footer().to_vec()).unwrap(),
+            assertion: "minitorrent/chunk/v1",
+        }
+    }
+}
+
+impl Forged {
+    pub(crate) fn claim(mut self, name: &str, value: &str) -> Self {
+        self.payload.insert(name.into(), value.into());
+        self
+    }
+
+    pub(crate) fn signed(&self) -> String {
+        let pair = KeyPair::from_seed(Seed::new(super::world::TICKET_SEED));
+        let key = AsymmetricSecretKey::<V4>::from(pair.sk.as_ref()).unwrap();
+        let payload = serde_json::to_vec(&self.payload).unwrap();
+        let (footer, assertion) = (self.footer.as_bytes(), self.assertion.as_bytes());
+        PublicToken::sign(&key, &payload, Some(footer), Some(assertion)).unwrap()
+    }
 }
