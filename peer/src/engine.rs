@@ -56,7 +56,7 @@ use crate::{
     storage::{self, OpenStore, Opener, SharedFile, StoreError, check_destination},
 };
 
-pub use crate::serve::{PeerService, holdings::Holdings};
+pub use crate::serve::{PeerService, admission::CLOCK_OFF, holdings::Holdings};
 
 /// A boxed future, as the engine's traits return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -380,18 +380,24 @@ impl Engine {
     pub fn raise_epochs(&self, epochs: Vec<(GroupId, u64)>) {
         let admission = &self.inner.admission;
         if admission.raise_epochs(&epochs) {
-            self.inner
-                .uploads
-                .slots
-                .cut(|claims| admission.in_force(claims).err().map(|error| error.reason()));
+            self.cut_uploads();
             // Last: the disk may take its time.
             self.inner.tools.memory.keep_epochs(&epochs);
         }
     }
 
-    /// What to add to the local clock to get the tracker's, in seconds.
+    /// What to add to the local clock to get the tracker's, in seconds. With more than [`CLOCK_OFF`] either way nothing is
+    /// served, and running uploads end at once.
     pub fn set_clock_offset(&self, seconds: i64) {
-        self.inner.admission.set_clock_offset(seconds);
+        if self.inner.admission.set_clock_offset(seconds) {
+            self.cut_uploads();
+        }
+    }
+
+    /// Ends the uploads that may not go on.
+    fn cut_uploads(&self) {
+        let admission = &self.inner.admission;
+        self.inner.uploads.slots.cut(|claims| admission.in_force(claims).err());
     }
 
     /// Limits in bytes a second, 0 for none; `None` leaves one as it is. Returns those in force, upload first.

@@ -125,6 +125,8 @@ reasons! {
     AuthorityUnknown = "AUTHORITY_UNKNOWN", Unavailable;
     /// The server is stopping, or its store is not to be had.
     NotServing = "NOT_SERVING", Unavailable;
+    /// The server's clock is too far from the tracker's for it to judge tickets.
+    ClockOff = "CLOCK_OFF", Unavailable;
     /// The bytes are not what the manifest says.
     Corrupt = "CORRUPT", DataLoss;
     /// This user may not read or write a file or directory of this machine.

@@ -142,18 +142,25 @@ impl Claims {
         Ok(())
     }
 
-    /// Whether the ticket counts at `now` (seconds since 1970) in a group of this least epoch. To be asked before every
-    /// piece, not only once a stream.
+    /// Whether the ticket counts at `now` (seconds since 1970). To be asked before every piece, not only once a stream.
     ///
     /// # Errors
-    /// [`TicketError::NotYetValid`], [`TicketError::Expired`], [`TicketError::StaleEpoch`].
-    pub fn in_force(&self, min_epoch: u64, now: u64) -> Result<(), TicketError> {
+    /// [`TicketError::NotYetValid`], [`TicketError::Expired`].
+    pub fn in_time(&self, now: u64) -> Result<(), TicketError> {
         if !Check::NotBefore.passes(self.not_before <= now.saturating_add(LEEWAY)) {
             return Err(TicketError::NotYetValid);
         }
         if !Check::Expiry.passes(now <= self.expires.saturating_add(LEEWAY)) {
             return Err(TicketError::Expired);
         }
+        Ok(())
+    }
+
+    /// Whether the ticket counts in a group of this least epoch. To be asked before every piece as well.
+    ///
+    /// # Errors
+    /// [`TicketError::StaleEpoch`].
+    pub fn in_epoch(&self, min_epoch: u64) -> Result<(), TicketError> {
         if !Check::Epoch.passes(self.epoch >= min_epoch) {
             return Err(TicketError::StaleEpoch);
         }
@@ -230,7 +237,7 @@ impl Verifier {
     }
 
     /// What the ticket says, if the tracker signed it for serving pieces and it counts at `now` (seconds since 1970).
-    /// Epoch, peer and file are the caller's to check: [`Claims::in_force`], [`Claims::covers`].
+    /// Epoch, peer and file are the caller's to check: [`Claims::in_epoch`], [`Claims::covers`].
     ///
     /// # Errors
     /// [`TicketError::Invalid`], [`TicketError::NotYetValid`], [`TicketError::Expired`].
@@ -248,7 +255,7 @@ impl Verifier {
                 claims
             }
         };
-        claims.in_force(0, now)?;
+        claims.in_time(now)?;
         Ok(claims)
     }
 
@@ -267,7 +274,7 @@ impl Verifier {
     fn remember(&self, hash: [u8; 32], claims: Arc<Claims>, now: u64) {
         let mut verified = self.lock();
         if verified.len() >= REMEMBERED {
-            verified.retain(|_, claims| claims.in_force(0, now).is_ok());
+            verified.retain(|_, claims| claims.in_time(now).is_ok());
         }
         if verified.len() >= REMEMBERED {
             verified.clear();
@@ -516,8 +523,8 @@ mod tests {
         assert_eq!(claims.covers(&claims.peer, claims.file), Ok(()));
         assert_eq!(claims.covers(&PeerId::from([1; 32]), claims.file), Err(TicketError::OtherPeer));
         assert_eq!(claims.covers(&claims.peer, other), Err(TicketError::OtherFile));
-        assert_eq!(claims.in_force(3, NOW), Ok(()));
-        assert_eq!(claims.in_force(4, NOW), Err(TicketError::StaleEpoch));
+        assert_eq!(claims.in_epoch(3), Ok(()));
+        assert_eq!(claims.in_epoch(4), Err(TicketError::StaleEpoch));
     }
 
     /// Whether a ticket of this payload, signed by `by` under the id `kid`, opens the file of [`claims`] to its peer.
@@ -527,7 +534,7 @@ mod tests {
         let ticket = forge(by, &payload, &footer, ASSERTION);
         let good = claims();
         verifier.verify(&ticket, NOW).is_ok_and(|claims| {
-            claims.covers(&good.peer, good.file).is_ok() && claims.in_force(good.epoch, NOW).is_ok()
+            claims.covers(&good.peer, good.file).is_ok() && claims.in_epoch(good.epoch).is_ok()
         })
     }
 

@@ -2,16 +2,24 @@
 //!
 //! A hash takes 19 MiB and a core for tens of milliseconds. So at most half the cores hash, a short queue waits, and
 //! whoever would wait longer is told to come back: a flood of logins leaves the rest of the tracker served.
+//!
+//! The 19 MiB are used again and never given back: what is held is what has ever been at work at once, and no more.
+//! Freed after each hash, they would stay with the allocator, once for every thread that has hashed.
 
 use std::{
+    cell::RefCell,
     num::NonZeroUsize,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
 use argon2::{
-    Argon2, Params,
-    password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
+    Algorithm, Argon2, Block, Params, Version,
+    password_hash::{
+        CustomizedPasswordHasher, Error, PasswordVerifier as _,
+        phc::{Output, ParamsString, PasswordHash, Salt},
+        try_generate_salt,
+    },
 };
 use proto::domain::limits::PASSWORD_LENGTH;
 use tokio::sync::Semaphore;
@@ -25,10 +33,8 @@ const QUEUE: usize = 64;
 /// How long one may wait.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// OWASP's least, and the crate's default: 19 MiB, two passes, one lane.
-fn argon2() -> Argon2<'static> {
-    Argon2::default()
-}
+/// OWASP's least, and the crate's default: argon2id with 19 MiB, two passes, one lane.
+const COSTS: Params = Params::DEFAULT;
 
 /// Lower-case, one a line, sorted: at least 3,000 that guessers try first.
 static COMMON: LazyLock<Vec<&'static str>> =
@@ -85,6 +91,8 @@ pub struct Hasher {
     places: Arc<Semaphore>,
     /// Places at work.
     work: Arc<Semaphore>,
+    /// The memory of those at work, while they are not: at most one for each place.
+    spare: Arc<Mutex<Vec<Memory>>>,
     /// What an unknown user's password is checked against, so that it costs the same.
     dummy: Arc<str>,
 }
@@ -97,10 +105,12 @@ impl Hasher {
     pub fn new() -> Result<Self, TrackerError> {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let workers = (cores / 2).max(1);
-        let dummy = hash(&Password(Zeroizing::new("nobody's password".into())))?;
+        let mut memory = Memory::default();
+        let dummy = memory.hash(&Password(Zeroizing::new("nobody's password".into())))?;
         Ok(Self {
             places: Arc::new(Semaphore::new(workers + QUEUE)),
             work: Arc::new(Semaphore::new(workers)),
+            spare: Arc::new(Mutex::new(vec![memory])),
             dummy: dummy.into(),
         })
     }
@@ -116,7 +126,7 @@ impl Hasher {
     /// # Errors
     /// [`TrackerError::Busy`], or a fault of ours.
     pub async fn hash(&self, password: Password) -> Result<String, TrackerError> {
-        self.run(move || hash(&password)).await
+        self.run(move |memory| memory.hash(&password)).await
     }
 
     /// Checks a password against a stored PHC string; without one, does the same work and finds it wrong.
@@ -125,8 +135,8 @@ impl Hasher {
     /// [`TrackerError::Busy`], or a fault of ours.
     pub async fn verify(&self, password: Password, stored: Option<&str>) -> Result<Verdict, TrackerError> {
         let (known, against) = (stored.is_some(), stored.unwrap_or(&self.dummy).to_owned());
-        self.run(move || {
-            let verdict = verify(&password, &against)?;
+        self.run(move |memory| {
+            let verdict = memory.verify(&password, &against)?;
             Ok(if known { verdict } else { Verdict::Wrong })
         })
         .await
@@ -134,43 +144,111 @@ impl Hasher {
 
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, TrackerError> + Send + 'static,
+        work: impl FnOnce(&mut Memory) -> Result<T, TrackerError> + Send + 'static,
     ) -> Result<T, TrackerError> {
         let busy = || TrackerError::Busy(PATIENCE);
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| busy())?;
         let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.work).acquire_owned());
         let turn = turn.await.map_err(|_| busy())?.map_err(|_| TrackerError::NotServing)?;
+        let spare = Arc::clone(&self.spare);
         let done = tokio::task::spawn_blocking(move || {
             // Held until the work is done, also when the caller is gone: a thread can't be called back.
             let (_place, _turn) = (place, turn);
-            work()
+            let lock = || spare.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut memory = lock().pop().unwrap_or_default();
+            let outcome = work(&mut memory);
+            // Before the turn is given on: whoever has it next finds this memory.
+            lock().push(memory);
+            outcome
         });
         done.await.map_err(|error| TrackerError::Internal(format!("the hashing thread: {error}")))?
     }
 }
 
-fn hash(password: &Password) -> Result<String, TrackerError> {
-    let hash: PasswordHash = argon2().hash_password(password.0.as_bytes()).map_err(fault)?;
-    Ok(hash.to_string())
-}
+/// What argon2 works in. Empty until its first hash.
+#[derive(Default)]
+struct Memory(Vec<Block>);
 
-fn verify(password: &Password, stored: &str) -> Result<Verdict, TrackerError> {
-    let stored =
-        PasswordHash::new(stored).map_err(|error| TrackerError::Internal(format!("stored hash: {error}")))?;
-    if argon2().verify_password(password.0.as_bytes(), &stored).is_err() {
-        return Ok(Verdict::Wrong);
+impl Memory {
+    fn hash(&mut self, password: &Password) -> Result<String, TrackerError> {
+        let salt = try_generate_salt().map_err(|error| fault(error.into()))?;
+        let hash = Reusing::new(self)
+            .hash_password_with_params(password.0.as_bytes(), &salt, COSTS)
+            .map_err(fault)?;
+        Ok(hash.to_string())
     }
-    let costs = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
-    let is_current = Params::try_from(&stored).is_ok_and(|params| costs(&params) == costs(argon2().params()));
-    Ok(if is_current { Verdict::Right } else { Verdict::Rehashed(hash(password)?) })
+
+    fn verify(&mut self, password: &Password, stored: &str) -> Result<Verdict, TrackerError> {
+        let stored = PasswordHash::new(stored)
+            .map_err(|error| TrackerError::Internal(format!("stored hash: {error}")))?;
+        if Reusing::new(self).verify_password(password.0.as_bytes(), &stored).is_err() {
+            return Ok(Verdict::Wrong);
+        }
+        let costs = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
+        let is_current = Params::try_from(&stored).is_ok_and(|params| costs(&params) == costs(&COSTS));
+        Ok(if is_current { Verdict::Right } else { Verdict::Rehashed(self.hash(password)?) })
+    }
+
+    /// So many blocks. More than [`COSTS`] ask for are for one hash only, which is replaced by one of today's.
+    fn blocks<'a>(&'a mut self, count: usize, more: &'a mut Vec<Block>) -> Result<&'a mut [Block], Error> {
+        let usual = COSTS.block_count();
+        let (blocks, size) = if count <= usual { (&mut self.0, usual) } else { (more, count) };
+        let missing = size.saturating_sub(blocks.len());
+        blocks.try_reserve_exact(missing).map_err(|_| Error::OutOfMemory)?;
+        blocks.resize(size, Block::new());
+        blocks.get_mut(..count).ok_or(Error::OutOfMemory)
+    }
 }
 
-fn fault(error: argon2::password_hash::Error) -> TrackerError {
+/// Argon2 as the crate has it, but in memory that is there already. To verify is the crate's part, with a comparison in
+/// constant time.
+struct Reusing<'a>(RefCell<&'a mut Memory>);
+
+impl<'a> Reusing<'a> {
+    fn new(memory: &'a mut Memory) -> Self {
+        Self(RefCell::new(memory))
+    }
+}
+
+impl CustomizedPasswordHasher<PasswordHash> for Reusing<'_> {
+    type Params = Params;
+
+    fn hash_password_customized(
+        &self,
+        password: &[u8],
+        salt: &[u8],
+        algorithm: Option<&str>,
+        version: Option<u32>,
+        params: Params,
+    ) -> Result<PasswordHash, Error> {
+        let algorithm = algorithm.map(Algorithm::try_from).transpose()?.unwrap_or_default();
+        let version = version.map(Version::try_from).transpose()?.unwrap_or_default();
+        let salt = Salt::new(salt)?;
+        let mut output = [0; Output::MAX_LENGTH];
+        let length = params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN);
+        let output = output.get_mut(..length).ok_or(Error::OutputSize)?;
+        let (mut memory, mut more) = (self.0.borrow_mut(), Vec::new());
+        let blocks = memory.blocks(params.block_count(), &mut more)?;
+        let argon2 = Argon2::new(algorithm, version, params);
+        argon2.hash_password_into_with_memory(password, &salt, output, blocks)?;
+        Ok(PasswordHash {
+            algorithm: algorithm.ident(),
+            version: Some(version.into()),
+            params: ParamsString::try_from(argon2.params())?,
+            salt: Some(salt),
+            hash: Some(Output::new(output)?),
+        })
+    }
+}
+
+fn fault(error: Error) -> TrackerError {
     TrackerError::Internal(format!("argon2: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use argon2::password_hash::PasswordHasher as _;
+
     use super::*;
 
     fn given(text: &str) -> Password {
@@ -211,22 +289,68 @@ mod tests {
         assert_eq!(unknown, Verdict::Wrong);
     }
 
+    /// A hash as the crate makes it by itself.
+    fn by_the_crate(memory: u32, passes: u32, lanes: u32, length: Option<usize>) -> String {
+        let params = Params::new(memory, passes, lanes, length).expect("good parameters");
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let hash: PasswordHash = argon2.hash_password(b"correct horse").expect("a hash");
+        hash.to_string()
+    }
+
     #[tokio::test]
-    async fn weaker_hashes_are_replaced() {
-        let weak = Argon2::new(
-            argon2::Algorithm::Argon2id,
-            argon2::Version::V0x13,
-            Params::new(8_192, 1, 1, None).expect("good parameters"),
-        );
-        let stored: PasswordHash = weak.hash_password(b"correct horse").expect("a hash");
+    async fn hashes_of_other_costs_are_verified_and_replaced() {
         let hasher = Hasher::new().expect("a hasher");
-        let verdict =
-            hasher.verify(given("correct horse"), Some(&stored.to_string())).await.expect("a verdict");
-        let Verdict::Rehashed(stronger) = verdict else { panic!("{verdict:?}") };
-        assert_eq!(
-            hasher.verify(given("correct horse"), Some(&stronger)).await.expect("one"),
-            Verdict::Right
-        );
+        let verify = async |text: &str, stored: &str| hasher.verify(given(text), Some(stored)).await;
+        // Less memory than today's, more, and more lanes.
+        for stored in [
+            by_the_crate(8_192, 1, 1, None),
+            by_the_crate(30_000, 1, 1, None),
+            by_the_crate(4_096, 3, 4, None),
+        ] {
+            assert_eq!(verify("wrong horse", &stored).await.expect("a verdict"), Verdict::Wrong, "{stored}");
+            let verdict = verify("correct horse", &stored).await.expect("a verdict");
+            let Verdict::Rehashed(today) = verdict else { panic!("{stored}: {verdict:?}") };
+            assert_eq!(verify("correct horse", &today).await.expect("a verdict"), Verdict::Right);
+        }
+        let short = by_the_crate(19_456, 2, 1, Some(16));
+        assert_eq!(verify("correct horse", &short).await.expect("a verdict"), Verdict::Right);
+        // More than there is: one account's bad row is not everybody's end.
+        let absurd = by_the_crate(8_192, 1, 1, None).replace("m=8192", "m=4294967295");
+        assert_eq!(verify("correct horse", &absurd).await.expect("a verdict"), Verdict::Wrong);
+    }
+
+    #[tokio::test]
+    async fn what_is_hashed_here_is_what_the_crate_would_hash() {
+        let hasher = Hasher::new().expect("a hasher");
+        let stored = by_the_crate(19_456, 2, 1, None);
+        let verdict = hasher.verify(given("correct horse"), Some(&stored)).await.expect("a verdict");
+        assert_eq!(verdict, Verdict::Right);
+        let ours = hasher.hash(given("correct horse")).await.expect("a hash");
+        assert!(Argon2::default().verify_password(b"correct horse", ours.as_str()).is_ok(), "{ours}");
+        assert!(Argon2::default().verify_password(b"wrong horse", ours.as_str()).is_err(), "{ours}");
+        assert_ne!(ours, hasher.hash(given("correct horse")).await.expect("a hash"), "each has its own salt");
+    }
+
+    #[tokio::test]
+    async fn no_more_memory_is_kept_than_was_at_work_at_once() {
+        let hasher = Hasher::new().expect("a hasher");
+        let workers = hasher.work.available_permits();
+        let mut hashes = tokio::task::JoinSet::new();
+        for n in 0..2 * workers + 6 {
+            let hasher = hasher.clone();
+            hashes.spawn(async move { hasher.hash(given(&format!("password {n}"))).await });
+        }
+        for hash in hashes.join_all().await {
+            assert!(hash.is_ok(), "{hash:?}");
+        }
+        // Costs that today's memory is too small for leave nothing behind.
+        let larger = by_the_crate(30_000, 1, 1, None);
+        hasher.verify(given("correct horse"), Some(&larger)).await.expect("a verdict");
+        let spare = hasher.spare.lock().expect("nobody panicked");
+        assert!((1..=workers).contains(&spare.len()), "{} kept by {workers}", spare.len());
+        for memory in spare.iter() {
+            assert_eq!(memory.0.capacity(), COSTS.block_count());
+        }
     }
 
     #[tokio::test]

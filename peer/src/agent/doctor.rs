@@ -12,10 +12,10 @@ use proto::{
 };
 
 use super::Agent;
-use crate::engine::Dialer as _;
+use crate::engine::{CLOCK_OFF, Dialer as _};
 
 /// How far this clock may be from the tracker's before tickets suffer, in seconds.
-const CLOCK_SKEW: i64 = 60;
+const CLOCK_SKEW: u64 = 60;
 /// Free space below which downloads are in danger, in bytes.
 const LOW_SPACE: u64 = 1 << 30;
 /// Free space below which nothing of use can be written, in bytes.
@@ -216,11 +216,15 @@ impl Agent {
 
 /// `offset` is what the tracker's clock is ahead of this one, in seconds.
 fn check_clock(offset: i64) -> Check {
-    if offset.abs() > CLOCK_SKEW {
-        let message = format!("{offset} s off the tracker's; set it right (NTP), or tickets may be refused");
-        return Check::new("clock", Finding::Warning, message);
-    }
-    Check::new("clock", Finding::Good, format!("{offset} s off the tracker's"))
+    let off = offset.unsigned_abs();
+    let (finding, advice) = if off > CLOCK_OFF {
+        (Finding::Bad, "; this peer serves nobody until it is set right (NTP)")
+    } else if off > CLOCK_SKEW {
+        (Finding::Warning, "; set it right (NTP), or tickets may be refused")
+    } else {
+        (Finding::Good, "")
+    };
+    Check::new("clock", finding, format!("{offset} s off the tracker's{advice}"))
 }
 
 #[cfg(test)]
@@ -231,9 +235,16 @@ mod tests {
     fn a_clock_that_is_off_either_way_is_named() {
         for (offset, finding) in [
             (0, Finding::Good),
-            (CLOCK_SKEW, Finding::Good),
-            (CLOCK_SKEW + 1, Finding::Warning),
-            (-CLOCK_SKEW - 1, Finding::Warning),
+            (60, Finding::Good),
+            (61, Finding::Warning),
+            (-61, Finding::Warning),
+            (600, Finding::Warning),
+            (-600, Finding::Warning),
+            (601, Finding::Bad),
+            (-601, Finding::Bad),
+            // What a tracker that says anything may come to.
+            (i64::MIN, Finding::Bad),
+            (i64::MAX, Finding::Bad),
         ] {
             let check = check_clock(offset);
             assert_eq!(check.finding, finding, "{offset}");

@@ -92,7 +92,7 @@ impl Exit {
             Reason::TrackerUnreachable | Reason::AuthorityUnknown | Reason::NotServing => {
                 Self::TrackerUnreachable
             }
-            Reason::Io | Reason::Internal => Self::Other,
+            Reason::ClockOff | Reason::Io | Reason::Internal => Self::Other,
         }
     }
 
@@ -218,6 +218,7 @@ mod tests {
             (Reason::FileChanged, Exit::Integrity),
             (Reason::DiskFull, Exit::DiskFull),
             (Reason::NoSource, Exit::NoSource),
+            (Reason::ClockOff, Exit::Other),
         ];
         for &reason in Reason::ALL {
             let expected = finer.iter().find(|(finer, _)| *finer == reason).map(|(_, exit)| *exit);

@@ -1,6 +1,10 @@
 //! Who may fetch what: a certificate of the tracker, and a ticket for this file that is bound to its key.
 //!
 //! All of it is decided here, without asking the tracker: its keys, the groups' epochs and its clock were told before.
+//!
+//! What can change is asked twice, each time for another reason. [`Admission::admit`] keeps out who may not come in:
+//! they get no place in the queue and learn of no piece. [`Admission::in_force`] is asked before each piece and message
+//! then, and so also sees what changed between the two, when there was no stream yet that could have been cut.
 
 use std::{
     collections::HashMap,
@@ -18,11 +22,15 @@ use tonic::Status;
 
 use super::shares::{Share, Shares};
 
+/// How far this clock may be from the tracker's for tickets to be judged by it, in seconds. One that is further off has
+/// something wrong with it, and may jump again before the tracker says so.
+pub const CLOCK_OFF: u64 = 600;
+
 /// Decides who is served.
 pub(crate) struct Admission {
     shares: Arc<Shares>,
     trust: RwLock<Trust>,
-    /// Epochs have risen: who runs is looked at again.
+    /// Epochs have risen, or the clock went off: who runs is looked at again.
     changed: watch::Sender<()>,
 }
 
@@ -57,8 +65,22 @@ impl Admission {
         self.write().verifier = Arc::new(Verifier::new(keys));
     }
 
-    pub(crate) fn set_clock_offset(&self, seconds: i64) {
-        self.write().clock_offset = seconds;
+    /// True if from now on nothing is served by this clock.
+    pub(crate) fn set_clock_offset(&self, seconds: i64) -> bool {
+        let (was_off, is_off) = {
+            let mut trust = self.write();
+            let was_off = trust.clock_is_off();
+            trust.clock_offset = seconds;
+            (was_off, trust.clock_is_off())
+        };
+        if is_off && !was_off {
+            tracing::error!(
+                offset_seconds = seconds,
+                "this clock is more than 10 minutes off the tracker's: nothing is served until it is set right"
+            );
+            self.changed.send_replace(());
+        }
+        is_off
     }
 
     /// Only these are known from now on.
@@ -84,7 +106,7 @@ impl Admission {
         risen
     }
 
-    /// Sees epochs rise.
+    /// Sees that who runs must be looked at again.
     pub(crate) fn watch(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -94,12 +116,13 @@ impl Admission {
         let peer = peer.ok_or_else(|| Reason::NoCertificate.status("a peer shows its certificate"))?;
         let (verifier, now) = {
             let trust = self.read();
+            trust.has_the_time().map_err(refusal)?;
             (trust.verifier.clone(), trust.now())
         };
         let claims = verifier.verify(ticket, now)?;
         let file = proto::convert::file_id(file)?;
         claims.covers(&peer, file)?;
-        self.in_force(&claims)?;
+        self.read().in_epoch(&claims).map_err(refusal)?;
         let share = self.find(&claims).ok_or_else(not_shared)?;
         match share.withdrawn() {
             None => Ok(Admitted { claims, share }),
@@ -115,9 +138,11 @@ impl Admission {
     }
 
     /// Whether what was let in may go on. Asked before every piece.
-    pub(crate) fn in_force(&self, claims: &Claims) -> Result<(), TicketError> {
+    pub(crate) fn in_force(&self, claims: &Claims) -> Result<(), Reason> {
         let trust = self.read();
-        claims.in_force(trust.epochs.get(&claims.group).copied().unwrap_or_default(), trust.now())
+        trust.has_the_time()?;
+        claims.in_time(trust.now()).map_err(TicketError::reason)?;
+        trust.in_epoch(claims)
     }
 }
 
@@ -134,6 +159,20 @@ impl Trust {
         let local = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         local.saturating_add_signed(self.clock_offset)
     }
+
+    fn clock_is_off(&self) -> bool {
+        self.clock_offset.unsigned_abs() > CLOCK_OFF
+    }
+
+    /// Whether tickets can be judged by this clock at all.
+    fn has_the_time(&self) -> Result<(), Reason> {
+        if self.clock_is_off() { Err(Reason::ClockOff) } else { Ok(()) }
+    }
+
+    fn in_epoch(&self, claims: &Claims) -> Result<(), Reason> {
+        let min_epoch = self.epochs.get(&claims.group).copied().unwrap_or_default();
+        claims.in_epoch(min_epoch).map_err(TicketError::reason)
+    }
 }
 
 fn not_shared() -> Status {
@@ -148,8 +187,13 @@ pub(crate) fn refusal(reason: Reason) -> Status {
         Reason::PathNotFound => "the file is no longer there",
         Reason::StaleEpoch => "the ticket is from before the group last changed",
         Reason::TicketExpired => "the ticket has expired",
+        Reason::TicketInvalid => "the ticket is not valid yet",
+        Reason::ClockOff => "this peer's clock is more than 10 minutes off the tracker's",
         Reason::Corrupt => "the piece can't be read from this peer's disk",
         Reason::TooSlow => "the caller took nothing for 30 seconds",
         _ => "this peer can't serve the file now",
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,7 +160,7 @@ impl Upload {
     /// Makes sure that the piece may go out: what held when the stream began need not hold any more.
     fn begin(&self, piece: PieceIndex) -> Result<Sending, Status> {
         let share = &self.who.share;
-        self.uploads.admission.in_force(&self.who.claims)?;
+        self.uploads.admission.in_force(&self.who.claims).map_err(refusal)?;
         let reader = share.reader();
         if !reader.is_unchanged() {
             share.changed_on_disk();

@@ -27,7 +27,7 @@ struct Watch {
     who: Admitted,
     follower: Follower,
     offer: watch::Receiver<Option<Reason>>,
-    epochs: watch::Receiver<()>,
+    trust: watch::Receiver<()>,
     /// Changes that did not fit into the last message.
     rest: Changes,
     stage: Stage,
@@ -43,7 +43,7 @@ enum Stage {
 /// Answers a caller that was let in.
 pub(crate) fn watch(admission: Arc<Admission>, who: Admitted) -> impl Stream<Item = Frame<Bytes>> + Send {
     let watch = Watch {
-        epochs: admission.watch(),
+        trust: admission.watch(),
         offer: who.share.watch_offer(),
         follower: who.share.have.follow(),
         admission,
@@ -85,7 +85,7 @@ impl Watch {
     async fn changes(&mut self) -> Result<Changes, Status> {
         let mut clock = interval(CHECK_EVERY);
         loop {
-            self.admission.in_force(&self.who.claims)?;
+            self.admission.in_force(&self.who.claims).map_err(refusal)?;
             if let Some(reason) = *self.offer.borrow_and_update() {
                 return Err(refusal(reason));
             }
@@ -101,7 +101,7 @@ impl Watch {
                     return Err(refusal(Reason::NotShared));
                 },
                 _ = self.offer.changed() => {}
-                _ = self.epochs.changed() => {}
+                _ = self.trust.changed() => {}
                 _ = clock.tick() => {}
             }
         }

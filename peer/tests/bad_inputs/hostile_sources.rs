@@ -212,7 +212,7 @@ async fn completes_beside(lie: Lie) {
     let (address, stop, _) = trust.serve(&lying, service).await;
     let honest_config = EngineConfig { upload_limit: 2 << 20, ..Default::default() };
     let honest = file.shared_by(&trust, honest_config).await;
-    let leecher = trust.node("leecher").await;
+    let leecher = file.peer(&trust, EngineConfig::default()).await;
 
     // The liar is asked first.
     let (destination, mut view) = file.downloaded_by(&leecher, vec![source(lying.peer, &address)]).await;
@@ -291,7 +291,7 @@ async fn sources_that_stop_or_drip_are_replaced() {
 #[tokio::test]
 async fn everybody_lying_ends_nowhere() {
     let (trust, file) = (World::new(), SharedFile::of_pieces(4));
-    let leecher = trust.node("leecher").await;
+    let leecher = file.peer(&trust, EngineConfig::default()).await;
     let mut sources = Vec::new();
     let mut stops = Vec::new();
     for lie in [Lie::Noise, Lie::OneByte] {
@@ -322,7 +322,7 @@ async fn a_liar_is_remembered_over_a_restart() {
     let mut asked = Vec::new();
     for _ in 0..2 {
         let config = EngineConfig { state_dir: Some(state.path().to_owned()), ..EngineConfig::default() };
-        let leecher = trust.node_with("leecher", config, None).await;
+        let leecher = file.peer(&trust, config).await;
         leecher.engine.take_up(fingerprints(&trust.ca_pem).unwrap()[0]);
         let (_, mut view) = file.downloaded_by(&leecher, vec![source(own.peer, &address)]).await;
         until(&mut view, |view| view.all_banned).await;
@@ -351,7 +351,7 @@ async fn a_piece_of_equal_sha1_is_not_taken_for_the_piece() {
     let liar = Forger(forged);
     let service = PeerServiceServer::new(liar).max_encoding_message_size(64 << 20);
     let (address, stop, _) = trust.serve(&own, service).await;
-    let leecher = trust.node("leecher").await;
+    let leecher = real.peer(&trust, EngineConfig::default()).await;
     let (destination, mut view) = real.downloaded_by(&leecher, vec![source(own.peer, &address)]).await;
     until(&mut view, |view| view.sources.iter().any(|source| source.bad_pieces > 0)).await;
     assert!(!destination.exists());

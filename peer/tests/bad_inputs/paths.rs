@@ -11,7 +11,7 @@ use std::{
 };
 
 use peer::{
-    engine::ShareSpec,
+    engine::{EngineConfig, ShareSpec},
     hashing::{HashError, manifest_of},
 };
 use proto::reason::Reason;
@@ -98,7 +98,7 @@ fn a_file_that_grows_while_it_is_hashed_is_refused() {
 #[tokio::test]
 async fn what_is_not_the_published_content_is_not_shared() {
     let (trust, file) = (World::new(), SharedFile::of_pieces(2));
-    let peer = trust.node("ann").await;
+    let peer = file.peer(&trust, EngineConfig::default()).await;
     let path = peer.dir.path().join("shared");
     let mut other = file.content.to_vec();
     other[PIECE] ^= 1;

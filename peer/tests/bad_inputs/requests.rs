@@ -82,7 +82,7 @@ async fn only_what_is_shared_in_that_group_and_held_is_found() {
     assert_eq!(Reason::of(&status), Some(Reason::NotShared));
 
     // One that downloads and holds nothing yet.
-    let leecher = trust.node("leecher").await;
+    let leecher = file.peer(&trust, EngineConfig::default()).await;
     let (_, _view) = file.downloaded_by(&leecher, Vec::new()).await;
     let mut client = client_of(&trust, &leecher, Some(&own)).await.unwrap();
     let status = client.get_chunk(request(&trust, &own, &file, vec![0, 1, 2])).await.unwrap_err();

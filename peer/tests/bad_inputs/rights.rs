@@ -17,7 +17,7 @@ use proto::{
 use tonic::{Code, Status, transport::Channel};
 
 use super::{
-    support::{Credentials, Node, SharedFile, World, client_of},
+    support::{Credentials, Forged, Node, SharedFile, World, client_of},
     world::{PATIENCE, dial, unix_now as now},
 };
 
@@ -57,6 +57,13 @@ const PICTURE: &[(&str, Shower, &str, char)] = &[
     ("certificate, good ticket",       Shower::Own,    "good",    '+'),
     ("another's certificate, ticket",  Shower::Other,  "good",    'd'),
     ("ticket of another tracker",      Shower::Own,    "foreign", 'a'),
+    // Signed with this tracker's own key, which may come to sign other things.
+    ("ticket by another issuer",       Shower::Own,    "issuer",  'a'),
+    ("ticket for another use",         Shower::Own,    "use",     'a'),
+    ("signed for another use",         Shower::Own,    "assert",  'a'),
+    ("ticket with one more condition", Shower::Own,    "claim",   'a'),
+    ("ticket under an unknown key id", Shower::Own,    "kid",     'a'),
+    ("good ticket made by hand",       Shower::Own,    "hand",    '+'),
     ("ticket for another file",        Shower::Own,    "file",    'd'),
     ("ticket of another group",        Shower::Own,    "group",   'n'),
     ("ticket of another content",      Shower::Own,    "root",    'n'),
@@ -80,6 +87,12 @@ fn ticket(trust: &World, file: &SharedFile, peer: PeerId, kind: &str) -> String 
         "leeway" => sign(Claims { expires: now() - 40, ..good }),
         "early" => sign(Claims { not_before: now() + 70, ..good }),
         "stale" => sign(Claims { epoch: 4, ..good }),
+        "hand" => Forged::from(sign(good)).signed(),
+        "issuer" => Forged::from(sign(good)).claim("iss", "somebody").signed(),
+        "use" => Forged::from(sign(good)).claim("aud", "another-use").signed(),
+        "claim" => Forged::from(sign(good)).claim("if", "asked nicely").signed(),
+        "kid" => Forged { footer: r#"{"kid":"0011223344556677"}"#.into(), ..sign(good).into() }.signed(),
+        "assert" => Forged { assertion: "minitorrent/another/v1", ..sign(good).into() }.signed(),
         _ => unreachable!("{kind}"),
     }
 }
@@ -176,6 +189,32 @@ async fn what_is_no_ticket_lets_nobody_in() {
 }
 
 #[tokio::test]
+async fn a_ticket_is_of_no_use_to_the_peer_that_it_was_shown_to() {
+    let (trust, file) = (World::new(), SharedFile::of_pieces(1));
+    let first = file.shared_by(&trust, EngineConfig::default()).await;
+    let second = file.shared_by(&trust, EngineConfig::default()).await;
+    let own = trust.credentials();
+    let ticket = file.ticket(&trust, own.peer);
+    let shown = client_of(&trust, &first, Some(&own)).await.unwrap();
+    get(&shown, &ticket, file.id.as_bytes()).await.expect("its owner is served");
+    // The first peer has seen it now. It knows the ticket by heart, and its own certificate is as good as any.
+    let replayed = client_of(&trust, &second, Some(&first.credentials)).await.unwrap();
+    for outcome in [
+        get(&replayed, &ticket, file.id.as_bytes()).await,
+        watch(&replayed, &ticket, file.id.as_bytes()).await,
+    ] {
+        let status = outcome.unwrap_err();
+        assert_eq!(Reason::of(&status), Some(Reason::TicketMismatch), "{status:?}");
+    }
+    // With a ticket of its own it is served, and the owner still is.
+    get(&replayed, &file.ticket(&trust, first.peer()), file.id.as_bytes()).await.expect("its own ticket");
+    let owner = client_of(&trust, &second, Some(&own)).await.unwrap();
+    get(&owner, &ticket, file.id.as_bytes()).await.expect("the owner");
+    first.end().await;
+    second.end().await;
+}
+
+#[tokio::test]
 async fn certificates_of_others_and_old_ones_end_the_handshake() {
     let (trust, stranger, file) = (World::new(), World::new(), SharedFile::of_pieces(1));
     let peer = file.shared_by(&trust, EngineConfig::default()).await;
@@ -198,14 +237,16 @@ async fn certificates_of_others_and_old_ones_end_the_handshake() {
     peer.end().await;
 }
 
-/// Pulls a file slowly, does something, and says how the stream ended and how long that took.
+/// Pulls a file slowly with a ticket that is good for five minutes, does something, and says how the stream ended and how
+/// long that took.
 async fn cut_by(act: impl FnOnce(&Node, &SharedFile)) -> (Status, Duration) {
     let (trust, file) = (World::new(), SharedFile::of_pieces(8));
     let config = EngineConfig { upload_limit: 256 << 10, ..EngineConfig::default() };
     let peer = file.shared_by(&trust, config).await;
     let own = trust.credentials();
+    let claims = Claims { expires: now() + 300, ..file.claims(&trust, own.peer) };
     let request = GetChunkRequest {
-        ticket: file.ticket(&trust, own.peer),
+        ticket: trust.signer.sign(&claims),
         file_id: file.id.as_bytes().to_vec().into(),
         pieces: (0..8).collect(),
         ..Default::default()
@@ -257,11 +298,43 @@ async fn a_removed_member_is_refused_after_a_restart_too() {
 
 #[tokio::test]
 async fn a_ticket_that_runs_out_midway_ends_the_stream_with_the_piece() {
-    // The clock goes on by an hour: as if the transfer had taken as long.
-    let (status, took) = cut_by(|peer, _| peer.engine.set_clock_offset(3_600)).await;
+    // The clock goes on by ten minutes: as if the transfer had taken as long.
+    let (status, took) = cut_by(|peer, _| peer.engine.set_clock_offset(600)).await;
     assert_eq!(Reason::of(&status), Some(Reason::TicketExpired), "{status:?}");
     // A piece at 256 KiB/s takes 2 s.
     assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_clock_that_goes_off_ends_streams_and_lets_nobody_in_until_it_is_right() {
+    let (status, took) = cut_by(|peer, _| peer.engine.set_clock_offset(-601)).await;
+    assert_eq!(
+        (status.code(), Reason::of(&status)),
+        (Code::Unavailable, Some(Reason::ClockOff)),
+        "{status:?}"
+    );
+    assert!(took < Duration::from_secs(2), "{took:?}");
+
+    let (trust, file) = (World::new(), SharedFile::of_pieces(1));
+    let peer = file.shared_by(&trust, EngineConfig::default()).await;
+    let own = trust.credentials();
+    let client = client_of(&trust, &peer, Some(&own)).await.unwrap();
+    for (offset, expected) in
+        [(601, Some(Reason::ClockOff)), (-601, Some(Reason::ClockOff)), (600, None), (-600, None), (0, None)]
+    {
+        peer.engine.set_clock_offset(offset);
+        // Good by the tracker's clock, whatever this one says.
+        let time = now().saturating_add_signed(offset);
+        let claims = Claims { not_before: time, expires: time + 300, ..file.claims(&trust, own.peer) };
+        let ticket = trust.signer.sign(&claims);
+        for outcome in [
+            get(&client, &ticket, file.id.as_bytes()).await,
+            watch(&client, &ticket, file.id.as_bytes()).await,
+        ] {
+            assert_eq!(outcome.err().and_then(|status| Reason::of(&status)), expected, "{offset}");
+        }
+    }
+    peer.end().await;
 }
 
 #[tokio::test]

@@ -193,8 +193,9 @@ async fn a_ticket_is_for_one_peer_one_file_one_group_and_its_time() {
     assert_eq!(refused(|claims| claims.expires = unix_now() - 55).await, None);
     assert_eq!(refused(|claims| claims.not_before = unix_now() + 55).await, None);
     // The tracker's clock decides, not this machine's.
-    scene.seeder.engine.set_clock_offset(3_600);
-    assert_eq!(refused(|_| {}).await, Some(Reason::TicketExpired));
+    scene.seeder.engine.set_clock_offset(600);
+    assert_eq!(refused(|claims| claims.expires = unix_now() + 535).await, Some(Reason::TicketExpired));
+    assert_eq!(refused(|claims| claims.not_before = unix_now() + 600).await, None);
     scene.seeder.engine.set_clock_offset(0);
     scene.seeder.engine.set_ticket_keys(vec![]);
     assert_eq!(refused(|_| {}).await, Some(Reason::TicketInvalid));

@@ -39,6 +39,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const GROUP: &str = "g1";
 
+/// What the key is made from that tickets are signed with.
+pub const TICKET_SEED: [u8; 32] = [7; 32];
+
 /// What all peers of a test trust.
 pub struct World {
     issuer: Issuer<'static, KeyPair>,
@@ -82,7 +85,7 @@ impl World {
         Arc::new(Self {
             issuer: Issuer::new(params, key),
             ca_pem,
-            signer: Signer::from_seed(&[7; 32]).unwrap(),
+            signer: Signer::from_seed(&TICKET_SEED).unwrap(),
             epoch: AtomicU64::new(1),
             roots: Mutex::default(),
         })

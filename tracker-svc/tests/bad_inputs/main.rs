@@ -3,8 +3,8 @@
 //! or in another crate.
 //!
 //! Each test starts a tracker of its own and ends with [`process::Tracker::finish`], which checks what must hold
-//! whatever was sent: the process lives, answers, ends with code 0 on SIGTERM, panicked nowhere, met no fault of its
-//! own, and left no secret in its log or its database.
+//! whatever was sent: the process lives, took bounded memory, answered a bystander all the while, ends with code 0 on
+//! SIGTERM, panicked nowhere, met no fault of its own, and left no secret in its log or its database.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 

@@ -1,4 +1,7 @@
 //! A tracker in a process of its own: what it costs can be measured, and that it lives can be seen.
+//!
+//! [`Tracker`] is also what watches over every test: a bystander calls it from its start to [`Tracker::finish`], which
+//! looks at the memory and at what is left, and which no test can forget.
 
 use std::{
     fs,
@@ -6,25 +9,38 @@ use std::{
     path::Path,
     process::Stdio,
     sync::Mutex,
+    thread,
     time::{Duration, Instant},
 };
 
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
+    sync::oneshot,
     time::{sleep, timeout},
 };
 
 use super::client::Client;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The most memory, in bytes, that anything sent here may make the tracker take at once, besides that of passwords being
+/// hashed at the same time. A thousand claims of large messages take 21 MiB, 1,500 connections 17, all else next to none.
+const ROOM: u64 = 32 << 20;
+/// What the hash of one password takes.
+const HASH: u64 = 19 << 20;
+/// The bystander's pace: often enough to notice, too seldom to matter.
+const PACE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Tracker {
     pub(crate) addr: SocketAddr,
+    /// Empty without TLS.
     pub(crate) ca: String,
     pub(crate) dir: tempfile::TempDir,
     child: Child,
     secrets: Mutex<Vec<String>>,
+    bystander: Option<Bystander>,
+    /// Bytes of memory at the start.
+    base: u64,
 }
 
 impl Tracker {
@@ -44,10 +60,17 @@ impl Tracker {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(PATIENCE, lines.next_line()).await.expect("ready in time").unwrap();
         let Some(line) = line else { panic!("no line: {}", log(dir.path())) };
-        let (_, addr) = line.split_once("://").unwrap_or_else(|| panic!("listening, not {line:?}"));
+        let (said, addr) = line.split_once("://").unwrap_or_else(|| panic!("listening, not {line:?}"));
         let addr = addr.parse().unwrap();
-        let ca = fs::read_to_string(dir.path().join("data/ca.pem")).unwrap_or_default();
-        Self { addr, ca, dir, child, secrets: Mutex::default() }
+        let ca = if said.ends_with("https") {
+            fs::read_to_string(dir.path().join("data/ca.pem")).unwrap()
+        } else {
+            String::new()
+        };
+        let mut tracker = Self { addr, ca, dir, child, secrets: Mutex::default(), bystander: None, base: 0 };
+        tracker.bystander = Some(Bystander::of(&tracker).await);
+        tracker.base = tracker.peak_rss();
+        tracker
     }
 
     /// Runs an operator's command on the data directory.
@@ -98,10 +121,15 @@ impl Tracker {
         self.child.id().expect("the tracker lives")
     }
 
-    /// Checks what must hold after every test.
+    /// Checks what must hold after every test: the process lives, took no more memory than it may, and served others.
     pub(crate) async fn finish(mut self) {
         assert!(self.child.try_wait().unwrap().is_none(), "the tracker died: {}", self.log());
+        self.bystander.take().expect("it was not finished before").was_served().await;
         Client::anonymous(&self).await.is_served().await;
+        // The memory of one hash was there at the start.
+        let hashing = (thread::available_parallelism().map_or(1, usize::from) / 2).saturating_sub(1) as u64;
+        let grown = self.peak_rss() - self.base;
+        assert!(grown < ROOM + hashing * HASH, "{grown} bytes more than at the start");
         let pid = rustix::process::Pid::from_child_id(self.pid());
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let ended = timeout(Duration::from_secs(12), self.child.wait()).await;
@@ -119,6 +147,56 @@ impl Tracker {
                 assert!(!held, "a secret in {}", path.display());
             }
         }
+    }
+}
+
+impl Drop for Tracker {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // What a failed test leaves to go by; the directory goes.
+            eprintln!("the tracker, {:?}, said:\n{}", self.child.try_wait(), self.log());
+            return;
+        }
+        assert!(self.bystander.is_none(), "a test ends without having called `finish`");
+    }
+}
+
+/// Somebody else, who is to be served whatever a test does. On a thread of its own: a test that keeps its own thread busy
+/// is not the tracker's fault.
+struct Bystander {
+    over: oneshot::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Bystander {
+    /// Returns once it has been served.
+    async fn of(tracker: &Tracker) -> Self {
+        let (ready, served) = oneshot::channel();
+        let (over, mut end) = oneshot::channel();
+        let (addr, ca) = (tracker.addr, tracker.ca.clone());
+        let watch = async move {
+            let client = Client::of(addr, &ca, None).await;
+            client.is_served().await;
+            // Whoever started it waits for that.
+            let _ = ready.send(());
+            while timeout(PACE, &mut end).await.is_err() {
+                client.is_served_within(PATIENCE).await;
+            }
+        };
+        let thread = thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(watch);
+        });
+        served.await.expect("a bystander is served at the start");
+        Self { over, thread }
+    }
+
+    /// Fails unless each of its calls was answered in time.
+    async fn was_served(self) {
+        // It is gone already if it was not served.
+        let _ = self.over.send(());
+        let ended = tokio::task::spawn_blocking(|| self.thread.join()).await.expect("it only waits");
+        assert!(ended.is_ok(), "a bystander was not served, see above");
     }
 }
 

@@ -264,5 +264,6 @@ async fn other_protocols_are_closed_soon() {
         // The start of a TLS 1.2 handshake.
         closed_after(tcp(plain.addr).await, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "TLS"),
     );
+    plain.finish().await;
     tracker.finish().await;
 }
