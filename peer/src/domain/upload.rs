@@ -18,6 +18,10 @@ use super::{Moment, meter::Meter};
 
 /// A slot that took nothing for so long is given to another.
 const STALL: Duration = Duration::from_secs(30);
+/// The slot of a receiver that has taken nothing for so long does not count: it leaves the uplink to others.
+const QUIET: Duration = Duration::from_secs(2);
+/// Most slots that are given away in place of such ones. Few, for their receivers may all wake up.
+const MAX_QUIET: usize = 8;
 /// While nothing at all was handed over for so long, the uplink has room whatever was begun.
 const ROOM_AFTER: Duration = Duration::from_millis(250);
 /// The last free slot is given away when a piece that is being sent has no more than this left, so that the next is under
@@ -61,6 +65,9 @@ pub enum Event {
         /// In the order of `wanted`.
         in_order: bool,
     },
+    /// The transport has room for more of the request's piece. What is waited for from here to the next `Progress` is this
+    /// peer's own doing, its limit or its disk, and not held against the receiver.
+    Wants(RequestId),
     /// The last byte of the piece that was being sent is with the transport.
     Sent(RequestId),
     /// The request's stream is gone without this machine having ended it: the client left, the file is no longer shared,
@@ -131,7 +138,17 @@ struct Request {
 struct Sending {
     piece: PieceIndex,
     handed: u32,
+    /// When the receiver last took something.
     moved: Moment,
+    /// The receiver has room, and is made to wait.
+    wants: bool,
+}
+
+impl Sending {
+    /// How long the receiver has taken nothing.
+    fn quiet_for(&self, now: Moment) -> Duration {
+        if self.wants { Duration::ZERO } else { now.saturating_sub(self.moved) }
+    }
 }
 
 /// The state machine of all uploads of a peer.
@@ -189,6 +206,7 @@ impl Upload {
                 let asked = Request { peer, user, file, wanted, left, in_order, arrived, told, sending };
                 self.asked(request, asked, actions);
             }
+            Event::Wants(id) => self.wants(id),
             Event::Sent(id) => self.piece_sent(now, id, actions),
             Event::Left(id) => self.remove(id),
             Event::Progress(id, bytes) => self.progress(now, id, bytes),
@@ -304,7 +322,7 @@ impl Upload {
         if let Some(request) = self.requests.get_mut(&id) {
             request.wanted.remove(at);
             request.left -= 1;
-            request.sending = Some(Sending { piece, handed: 0, moved: now });
+            request.sending = Some(Sending { piece, handed: 0, moved: now, wants: false });
         }
         actions.push(Action::Send(id, piece));
         true
@@ -329,6 +347,12 @@ impl Upload {
         }
     }
 
+    fn wants(&mut self, id: RequestId) {
+        if let Some(sending) = self.requests.get_mut(&id).and_then(|request| request.sending.as_mut()) {
+            sending.wants = true;
+        }
+    }
+
     fn progress(&mut self, now: Moment, id: RequestId, bytes: u32) {
         self.moved = now;
         self.rate.add(now, bytes);
@@ -337,12 +361,13 @@ impl Upload {
         if let Some(sending) = self.requests.get_mut(&id).and_then(|request| request.sending.as_mut()) {
             sending.handed = sending.handed.saturating_add(bytes);
             sending.moved = now;
+            sending.wants = false;
         }
     }
 
     fn end_stalled(&mut self, now: Moment, actions: &mut Vec<Action>) {
         let stalled = |request: &Request| {
-            request.sending.as_ref().is_some_and(|sending| now.saturating_sub(sending.moved) >= STALL)
+            request.sending.as_ref().is_some_and(|sending| sending.quiet_for(now) >= STALL)
         };
         let stalled: Vec<_> =
             self.requests.iter().filter(|(_, request)| stalled(request)).map(|(id, _)| *id).collect();
@@ -393,24 +418,41 @@ impl Upload {
     }
 
     fn has_free_slot(&self, now: Moment) -> bool {
-        let (taken, slots) = (self.served.len(), self.slots.count());
+        let (taken, slots) = (self.taken_slots(now), self.slots.count());
         taken + 1 < slots
             || taken == 0
-            || (taken < slots && (self.is_nearly_sent() || now.saturating_sub(self.moved) >= ROOM_AFTER))
+            || (taken < slots && (self.is_nearly_sent(now) || now.saturating_sub(self.moved) >= ROOM_AFTER))
     }
 
-    fn is_nearly_sent(&self) -> bool {
-        let sending = self.requests.values().filter_map(|request| request.sending.as_ref());
-        sending.into_iter().any(|sending| sending.handed >= PIECE_LENGTH - NEARLY_SENT)
+    /// Slots that count: not those of receivers that are quiet, up to a number.
+    fn taken_slots(&self, now: Moment) -> usize {
+        let moves = |(_, sending): &(PeerId, &Sending)| sending.quiet_for(now) < QUIET;
+        let mut moving: Vec<_> = self.sending().filter(moves).map(|(peer, _)| peer).collect();
+        moving.sort_unstable();
+        moving.dedup();
+        moving.len().max(self.served.len().saturating_sub(MAX_QUIET))
+    }
+
+    fn is_nearly_sent(&self, now: Moment) -> bool {
+        let nearly = |sending: &Sending| {
+            sending.handed >= PIECE_LENGTH - NEARLY_SENT && sending.quiet_for(now) < QUIET
+        };
+        self.sending().any(|(_, sending)| nearly(sending))
+    }
+
+    /// The pieces that are being sent, and to whom.
+    fn sending(&self) -> impl Iterator<Item = (PeerId, &Sending)> {
+        self.requests.values().filter_map(|request| Some((request.peer, request.sending.as_ref()?)))
     }
 
     /// Tells the requests that wait for a slot their places, as far as they are new to them; finds out when to look again.
     fn tell_places(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        let stalls =
-            self.requests.values().filter_map(|request| Some(request.sending.as_ref()?.moved + STALL));
-        let mut due = stalls.min();
         let order: Vec<_> = self.turns.order(&self.requests, &self.served).collect();
-        if !order.is_empty() && self.served.len() < self.slots.count() {
+        // A slot may fall quiet, which matters to who waits for one, and at last it stalls.
+        let turns = |quiet: Duration| if quiet < QUIET && !order.is_empty() { QUIET } else { STALL };
+        let due = self.sending().map(|(_, sending)| sending.quiet_for(now));
+        let mut due = due.map(|quiet| now + turns(quiet).saturating_sub(quiet)).min();
+        if !order.is_empty() && self.taken_slots(now) < self.slots.count() {
             due = due.into_iter().chain([self.moved + ROOM_AFTER]).min();
         }
         for (id, place) in order.into_iter().zip(1..) {
@@ -442,7 +484,7 @@ impl Upload {
             }
         }
         assert_eq!(served, self.served);
-        assert!(self.served.len() <= self.options.max_slots);
+        assert!(self.served.len() <= self.options.max_slots + MAX_QUIET);
         assert!(self.waiting() <= self.options.queue);
         let waiting = self.requests.values().filter(|request| request.sending.is_none());
         let mut waiting: Vec<_> = waiting.map(|request| (request.peer, request.file)).collect();

@@ -173,6 +173,9 @@ impl Upload {
     }
 
     async fn send_chunk(&mut self, mut sending: Sending) -> Result<Frame<Bytes>, Status> {
+        if let Some(turn) = &self.turn {
+            turn.wants();
+        }
         let length = chunk_length(self.uploads.limiter.rate(), self.uploads.slots.pace());
         let length = length.min((sending.length - sending.sent) as usize);
         tokio::select! {

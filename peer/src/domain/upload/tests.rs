@@ -128,6 +128,50 @@ fn a_receiver_that_takes_nothing_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn slots_of_receivers_that_fell_silent_go_to_others_and_only_so_many() {
+    let mut bench = Bench::new(2);
+    let begun = bench.now;
+    let mut served = sends(&bench.ask(1).1);
+    (2..40).for_each(|who| served.extend(sends(&bench.ask(who).1)));
+    // Nobody ever takes anything.
+    let mut when = vec![bench.now; served.len()];
+    let (mut ticks, mut stalled) = (0, 0);
+    while stalled == 0 {
+        bench.now = bench.upload.next_wakeup().expect("somebody waits");
+        let actions = bench.feed(Event::Tick);
+        stalled += actions.iter().filter(|action| matches!(action, Action::End(..))).count();
+        when.extend(sends(&actions).iter().map(|_| bench.now));
+        ticks += 1;
+    }
+    let within = |time: u64| when.iter().filter(|at| **at < begun + ms(time)).count();
+    assert_eq!(within(1_900), 2, "{when:?}");
+    assert_eq!(within(2_500), 4, "{when:?}");
+    // One slot more may be on trial.
+    assert!((2 + MAX_QUIET..=3 + MAX_QUIET).contains(&within(29_900)), "{when:?}");
+    assert!(ticks < 1_000, "woken {ticks} times in half a minute");
+}
+
+#[test]
+fn a_receiver_that_is_made_to_wait_is_not_quiet() {
+    let mut bench = Bench::new(1);
+    let (limited, _) = bench.ask(1);
+    bench.feed(Event::Progress(limited, 1_000));
+    bench.feed(Event::Wants(limited));
+    bench.ask(2);
+    while bench.now < ms(100_000) {
+        bench.now = bench.upload.next_wakeup().expect("somebody waits");
+        assert_eq!(bench.feed(Event::Tick), [], "at {:?}", bench.now);
+    }
+    // From when it was given something more, it is its turn to take it.
+    let (at, actions) = (bench.now, bench.feed(Event::Progress(limited, 1_000)));
+    assert_eq!(actions, []);
+    while sends(&bench.feed(Event::Tick)).is_empty() {
+        bench.now = bench.upload.next_wakeup().expect("somebody waits");
+    }
+    assert!((at + QUIET..=at + 2 * QUIET).contains(&bench.now), "{:?} after {at:?}", bench.now);
+}
+
+#[test]
 fn a_newer_request_takes_the_place_of_the_waiting_one() {
     let mut bench = Bench::new(1);
     bench.ask(1);
