@@ -284,6 +284,11 @@ impl Download {
         self.complete
     }
 
+    /// Every piece is verified or on its way: what comes twice now comes twice on purpose, for slow sources are raced.
+    pub fn is_endgame(&self) -> bool {
+        self.availability.open() == 0
+    }
+
     /// Sources, of those connected, that hold the piece.
     pub fn holders(&self, piece: PieceIndex) -> u32 {
         self.availability.holders(piece)

@@ -3,6 +3,7 @@
 //! [`Upload`] is fed what happened and answers what to do about it. Its owner carries the actions out in order, never
 //! feeds it while doing so, and wakes it with [`Event::Tick`] at [`Upload::next_wakeup`].
 
+mod chunk;
 mod queue;
 mod sent;
 mod slots;
@@ -13,6 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use proto::domain::{FileId, PIECE_LENGTH, PeerId, PieceIndex, Username};
 
+pub use self::chunk::{MAX_CHUNK, chunk_length};
 use self::{queue::Turns, sent::SentCounts, slots::Slots};
 use super::{Moment, meter::Meter};
 

@@ -314,11 +314,6 @@ impl Download {
         })
     }
 
-    /// Every piece is verified or claimed.
-    fn is_endgame(&self) -> bool {
-        self.availability.open() == 0
-    }
-
     /// How often to look again whether a piece is worth racing for.
     fn race_interval(&self, now: Moment) -> Duration {
         (self.mean_piece_time(now) / 2).clamp(Duration::from_millis(5), Duration::from_millis(200))
