@@ -170,7 +170,7 @@ impl Upload {
             turn.wants();
         }
         let (limit, pace) = (self.uploads.limiter.rate(), self.uploads.slots.pace());
-        let length = chunk_length(if limit == 0 { pace } else { pace.min(limit) });
+        let length = chunk_length(sending.sent, if limit == 0 { pace } else { pace.min(limit) });
         let length = length.min(sending.length - sending.sent) as usize;
         tokio::select! {
             () = self.uploads.limiter.pass(length) => {}

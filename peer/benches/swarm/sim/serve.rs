@@ -173,7 +173,8 @@ impl World {
     fn hand_over(&mut self, no: No, call: peer::domain::upload::RequestId) {
         let now = self.clock.now();
         let rate = self.host(no).upload.pace(now) as u64;
-        let (chunk, ahead) = (self.scenario.chunk.unwrap_or_else(|| chunk_length(rate)), self.scenario.ahead);
+        let (fixed, ahead) = (self.scenario.chunk, self.scenario.ahead);
+        let chunk = |sent| fixed.unwrap_or_else(|| chunk_length(sent, rate));
         while let Some(wants) = self.host(no).uplink.hand_over(call, chunk, ahead) {
             match wants {
                 Wants::Chunk(bytes) => self.uploads.push_back((no, Event::Progress(call, bytes))),

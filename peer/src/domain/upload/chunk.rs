@@ -4,11 +4,17 @@
 pub const MAX_CHUNK: u32 = 256 << 10;
 /// Least bytes of data in one chunk, unless the piece ends.
 const MIN_CHUNK: u32 = 16 << 10;
-/// How long a chunk may take on its way out. The other side hears of a piece when its first chunk is there, and can only
-/// then tell a second sender of it to stop; and what is on its way when it does so is lost.
+/// Least bytes of a piece's first chunk.
+const MIN_FIRST: u32 = 4 << 10;
+/// Chunks in a second, at the rate at which bytes go out. What is on its way when a stream is dropped is lost.
 const CHUNKS_A_SECOND: u64 = 100;
+/// The same, were all chunks the first of their pieces. The other side hears of a piece when its first chunk is there,
+/// and can only then tell a second sender of it to stop.
+const FIRSTS_A_SECOND: u64 = 1_000;
 
-/// Bytes of the next chunk of a piece, where `rate` bytes a second go out.
-pub fn chunk_length(rate: u64) -> u32 {
-    u32::try_from(rate / CHUNKS_A_SECOND).map_or(MAX_CHUNK, |length| length.clamp(MIN_CHUNK, MAX_CHUNK))
+/// Bytes of the next chunk of a piece of which so many bytes were sent, where `rate` bytes a second go out.
+pub fn chunk_length(sent: u32, rate: u64) -> u32 {
+    let (a_second, least) =
+        if sent == 0 { (FIRSTS_A_SECOND, MIN_FIRST) } else { (CHUNKS_A_SECOND, MIN_CHUNK) };
+    u32::try_from(rate / a_second).map_or(MAX_CHUNK, |length| length.clamp(least, MAX_CHUNK))
 }
