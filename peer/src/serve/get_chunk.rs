@@ -24,7 +24,12 @@ use super::{
     grpc,
     slots::{Ask, Command, Slots, Turn},
 };
-use crate::{domain::upload::{End, MAX_CHUNK, chunk_length}, engine::Totals, limiter::Limiter, storage::PieceReader};
+use crate::{
+    domain::upload::{End, MAX_CHUNK, chunk_length},
+    engine::Totals,
+    limiter::Limiter,
+    storage::PieceReader,
+};
 
 /// Most bytes in front of a chunk's data: the prefix, two numbers and the data's tag and length.
 const HEAD: usize = grpc::PREFIX + 2 * 11 + 6;

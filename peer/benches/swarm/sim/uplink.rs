@@ -98,7 +98,12 @@ impl Uplink {
     }
 
     /// Takes a chunk, if the transport has room for it.
-    pub(super) fn hand_over(&mut self, call: upload::RequestId, chunk: impl Fn(u32) -> u32, ahead: u32) -> Option<Wants> {
+    pub(super) fn hand_over(
+        &mut self,
+        call: upload::RequestId,
+        chunk: impl Fn(u32) -> u32,
+        ahead: u32,
+    ) -> Option<Wants> {
         let stream = self.find(call)?;
         let waiting: u32 = stream.parts.iter().map(|part| part.handed - part.out).sum();
         let last = stream.parts.back_mut()?;

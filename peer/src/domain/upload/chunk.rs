@@ -18,3 +18,17 @@ pub fn chunk_length(sent: u32, rate: u64) -> u32 {
         if sent == 0 { (FIRSTS_A_SECOND, MIN_FIRST) } else { (CHUNKS_A_SECOND, MIN_CHUNK) };
     u32::try_from(rate / a_second).map_or(MAX_CHUNK, |length| length.clamp(least, MAX_CHUNK))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_soon_out_and_the_first_of_a_piece_sooner() {
+        let at = |mbit: u64| (chunk_length(0, mbit * 125_000), chunk_length(1, mbit * 125_000));
+        assert_eq!(at(0), (4 << 10, 16 << 10));
+        assert_eq!(at(20), (4 << 10, 25_000));
+        assert_eq!(at(100), (12_500, 125_000));
+        assert_eq!(at(10_000), (MAX_CHUNK, MAX_CHUNK));
+    }
+}
