@@ -249,9 +249,12 @@ impl Download {
         request.heard = Some(now);
         request.count(bytes);
         let woke = std::mem::take(&mut request.stalled);
+        // Nothing is to be decided when all goes well, and this is told often.
+        if woke {
+            self.touched.push(request.source);
+        }
         if let Some(source) = self.sources.get_mut(&request.source) {
             source.note_bytes(now, bytes);
-            self.touched.push(request.source);
         }
         self.rate.add(now, bytes);
         if woke && self.pieces.state(piece) == PieceState::Missing {

@@ -64,12 +64,14 @@ impl Download {
             let mut touched = std::mem::take(&mut self.touched);
             if all {
                 self.due = None;
+                let mut order: Vec<_> = self
+                    .sources
+                    .iter()
+                    .map(|(peer, source)| (source.has.count(), source.rank, *peer))
+                    .collect();
+                order.sort_unstable();
                 touched.clear();
-                touched.extend(self.sources.keys());
-                touched.sort_by_key(|peer| {
-                    let source = &self.sources[peer];
-                    (source.has.count(), source.rank)
-                });
+                touched.extend(order.into_iter().map(|(.., peer)| peer));
             }
             for peer in &touched {
                 let due = self.tend(now, *peer, &mut races, actions);
