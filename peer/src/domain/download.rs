@@ -18,6 +18,7 @@ use proto::domain::{Bitfield, PeerId, PieceIndex, PieceLayout};
 use rand::SeedableRng;
 
 use self::request::Request;
+pub use super::request_id::RequestId;
 use super::{
     Moment, Rng,
     availability::Availability,
@@ -26,10 +27,6 @@ use super::{
     pieces::{PieceState, Pieces},
     sources::{Link, STRIKES, Source, Sources},
 };
-
-/// Names a request of this download; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u64);
 
 /// Why a source or a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,6 +29,8 @@ const ROOM_AFTER: Duration = Duration::from_millis(250);
 /// The last free slot is given away when a piece that is being sent has no more than this left, so that the next is under
 /// way before the uplink falls idle; not earlier, for two pieces that share an uplink both come late.
 const NEARLY_SENT: u32 = PIECE_LENGTH / 8;
+/// Bytes a second from which on an uplink is not thin.
+const FAST: f64 = 25e6;
 /// A peer that is served alone gets one stream more for each time that its uplink carries so many bytes a second.
 const STREAM_RATE: f64 = 25e6;
 /// Most streams of one peer at a time.
@@ -109,7 +111,10 @@ pub enum End {
 /// How much is served at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Upload slots to begin with: peers served at a time.
+    /// Upload slots to begin with: peers served at a time. One fills a thin uplink, and a piece that has it alone is there
+    /// to be passed on in half the time of two that share it.
+    pub thin_slots: usize,
+    /// At least so many while the uplink shows to be fast: one stream might not fill it.
     pub slots: usize,
     /// Most slots that there can be, once the uplink shows to have room for more.
     pub max_slots: usize,
@@ -119,7 +124,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { slots: 2, max_slots: 32, queue: 64 }
+        Self { thin_slots: 1, slots: 2, max_slots: 32, queue: 64 }
     }
 }
 
@@ -188,7 +193,7 @@ impl Upload {
             served: BTreeMap::new(),
             turns: Turns::new(seed),
             sent: SentCounts::default(),
-            slots: Slots::new(options.slots, options.max_slots),
+            slots: Slots::new(options.thin_slots, options.max_slots),
             rate: Meter::new(Duration::from_millis(500)),
             pace,
             moved: Moment::ZERO,
@@ -420,10 +425,16 @@ impl Upload {
     }
 
     fn has_free_slot(&self, now: Moment) -> bool {
-        let (taken, slots) = (self.taken_slots(now), self.slots.count());
+        let (taken, slots) = (self.taken_slots(now), self.slot_count(now));
         taken + 1 < slots
             || taken == 0
-            || (taken < slots && (self.is_nearly_sent(now) || now.saturating_sub(self.moved) >= ROOM_AFTER))
+            || (taken < slots && self.is_nearly_sent(now))
+            || (taken < slots.max(self.options.slots) && now.saturating_sub(self.moved) >= ROOM_AFTER)
+    }
+
+    fn slot_count(&self, now: Moment) -> usize {
+        let fast = self.pace(now) >= FAST;
+        self.slots.count().max(if fast { self.options.slots.min(self.options.max_slots) } else { 0 })
     }
 
     /// Slots that count: not those of receivers that are quiet, up to a number.
@@ -454,7 +465,7 @@ impl Upload {
         let turns = |quiet: Duration| if quiet < QUIET && !order.is_empty() { QUIET } else { STALL };
         let due = self.sending().map(|(_, sending)| sending.quiet_for(now));
         let mut due = due.map(|quiet| now + turns(quiet).saturating_sub(quiet)).min();
-        if !order.is_empty() && self.taken_slots(now) < self.slots.count() {
+        if !order.is_empty() && self.taken_slots(now) < self.slot_count(now).max(self.options.slots) {
             due = due.into_iter().chain([self.moved + ROOM_AFTER]).min();
         }
         for (id, place) in order.into_iter().zip(1..) {

@@ -105,6 +105,9 @@ impl Scenario {
 
     pub(super) fn upload(&self) -> upload::Options {
         let own = upload::Options::default();
-        upload::Options { slots: self.slots.unwrap_or(own.slots), ..own }
+        match self.slots {
+            Some(slots) => upload::Options { thin_slots: slots, slots, ..own },
+            None => own,
+        }
     }
 }

@@ -51,6 +51,7 @@ impl Download {
         source.link = Link::Connected;
         source.seeder = has.is_full();
         source.exhausted = None;
+        source.first_open = (0, self.opened);
         let bytes = has.as_bytes().iter().zip(self.pieces.verified().as_bytes());
         source.interesting = bytes.map(|(has, verified)| (has & !verified).count_ones()).sum();
         if source.seeder {
@@ -72,6 +73,7 @@ impl Download {
                 self.availability.gain(piece);
                 source.interesting += u32::from(!self.pieces.verified().contains(piece));
                 open |= self.availability.is_open(piece);
+                source.first_open.0 = source.first_open.0.min(piece.as_usize() / 64);
             }
         }
         if open {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use proto::domain::{PeerId, PieceIndex};
 
-use super::{Action, Download, Link, Moment, PieceState, RequestId, Source, request::Request};
+use super::{
+    Action, Download, Link, Moment, PieceState, RequestId, Source,
+    request::{PATIENCE, Request, SOFT_SET},
+};
 use crate::domain::picker::Wanted;
 
-/// Most pieces in the set of a soft request.
-pub(super) const SOFT_SET: usize = 128;
 /// The same when the file is wanted in order: how far ahead of the first missing piece to ask.
 const SEQUENTIAL_SET: usize = 16;
 /// A source that has no more pieces to ask for than these is not asked for one that another is about to send.
@@ -29,8 +30,6 @@ const NEAR: u32 = 3;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// After so long without use a source may have to make room for another.
 const IDLE: Duration = Duration::from_secs(10);
-/// How long a request may be silent before it is given up.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Bounds of the silence in the middle of a piece after which others are asked for it.
 const STALL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(6));
 /// How long a piece is thought to take where nothing was measured.
@@ -293,8 +292,14 @@ impl Download {
                 layout: self.layout,
                 availability: &self.availability,
                 verified: self.pieces.verified(),
+                from: if source.first_open.1 == self.opened { source.first_open.0 } else { 0 },
             };
             self.picker.pick(&wanted, &source.has, count, &mut self.rng, &mut choice.pieces);
+            if let Some(first) = choice.pieces.first().filter(|_| self.options.sequential)
+                && let Some(source) = self.sources.get_mut(&peer)
+            {
+                source.first_open = (first.as_usize() / 64, self.opened);
+            }
             if !choice.firm {
                 choice.apart = self.keep_apart(now, peer, &mut choice.pieces);
             }

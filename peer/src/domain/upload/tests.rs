@@ -26,7 +26,7 @@ struct Bench {
 
 impl Bench {
     fn new(slots: usize) -> Self {
-        let options = Options { slots, ..Options::default() };
+        let options = Options { thin_slots: slots, slots, ..Options::default() };
         Self { upload: Upload::new(options, 1), now: ms(10_000), asked: 0 }
     }
 
@@ -108,6 +108,23 @@ fn the_last_slot_is_given_when_a_piece_is_nearly_sent() {
     let actions = bench.feed(Event::Progress(first, PIECE_LENGTH / 2 - 1_000));
     assert_eq!(sends(&actions)[0].0, second);
     assert_eq!(bench.upload.running(), 2);
+}
+
+#[test]
+fn a_thin_uplink_has_one_slot_and_a_fast_one_two() {
+    let active = |bytes_a_ms: u32| {
+        let mut bench = Bench { upload: Upload::new(Options::default(), 1), now: ms(10_000), asked: 0 };
+        let (first, _) = bench.ask(1);
+        bench.ask(2);
+        let mut actions = Vec::new();
+        for _ in 0..100 {
+            bench.now += ms(1);
+            actions.extend(bench.feed(Event::Progress(first, bytes_a_ms)));
+        }
+        (sends(&actions).len(), bench.upload.running())
+    };
+    assert_eq!(active(2_500), (0, 1), "20 Mbit/s");
+    assert_eq!(active(100_000), (1, 2), "800 Mbit/s");
 }
 
 #[test]
