@@ -61,12 +61,21 @@ impl Download {
     }
 
     /// How long it takes to pick and mark `count` pieces, `at_once` of them at a time, from a source with these.
-    fn pick(&mut self, picker: &dyn Picker, source: &Bitfield, count: u64, at_once: usize) -> Duration {
+    fn pick(
+        &mut self,
+        picker: &dyn Picker,
+        in_order: bool,
+        source: &Bitfield,
+        count: u64,
+        at_once: usize,
+    ) -> Duration {
         let (mut took, mut picked) = (Duration::ZERO, 0);
         let mut picks: Vec<PieceIndex> = Vec::with_capacity(at_once);
+        let mut from = 0;
         while picked < count {
             if self.availability.open() <= self.least.max(at_once) {
                 self.begin_anew();
+                from = 0;
             }
             let start = Instant::now();
             for _ in 0..16 {
@@ -75,8 +84,10 @@ impl Download {
                     layout: self.layout,
                     availability: &self.availability,
                     verified: &self.verified,
+                    from: if in_order { from } else { 0 },
                 };
                 picker.pick(&wanted, source, at_once, &mut self.rng, &mut picks);
+                from = picks.first().map_or(from, |first| first.as_usize() / 64);
                 for &piece in black_box(&picks) {
                     self.availability.close(piece);
                     self.verified.insert(piece);
@@ -89,6 +100,7 @@ impl Download {
             took += start.elapsed();
             if picks.is_empty() {
                 self.begin_anew();
+                from = 0;
             }
         }
         took.mul_f64(count as f64 / picked as f64)
@@ -119,7 +131,9 @@ fn picking(c: &mut Criterion) {
                     for at_once in [1, 128] {
                         let id = BenchmarkId::new(format!("{name}, {at_once} at once"), pieces);
                         group.bench_function(id, |b| {
-                            b.iter_custom(|count| download.pick(&*picker, &source, count, at_once));
+                            b.iter_custom(|count| {
+                                download.pick(&*picker, policy == "sequential", &source, count, at_once)
+                            });
                         });
                     }
                     download.begin_anew();

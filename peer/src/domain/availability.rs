@@ -1,12 +1,12 @@
 //! Pieces by how many sources hold them, kept so that the rarest are always at hand.
 //!
-//! Goals: picking and marking cost the same for ten pieces and for two million; ten bytes a piece; a source that has
+//! Goals: picking and marking cost the same for ten pieces and for two million; ten bytes and a bit a piece; a source that has
 //! everything comes and goes in constant time. Non-goal: knowing which source holds what; that is each source's bitfield.
 
 use proto::domain::{Bitfield, PieceIndex, PieceLayout};
 use rand::seq::SliceRandom;
 
-use super::Rng;
+use super::{Rng, bit_tree::BitTree};
 
 /// Holders per piece, and the open pieces (those that may be asked for) in the order of it.
 ///
@@ -19,6 +19,8 @@ pub struct Availability {
     counts: Vec<u16>,
     starts: Vec<u32>,
     seeders: u32,
+    /// The open pieces once more, in the order of the file.
+    open: BitTree,
 }
 
 impl Availability {
@@ -31,7 +33,8 @@ impl Availability {
             place[piece.as_usize()] = at as u32;
         }
         let counts = vec![0; order.len()];
-        Self { order, place, counts, starts: vec![0], seeders: 0 }
+        let open = BitTree::full(order.len());
+        Self { order, place, counts, starts: vec![0], seeders: 0, open }
     }
 
     /// Sources that hold the piece.
@@ -54,6 +57,11 @@ impl Availability {
         &self.order[self.starts[0] as usize..]
     }
 
+    /// The first word of a bitfield of the open pieces, from word `from` on, that is not empty: its place and its bits.
+    pub fn open_word(&self, from: usize) -> Option<(usize, u64)> {
+        self.open.next_word(from)
+    }
+
     /// The open pieces, one slice for each number of holders, the rarest first; the order within a slice is random.
     pub fn rarest_first(&self) -> impl Iterator<Item = &[PieceIndex]> {
         (0..self.starts.len())
@@ -66,6 +74,7 @@ impl Availability {
         if !self.is_open(piece) {
             return;
         }
+        self.open.remove(piece.as_usize());
         for count in (0..=usize::from(self.counts[piece.as_usize()])).rev() {
             self.swap(piece, self.starts[count]);
             self.starts[count] += 1;
@@ -77,6 +86,7 @@ impl Availability {
         if self.is_open(piece) {
             return;
         }
+        self.open.insert(piece.as_usize());
         for count in 0..=usize::from(self.counts[piece.as_usize()]) {
             self.starts[count] -= 1;
             self.swap(piece, self.starts[count]);
@@ -197,6 +207,9 @@ mod tests {
             prop_assert!(listed.is_sorted_by_key(|piece| model[piece.as_usize()].0));
             prop_assert_eq!(listed.len(), model.iter().filter(|(_, open)| *open).count());
             prop_assert_eq!(listed.len(), availability.open());
+            let words = std::iter::successors(availability.open_word(0), |(at, _)| availability.open_word(at + 1));
+            let bits: u32 = words.map(|(_, bits)| bits.count_ones()).sum();
+            prop_assert_eq!(bits as usize, listed.len());
         }
     }
 

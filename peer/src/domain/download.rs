@@ -18,6 +18,7 @@ use proto::domain::{Bitfield, PeerId, PieceIndex, PieceLayout};
 use rand::SeedableRng;
 
 use self::request::Request;
+pub use super::request_id::RequestId;
 use super::{
     Moment, Rng,
     availability::Availability,
@@ -26,10 +27,6 @@ use super::{
     pieces::{PieceState, Pieces},
     sources::{Link, STRIKES, Source, Sources},
 };
-
-/// Names a request of this download; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u64);
 
 /// Why a source or a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,6 +279,11 @@ impl Download {
     /// Every piece is verified and written.
     pub fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// Every piece is verified or on its way: what comes twice now comes twice on purpose, for slow sources are raced.
+    pub fn is_endgame(&self) -> bool {
+        self.availability.open() == 0
     }
 
     /// Sources, of those connected, that hold the piece.

@@ -3,10 +3,12 @@
 //! `cargo xtask simulate`.
 
 pub mod availability;
+pub mod bit_tree;
 pub mod download;
 pub mod meter;
 pub mod picker;
 pub mod pieces;
+mod request_id;
 pub mod sources;
 pub mod upload;
 

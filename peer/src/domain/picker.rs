@@ -16,6 +16,8 @@ pub struct Wanted<'a> {
     pub availability: &'a Availability,
     /// The verified pieces: none of them is open.
     pub verified: &'a Bitfield,
+    /// The source has no open piece in the words of its bitfield before this one.
+    pub from: usize,
 }
 
 /// Chooses pieces. Choosing changes nothing; marking what was asked for is the caller's part.
@@ -32,15 +34,22 @@ pub trait Picker: Send + Sync {
     );
 }
 
-/// The pieces that the source has and that are not verified, from word `from` of its bitfield on, then from the start up
-/// to there. A word is 64 pieces: what has nothing to give is passed over at that pace.
-fn missing_from<'a>(
+/// The open pieces that the source has, from word `from` of its bitfield on, then from its first up to there. A word is
+/// 64 pieces, and those without an open one are passed over all at once.
+fn open_from<'a>(
     wanted: &'a Wanted<'_>,
     source: &'a Bitfield,
     from: usize,
 ) -> impl Iterator<Item = PieceIndex> + 'a {
-    let missing = |at| (at, source.word(at) & !wanted.verified.word(at));
-    let words = (from..source.words()).chain(0..from).map(missing);
+    let open = |from: usize| {
+        let mut next = from;
+        std::iter::from_fn(move || {
+            let (at, bits) = wanted.availability.open_word(next)?;
+            next = at + 1;
+            Some((at, bits & source.word(at)))
+        })
+    };
+    let words = open(from).chain(open(wanted.from).take_while(move |(at, _)| *at < from));
     words.filter(|(_, bits)| *bits != 0).flat_map(|(at, mut bits)| {
         let indices = std::iter::from_fn(move || {
             let first = (bits != 0).then(|| bits.leading_zeros())?;
@@ -95,7 +104,7 @@ mod tests {
                     availability.close(piece);
                 }
             }
-            let wanted = Wanted { layout, availability: &availability, verified: &have };
+            let wanted = Wanted { layout, availability: &availability, verified: &have, from: 0 };
             let mut picks = Vec::new();
             picker.pick(&wanted, &source, pieces, &mut rng, &mut picks);
             seen.extend(picks.first().map(|piece| u64::from(piece.get())));
@@ -158,7 +167,7 @@ mod tests {
         source.insert(piece);
         availability.gain(piece);
         let have = Bitfield::empty(layout);
-        let wanted = Wanted { layout, availability: &availability, verified: &have };
+        let wanted = Wanted { layout, availability: &availability, verified: &have, from: 0 };
         for picker in [&RandomThenRarest::default() as &dyn Picker, &Sequential] {
             let mut picks = Vec::new();
             picker.pick(&wanted, &source, 8, &mut rng, &mut picks);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proto::domain::{Bitfield, PieceIndex, PieceLayout};
 
-use super::download::RequestId;
+use super::request_id::RequestId;
 
 /// The one state that a piece is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use proto::domain::{Bitfield, PIECE_LENGTH, PeerId, PieceLayout};
 use rand::RngExt;
 
-use super::{Moment, Rng, download::RequestId, meter::Meter};
+use super::{Moment, Rng, meter::Meter, request_id::RequestId};
 
 /// Bad pieces after which a source is not used any more.
 pub const STRIKES: u32 = 2;
@@ -58,6 +58,9 @@ pub struct Source {
     pub rest_until: Moment,
     /// The state of the pieces at which it was found to have none to ask for; see `Download::opened`.
     pub exhausted: Option<u64>,
+    /// It has no open piece in the words of its bitfield before this one, in that state of the pieces. Kept only where
+    /// pieces are asked for in order.
+    pub first_open: (usize, u64),
     /// Failures in a row.
     pub failures: u32,
     /// Pieces that came from it and were wrong.
@@ -108,6 +111,7 @@ impl Source {
             idle_since: None,
             rest_until: Moment::ZERO,
             exhausted: None,
+            first_open: (0, 0),
             failures: 0,
             bad_pieces: 0,
             verified_bytes: 0,

@@ -3,6 +3,7 @@
 //! [`Upload`] is fed what happened and answers what to do about it. Its owner carries the actions out in order, never
 //! feeds it while doing so, and wakes it with [`Event::Tick`] at [`Upload::next_wakeup`].
 
+mod chunk;
 mod queue;
 mod sent;
 mod slots;
@@ -13,16 +14,23 @@ use std::{collections::BTreeMap, time::Duration};
 
 use proto::domain::{FileId, PIECE_LENGTH, PeerId, PieceIndex, Username};
 
+pub use self::chunk::{MAX_CHUNK, chunk_length};
 use self::{queue::Turns, sent::SentCounts, slots::Slots};
 use super::{Moment, meter::Meter};
 
 /// A slot that took nothing for so long is given to another.
 const STALL: Duration = Duration::from_secs(30);
+/// The slot of a receiver that has taken nothing for so long does not count: it leaves the uplink to others.
+const QUIET: Duration = Duration::from_secs(2);
+/// Most slots that are given away in place of such ones. Few, for their receivers may all wake up.
+const MAX_QUIET: usize = 8;
 /// While nothing at all was handed over for so long, the uplink has room whatever was begun.
 const ROOM_AFTER: Duration = Duration::from_millis(250);
 /// The last free slot is given away when a piece that is being sent has no more than this left, so that the next is under
 /// way before the uplink falls idle; not earlier, for two pieces that share an uplink both come late.
 const NEARLY_SENT: u32 = PIECE_LENGTH / 8;
+/// Bytes a second from which on an uplink is not thin.
+const FAST: f64 = 25e6;
 /// A peer that is served alone gets one stream more for each time that its uplink carries so many bytes a second.
 const STREAM_RATE: f64 = 25e6;
 /// Most streams of one peer at a time.
@@ -61,6 +69,9 @@ pub enum Event {
         /// In the order of `wanted`.
         in_order: bool,
     },
+    /// The transport has room for more of the request's piece. What is waited for from here to the next `Progress` is this
+    /// peer's own doing, its limit or its disk, and not held against the receiver.
+    Wants(RequestId),
     /// The last byte of the piece that was being sent is with the transport.
     Sent(RequestId),
     /// The request's stream is gone without this machine having ended it: the client left, the file is no longer shared,
@@ -100,7 +111,10 @@ pub enum End {
 /// How much is served at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Upload slots to begin with: peers served at a time.
+    /// Upload slots to begin with: peers served at a time. One fills a thin uplink, and a piece that has it alone is there
+    /// to be passed on in half the time of two that share it.
+    pub thin_slots: usize,
+    /// At least so many while the uplink shows to be fast: one stream might not fill it.
     pub slots: usize,
     /// Most slots that there can be, once the uplink shows to have room for more.
     pub max_slots: usize,
@@ -110,7 +124,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { slots: 2, max_slots: 32, queue: 64 }
+        Self { thin_slots: 1, slots: 2, max_slots: 32, queue: 64 }
     }
 }
 
@@ -131,7 +145,17 @@ struct Request {
 struct Sending {
     piece: PieceIndex,
     handed: u32,
+    /// When the receiver last took something.
     moved: Moment,
+    /// The receiver has room, and is made to wait.
+    wants: bool,
+}
+
+impl Sending {
+    /// How long the receiver has taken nothing.
+    fn quiet_for(&self, now: Moment) -> Duration {
+        if self.wants { Duration::ZERO } else { now.saturating_sub(self.moved) }
+    }
 }
 
 /// The state machine of all uploads of a peer.
@@ -169,7 +193,7 @@ impl Upload {
             served: BTreeMap::new(),
             turns: Turns::new(seed),
             sent: SentCounts::default(),
-            slots: Slots::new(options.slots, options.max_slots),
+            slots: Slots::new(options.thin_slots, options.max_slots),
             rate: Meter::new(Duration::from_millis(500)),
             pace,
             moved: Moment::ZERO,
@@ -189,6 +213,7 @@ impl Upload {
                 let asked = Request { peer, user, file, wanted, left, in_order, arrived, told, sending };
                 self.asked(request, asked, actions);
             }
+            Event::Wants(id) => self.wants(id),
             Event::Sent(id) => self.piece_sent(now, id, actions),
             Event::Left(id) => self.remove(id),
             Event::Progress(id, bytes) => self.progress(now, id, bytes),
@@ -304,7 +329,7 @@ impl Upload {
         if let Some(request) = self.requests.get_mut(&id) {
             request.wanted.remove(at);
             request.left -= 1;
-            request.sending = Some(Sending { piece, handed: 0, moved: now });
+            request.sending = Some(Sending { piece, handed: 0, moved: now, wants: false });
         }
         actions.push(Action::Send(id, piece));
         true
@@ -329,6 +354,12 @@ impl Upload {
         }
     }
 
+    fn wants(&mut self, id: RequestId) {
+        if let Some(sending) = self.requests.get_mut(&id).and_then(|request| request.sending.as_mut()) {
+            sending.wants = true;
+        }
+    }
+
     fn progress(&mut self, now: Moment, id: RequestId, bytes: u32) {
         self.moved = now;
         self.rate.add(now, bytes);
@@ -337,12 +368,13 @@ impl Upload {
         if let Some(sending) = self.requests.get_mut(&id).and_then(|request| request.sending.as_mut()) {
             sending.handed = sending.handed.saturating_add(bytes);
             sending.moved = now;
+            sending.wants = false;
         }
     }
 
     fn end_stalled(&mut self, now: Moment, actions: &mut Vec<Action>) {
         let stalled = |request: &Request| {
-            request.sending.as_ref().is_some_and(|sending| now.saturating_sub(sending.moved) >= STALL)
+            request.sending.as_ref().is_some_and(|sending| sending.quiet_for(now) >= STALL)
         };
         let stalled: Vec<_> =
             self.requests.iter().filter(|(_, request)| stalled(request)).map(|(id, _)| *id).collect();
@@ -393,24 +425,47 @@ impl Upload {
     }
 
     fn has_free_slot(&self, now: Moment) -> bool {
-        let (taken, slots) = (self.served.len(), self.slots.count());
+        let (taken, slots) = (self.taken_slots(now), self.slot_count(now));
         taken + 1 < slots
             || taken == 0
-            || (taken < slots && (self.is_nearly_sent() || now.saturating_sub(self.moved) >= ROOM_AFTER))
+            || (taken < slots && self.is_nearly_sent(now))
+            || (taken < slots.max(self.options.slots) && now.saturating_sub(self.moved) >= ROOM_AFTER)
     }
 
-    fn is_nearly_sent(&self) -> bool {
-        let sending = self.requests.values().filter_map(|request| request.sending.as_ref());
-        sending.into_iter().any(|sending| sending.handed >= PIECE_LENGTH - NEARLY_SENT)
+    fn slot_count(&self, now: Moment) -> usize {
+        let fast = self.pace(now) >= FAST;
+        self.slots.count().max(if fast { self.options.slots.min(self.options.max_slots) } else { 0 })
+    }
+
+    /// Slots that count: not those of receivers that are quiet, up to a number.
+    fn taken_slots(&self, now: Moment) -> usize {
+        let moves = |(_, sending): &(PeerId, &Sending)| sending.quiet_for(now) < QUIET;
+        let mut moving: Vec<_> = self.sending().filter(moves).map(|(peer, _)| peer).collect();
+        moving.sort_unstable();
+        moving.dedup();
+        moving.len().max(self.served.len().saturating_sub(MAX_QUIET))
+    }
+
+    fn is_nearly_sent(&self, now: Moment) -> bool {
+        let nearly = |sending: &Sending| {
+            sending.handed >= PIECE_LENGTH - NEARLY_SENT && sending.quiet_for(now) < QUIET
+        };
+        self.sending().any(|(_, sending)| nearly(sending))
+    }
+
+    /// The pieces that are being sent, and to whom.
+    fn sending(&self) -> impl Iterator<Item = (PeerId, &Sending)> {
+        self.requests.values().filter_map(|request| Some((request.peer, request.sending.as_ref()?)))
     }
 
     /// Tells the requests that wait for a slot their places, as far as they are new to them; finds out when to look again.
     fn tell_places(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        let stalls =
-            self.requests.values().filter_map(|request| Some(request.sending.as_ref()?.moved + STALL));
-        let mut due = stalls.min();
         let order: Vec<_> = self.turns.order(&self.requests, &self.served).collect();
-        if !order.is_empty() && self.served.len() < self.slots.count() {
+        // A slot may fall quiet, which matters to who waits for one, and at last it stalls.
+        let turns = |quiet: Duration| if quiet < QUIET && !order.is_empty() { QUIET } else { STALL };
+        let due = self.sending().map(|(_, sending)| sending.quiet_for(now));
+        let mut due = due.map(|quiet| now + turns(quiet).saturating_sub(quiet)).min();
+        if !order.is_empty() && self.taken_slots(now) < self.slot_count(now).max(self.options.slots) {
             due = due.into_iter().chain([self.moved + ROOM_AFTER]).min();
         }
         for (id, place) in order.into_iter().zip(1..) {
@@ -442,7 +497,7 @@ impl Upload {
             }
         }
         assert_eq!(served, self.served);
-        assert!(self.served.len() <= self.options.max_slots);
+        assert!(self.served.len() <= self.options.max_slots + MAX_QUIET);
         assert!(self.waiting() <= self.options.queue);
         let waiting = self.requests.values().filter(|request| request.sending.is_none());
         let mut waiting: Vec<_> = waiting.map(|request| (request.peer, request.file)).collect();

@@ -24,15 +24,13 @@ use super::{
     grpc,
     slots::{Ask, Command, Slots, Turn},
 };
-use crate::{domain::upload::End, engine::Totals, limiter::Limiter, storage::PieceReader};
+use crate::{
+    domain::upload::{End, MAX_CHUNK, chunk_length},
+    engine::Totals,
+    limiter::Limiter,
+    storage::PieceReader,
+};
 
-/// Most bytes of data in one chunk. Half a piece keeps the frame and its copies in the processor's cache.
-const CHUNK: usize = 256 << 10;
-/// Least bytes of data in one chunk, unless the piece ends.
-const SMALL_CHUNK: usize = 16 << 10;
-/// How long a chunk may take on its way out. The other side hears of a piece when its first chunk is there, and can only
-/// then tell a second sender of it to stop; and what is on its way when it does so is lost.
-const CHUNKS_A_SECOND: u64 = 100;
 /// Most bytes in front of a chunk's data: the prefix, two numbers and the data's tag and length.
 const HEAD: usize = grpc::PREFIX + 2 * 11 + 6;
 /// When to ask again for a slot if the queue is full.
@@ -54,7 +52,7 @@ impl Uploads {
         limiter: Arc<Limiter>,
         totals: Arc<Totals>,
     ) -> Self {
-        Self { admission, slots, limiter, totals, buffers: Buffers::new(HEAD + CHUNK) }
+        Self { admission, slots, limiter, totals, buffers: Buffers::new(HEAD + MAX_CHUNK as usize) }
     }
 }
 
@@ -173,8 +171,12 @@ impl Upload {
     }
 
     async fn send_chunk(&mut self, mut sending: Sending) -> Result<Frame<Bytes>, Status> {
-        let length = chunk_length(self.uploads.limiter.rate(), self.uploads.slots.pace());
-        let length = length.min((sending.length - sending.sent) as usize);
+        if let Some(turn) = &self.turn {
+            turn.wants();
+        }
+        let (limit, pace) = (self.uploads.limiter.rate(), self.uploads.slots.pace());
+        let length = chunk_length(sending.sent, if limit == 0 { pace } else { pace.min(limit) });
+        let length = length.min(sending.length - sending.sent) as usize;
         tokio::select! {
             () = self.uploads.limiter.pass(length) => {}
             Ok(reason) = withdrawn(&mut self.offer) => return Err(refusal(reason)),
@@ -222,12 +224,6 @@ fn finished(ended: Command) -> Option<Result<Frame<Bytes>, Status>> {
         Command::Cut(reason) => Some(Err(refusal(reason))),
         Command::Wait(_) | Command::Send(_) => Some(Err(refusal(Reason::Internal))),
     }
-}
-
-/// Bytes of the next chunk, where `limit` bytes a second may go out (0 for any number) and `rate` lately did.
-fn chunk_length(limit: u64, rate: u64) -> usize {
-    let rate = if limit == 0 { rate } else { rate.min(limit) };
-    usize::try_from(rate / CHUNKS_A_SECOND).map_or(CHUNK, |length| length.clamp(SMALL_CHUNK, CHUNK))
 }
 
 /// One framed message with the next `length` bytes of the piece.

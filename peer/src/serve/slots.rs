@@ -110,8 +110,13 @@ impl Slots {
 
     fn tell(&self, event: Event) {
         let now = self.now();
-        self.lock().handle(now, event);
-        self.rescheduled.notify_one();
+        let mut inner = self.lock();
+        let before = inner.machine.next_wakeup();
+        inner.handle(now, event);
+        // Rarely, for what is told here is mostly that a chunk more went out.
+        if inner.machine.next_wakeup() != before {
+            self.rescheduled.notify_one();
+        }
     }
 
     /// Ends every request for which `why` finds a reason.
@@ -203,6 +208,11 @@ impl Turn {
     /// The first command.
     pub(crate) fn first(&mut self) -> Command {
         *self.commands.borrow_and_update()
+    }
+
+    /// The transport takes more of the piece: what it waits for now is ours.
+    pub(crate) fn wants(&self) {
+        self.slots.tell(Event::Wants(self.request));
     }
 
     /// So many bytes went out.

@@ -60,6 +60,8 @@ pub(super) struct Leech {
     pub(super) connections: u64,
     /// Requests of which the machine still wants to hear, and whose they are.
     pub(super) requests: BTreeMap<RequestId, No>,
+    /// What came of the piece that each of them is on.
+    pub(super) parts: BTreeMap<RequestId, (PieceIndex, u64)>,
     pub(super) begun: Moment,
     pub(super) finished: Option<Moment>,
 }
@@ -75,6 +77,10 @@ pub(super) struct Tally {
     pub(super) received: u64,
     /// Of verified pieces.
     pub(super) verified: u64,
+    /// That came twice though there were other pieces to ask for.
+    pub(super) twice: u64,
+    /// That came twice in the endgame.
+    pub(super) raced: u64,
 }
 
 impl Host {

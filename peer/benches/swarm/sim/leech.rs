@@ -26,6 +26,7 @@ impl World {
             links: Default::default(),
             connections: 0,
             requests: Default::default(),
+            parts: Default::default(),
             begun: START,
             finished: None,
         }
@@ -89,6 +90,7 @@ impl World {
             }
             Action::Cancel(request) => {
                 if let Some(source) = leech.requests.remove(&request) {
+                    self.drop_part(no, request);
                     self.call(no, source, 0, Call::Cancel(request));
                 }
             }
@@ -105,8 +107,11 @@ impl World {
     /// The connection to the source is no more, nor is any request over it.
     fn unlink(&mut self, no: No, source: No) -> Option<u64> {
         let leech = self.hosts[no as usize].leech.as_mut()?;
-        leech.requests.retain(|_, of| *of != source);
-        leech.links.remove(&source)
+        let over = leech.requests.extract_if(.., |_, of| *of == source);
+        let over: Vec<_> = over.map(|(request, _)| request).collect();
+        let connection = leech.links.remove(&source);
+        over.into_iter().for_each(|request| self.drop_part(no, request));
+        connection
     }
 
     fn complete(&mut self, no: No) {
@@ -114,6 +119,9 @@ impl World {
         let Some(leech) = &mut self.hosts[no as usize].leech else { return };
         leech.finished = Some(now);
         leech.requests.clear();
+        let parts: Vec<_> = leech.parts.keys().copied().collect();
+        parts.into_iter().for_each(|request| self.drop_part(no, request));
+        let Some(leech) = &mut self.hosts[no as usize].leech else { return };
         let links = std::mem::take(&mut leech.links);
         self.left -= 1;
         for (source, connection) in links {
@@ -150,6 +158,7 @@ impl World {
             }
             Answer::Ended(request, result) => {
                 if leech.requests.remove(&request).is_some() {
+                    self.drop_part(no, request);
                     self.feed(no, Event::Ended(request, result));
                 }
             }
@@ -166,7 +175,14 @@ impl World {
         }
         // What was started may have been cancelled at once.
         if !self.wants(no, request) {
+            self.count_twice(no, u64::from(bytes));
             return;
+        }
+        if let Some(leech) = &mut self.host(no).leech {
+            leech.parts.entry(request).or_insert((piece, 0)).1 += u64::from(bytes);
+            if quantum.last {
+                leech.parts.remove(&request);
+            }
         }
         self.feed(no, Event::Received(request, bytes));
         if quantum.last && lies {
@@ -175,6 +191,24 @@ impl World {
             self.gain(no, piece);
             self.feed(no, Event::Verified(request, piece));
         }
+    }
+
+    /// The request ends, whatever it is on.
+    fn drop_part(&mut self, no: No, request: RequestId) {
+        let host = &mut self.hosts[no as usize];
+        let Some(leech) = &mut host.leech else { return };
+        let Some((piece, bytes)) = leech.parts.remove(&request) else { return };
+        if host.have.contains(piece) || leech.parts.values().any(|(other, _)| *other == piece) {
+            self.count_twice(no, bytes);
+        }
+    }
+
+    /// So many bytes came that came, or are to come, from elsewhere.
+    fn count_twice(&mut self, no: No, bytes: u64) {
+        let host = &mut self.hosts[no as usize];
+        let Some(leech) = &host.leech else { return };
+        let endgame = leech.machine.is_endgame();
+        *if endgame { &mut host.tally.raced } else { &mut host.tally.twice } += bytes;
     }
 
     fn wants(&self, no: No, request: RequestId) -> bool {

@@ -19,6 +19,10 @@ pub(crate) struct Outcome {
     pub(crate) copies: f64,
     /// Bytes that leechers received and had no use for, in percent of all.
     pub(crate) wasted: f64,
+    /// Those of them that came twice, in percent of all, though there were other pieces to ask for.
+    pub(crate) twice: f64,
+    /// Those that came twice in the endgame.
+    pub(crate) raced: f64,
     /// How much of all uplinks was used, in percent, until everybody had it.
     pub(crate) used: f64,
     /// Bytes of small messages, in percent of what was sent.
@@ -57,6 +61,8 @@ impl Outcome {
             p99: quantile(0.99),
             copies: world.hosts[0].tally.sent as f64 / world.layout.length() as f64,
             wasted: 100.0 * (received - verified) / received,
+            twice: 100.0 * sum(|tally| tally.twice) / received,
+            raced: 100.0 * sum(|tally| tally.raced) / received,
             used: 100.0 * wire / could,
             small: 100.0 * small / wire,
             requests: world.requests as f64 * f64::from(proto::domain::PIECE_LENGTH) / verified,
@@ -81,6 +87,8 @@ impl Outcome {
             p99: median(|outcome| outcome.p99),
             copies: median(|outcome| outcome.copies),
             wasted: median(|outcome| outcome.wasted),
+            twice: median(|outcome| outcome.twice),
+            raced: median(|outcome| outcome.raced),
             used: median(|outcome| outcome.used),
             small: median(|outcome| outcome.small),
             requests: median(|outcome| outcome.requests),
@@ -90,15 +98,24 @@ impl Outcome {
 }
 
 /// The columns of a table of outcomes, and a row of it.
-pub(crate) const COLUMNS: &str =
-    "T/T_min | p50 | p99 | seeder's copies | wasted % | uplinks used % | small messages % | requests a piece";
+pub(crate) const COLUMNS: &str = "T/T_min | p50 | p99 | seeder's copies | wasted % | twice % | in endgame % | \
+    uplinks used % | small messages % | requests a piece";
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:.3} | {:.3} | {:.3} | {:.2} | {:.2} | {:.0} | {:.1} | {:.1}",
-            self.ratio, self.p50, self.p99, self.copies, self.wasted, self.used, self.small, self.requests
+            "{:.3} | {:.3} | {:.3} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {:.1} | {:.1}",
+            self.ratio,
+            self.p50,
+            self.p99,
+            self.copies,
+            self.wasted,
+            self.twice,
+            self.raced,
+            self.used,
+            self.small,
+            self.requests
         )?;
         if self.unfinished > 0 {
             write!(f, " ({} never finished)", self.unfinished)?;

@@ -30,12 +30,16 @@ pub(crate) struct Scenario {
     /// Bytes on the wire for a byte of the file: headers of packets, records and frames
     #[arg(long, default_value_t = 1.046, value_name = "FACTOR")]
     pub(crate) headers: f64,
-    /// Bytes of the file that a sender hands to its transport at a time
-    #[arg(long, default_value_t = 64 << 10, value_name = "BYTES")]
-    pub(crate) chunk: u32,
-    /// The transport asks for the next chunk while it holds less than so many bytes that are not sent
-    #[arg(long, default_value_t = 1, value_name = "BYTES")]
+    /// Bytes of the file that a sender hands to its transport at a time; the product's own rule if not given
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) chunk: Option<u32>,
+    /// The transport asks for the next chunk of a stream while it holds less than so many bytes of it that are not sent:
+    /// as the product does, HTTP/2 half of them, TLS and the kernel a quarter each
+    #[arg(long, default_value_t = 128 << 10, value_name = "BYTES")]
     pub(crate) ahead: u32,
+    /// So many of these go out even if the stream is dropped: what HTTP/2 holds is taken back, what is below is not
+    #[arg(long, default_value_t = 64 << 10, value_name = "BYTES")]
+    pub(crate) socket: u32,
     /// Upload slots to begin with; the product's own number if not given
     #[arg(long, value_name = "N")]
     pub(crate) slots: Option<usize>,
@@ -101,6 +105,9 @@ impl Scenario {
 
     pub(super) fn upload(&self) -> upload::Options {
         let own = upload::Options::default();
-        upload::Options { slots: self.slots.unwrap_or(own.slots), ..own }
+        match self.slots {
+            Some(slots) => upload::Options { thin_slots: slots, slots, ..own },
+            None => own,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use peer::domain::{
     download::{Failure, RequestId},
-    upload::{Action, End, Event},
+    upload::{Action, End, Event, chunk_length},
 };
 use proto::domain::PieceIndex;
 
@@ -48,7 +48,7 @@ impl World {
             Call::Request { request, pieces, max_pieces, in_order } => {
                 self.request(source, leecher, request, pieces, max_pieces, in_order);
             }
-            Call::Cancel(request) => self.give_up(source, leecher, request),
+            Call::Cancel(request) => self.give_up(source, leecher, request, self.scenario.socket),
         }
     }
 
@@ -57,15 +57,15 @@ impl World {
         let calls = self.host(source).calls.range((leecher, RequestId(0))..=(leecher, RequestId(u64::MAX)));
         let requests: Vec<_> = calls.map(|((_, request), _)| *request).collect();
         for request in requests {
-            self.give_up(source, leecher, request);
+            self.give_up(source, leecher, request, 0);
         }
     }
 
-    fn give_up(&mut self, source: No, leecher: No, request: RequestId) {
+    fn give_up(&mut self, source: No, leecher: No, request: RequestId, socket: u32) {
         let host = self.host(source);
         if let Some(call) = host.calls.remove(&(leecher, request)) {
             host.callers.remove(&call);
-            host.uplink.drop_stream(call);
+            host.uplink.drop_stream(call, socket);
             self.uploads.push_back((source, Event::Left(call)));
         }
     }
@@ -171,7 +171,10 @@ impl World {
 
     /// Hands over as much as the transport has room for, and says so.
     fn hand_over(&mut self, no: No, call: peer::domain::upload::RequestId) {
-        let (chunk, ahead) = (self.scenario.chunk, self.scenario.ahead);
+        let now = self.clock.now();
+        let rate = self.host(no).upload.pace(now) as u64;
+        let (fixed, ahead) = (self.scenario.chunk, self.scenario.ahead);
+        let chunk = |sent| fixed.unwrap_or_else(|| chunk_length(sent, rate));
         while let Some(wants) = self.host(no).uplink.hand_over(call, chunk, ahead) {
             match wants {
                 Wants::Chunk(bytes) => self.uploads.push_back((no, Event::Progress(call, bytes))),

@@ -8,7 +8,7 @@ use proto::domain::PieceIndex;
 use super::No;
 
 /// Bytes of one stream that go out before it is another's turn.
-const QUANTUM: u32 = 64 << 10;
+const QUANTUM: u32 = 32 << 10;
 
 /// See the module.
 pub(super) struct Uplink {
@@ -36,6 +36,8 @@ struct Stream {
 struct Part {
     piece: PieceIndex,
     length: u32,
+    /// Bytes of its first chunk: it is known of at the other end when they are all there.
+    first: u32,
     handed: u32,
     out: u32,
 }
@@ -77,7 +79,7 @@ impl Uplink {
         piece: PieceIndex,
         length: u32,
     ) {
-        let part = Part { piece, length, handed: 0, out: 0 };
+        let part = Part { piece, length, first: 0, handed: 0, out: 0 };
         if let Some(stream) = self.find(call) {
             stream.parts.push_back(part);
         } else {
@@ -96,7 +98,12 @@ impl Uplink {
     }
 
     /// Takes a chunk, if the transport has room for it.
-    pub(super) fn hand_over(&mut self, call: upload::RequestId, chunk: u32, ahead: u32) -> Option<Wants> {
+    pub(super) fn hand_over(
+        &mut self,
+        call: upload::RequestId,
+        chunk: impl Fn(u32) -> u32,
+        ahead: u32,
+    ) -> Option<Wants> {
         let stream = self.find(call)?;
         let waiting: u32 = stream.parts.iter().map(|part| part.handed - part.out).sum();
         let last = stream.parts.back_mut()?;
@@ -106,7 +113,10 @@ impl Uplink {
         if last.handed == last.length {
             return Some(Wants::Next);
         }
-        let bytes = chunk.min(last.length - last.handed);
+        let bytes = chunk(last.handed).min(last.length - last.handed);
+        if last.handed == 0 {
+            last.first = bytes;
+        }
         last.handed += bytes;
         Some(Wants::Chunk(bytes))
     }
@@ -132,9 +142,17 @@ impl Uplink {
         Some(ending)
     }
 
-    /// Its receiver dropped the stream.
-    pub(super) fn drop_stream(&mut self, call: upload::RequestId) {
-        self.streams.retain(|stream| stream.call != call);
+    /// Its receiver dropped the stream, of which so many bytes go out all the same.
+    pub(super) fn drop_stream(&mut self, call: upload::RequestId, socket: u32) {
+        let Some(stream) = self.find(call) else { return };
+        let mut left = socket;
+        for part in &mut stream.parts {
+            let stays = left.min(part.handed - part.out);
+            part.handed = part.out + stays;
+            left -= stays;
+        }
+        stream.end = Some(Ok(()));
+        self.take_ended(call);
     }
 
     /// Begins the next quantum, unless one is on its way. Otherwise says when to try again, if it is known.
@@ -158,8 +176,9 @@ impl Uplink {
                 ready = Some(ready.map_or(stream.ready, |ready| ready.min(stream.ready)));
                 continue;
             }
-            let bytes = QUANTUM.min(part.handed - part.out);
             let first = part.out == 0;
+            let most = if first { part.first } else { QUANTUM };
+            let bytes = most.min(part.handed - part.out);
             part.out += bytes;
             let quantum = Quantum {
                 call: stream.call,

@@ -51,6 +51,7 @@ impl Download {
         source.link = Link::Connected;
         source.seeder = has.is_full();
         source.exhausted = None;
+        source.first_open = (0, self.opened);
         let bytes = has.as_bytes().iter().zip(self.pieces.verified().as_bytes());
         source.interesting = bytes.map(|(has, verified)| (has & !verified).count_ones()).sum();
         if source.seeder {
@@ -72,6 +73,7 @@ impl Download {
                 self.availability.gain(piece);
                 source.interesting += u32::from(!self.pieces.verified().contains(piece));
                 open |= self.availability.is_open(piece);
+                source.first_open.0 = source.first_open.0.min(piece.as_usize() / 64);
             }
         }
         if open {
@@ -249,9 +251,12 @@ impl Download {
         request.heard = Some(now);
         request.count(bytes);
         let woke = std::mem::take(&mut request.stalled);
+        // Nothing is to be decided when all goes well, and this is told often.
+        if woke {
+            self.touched.push(request.source);
+        }
         if let Some(source) = self.sources.get_mut(&request.source) {
             source.note_bytes(now, bytes);
-            self.touched.push(request.source);
         }
         self.rate.add(now, bytes);
         if woke && self.pieces.state(piece) == PieceState::Missing {

@@ -4,31 +4,38 @@ use std::time::Duration;
 
 use proto::domain::{PeerId, PieceIndex};
 
-use super::{Action, Download, Link, Moment, PieceState, RequestId, Source, request::Request};
+use super::{
+    Action, Download, Link, Moment, PieceState, RequestId, Source,
+    request::{PATIENCE, Request, SOFT_SET},
+};
 use crate::domain::picker::Wanted;
 
-/// Most pieces in the set of a soft request.
-pub(super) const SOFT_SET: usize = 128;
 /// The same when the file is wanted in order: how far ahead of the first missing piece to ask.
 const SEQUENTIAL_SET: usize = 16;
+/// A source that has no more pieces to ask for than these is not asked for one that another is about to send.
+const FEW: usize = 8;
+/// How soon to look again when a source is not asked for that reason.
+const APART: Duration = Duration::from_millis(250);
+/// A source of which nothing was heard for so long is not thought to be about to send.
+const APART_FOR: Duration = Duration::from_secs(1);
 /// Most requests that a source sends for at a time.
 const MAX_STREAMS: usize = 4;
 /// A request that may start any moment is asked anew no sooner than this, so that changes gather.
 const REFRESH_NEAR: Duration = Duration::from_millis(10);
 /// One that is far back in the queue.
-const REFRESH_FAR: Duration = Duration::from_millis(300);
+const REFRESH_FAR: Duration = Duration::from_millis(1000);
 /// Up to this place a request may start any moment.
 const NEAR: u32 = 3;
 /// How long a connection may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// After so long without use a source may have to make room for another.
 const IDLE: Duration = Duration::from_secs(10);
-/// How long a request may be silent before it is given up.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Bounds of the silence in the middle of a piece after which others are asked for it.
 const STALL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(6));
 /// How long a piece is thought to take where nothing was measured.
 const UNMEASURED: Duration = Duration::from_millis(200);
+/// How long the wait for a slot is thought to be where others want one.
+const QUEUE: Duration = Duration::from_secs(1);
 /// A piece is asked of a second source if that one should be faster by this factor.
 const RACE: f64 = 1.5;
 
@@ -37,6 +44,8 @@ struct Choice {
     pieces: Vec<PieceIndex>,
     max: u32,
     firm: bool,
+    /// There would be more, and it is left to others.
+    apart: bool,
 }
 
 impl Download {
@@ -54,12 +63,14 @@ impl Download {
             let mut touched = std::mem::take(&mut self.touched);
             if all {
                 self.due = None;
+                let mut order: Vec<_> = self
+                    .sources
+                    .iter()
+                    .map(|(peer, source)| (source.has.count(), source.rank, *peer))
+                    .collect();
+                order.sort_unstable();
                 touched.clear();
-                touched.extend(self.sources.keys());
-                touched.sort_by_key(|peer| {
-                    let source = &self.sources[peer];
-                    (source.has.count(), source.rank)
-                });
+                touched.extend(order.into_iter().map(|(.., peer)| peer));
             }
             for peer in &touched {
                 let due = self.tend(now, *peer, &mut races, actions);
@@ -198,7 +209,9 @@ impl Download {
         let replaces = match waiting {
             Some((_, request)) if !request.stale || request.firm => return None,
             Some((id, request)) => {
-                let near = request.place.is_none_or(|place| place <= NEAR);
+                // With nothing left in it that is wanted, it only waits to be sent something twice.
+                let near = request.place.is_none_or(|place| place <= NEAR)
+                    || !request.set.iter().any(|piece| self.availability.is_open(*piece));
                 let due = request.asked + if near { REFRESH_NEAR } else { REFRESH_FAR };
                 if now < due {
                     return Some(due);
@@ -214,7 +227,8 @@ impl Download {
             if let Some(id) = replaces {
                 self.cancel(now, id, actions);
             }
-            return self.is_endgame().then(|| now + self.race_interval(now));
+            let apart = choice.apart.then_some(now + APART);
+            return apart.or_else(|| self.is_endgame().then(|| now + self.race_interval(now)));
         }
         self.ask(now, peer, choice, replaces, actions);
         None
@@ -259,9 +273,9 @@ impl Download {
         peer: PeerId,
         races: &mut Option<Vec<(PieceIndex, Option<Duration>)>>,
     ) -> Choice {
-        let mut choice = Choice { pieces: Vec::new(), max: 1, firm: false };
+        let mut choice = Choice { pieces: Vec::new(), max: 1, firm: false, apart: false };
         let busy = self.sources.values().filter(|source| !source.sending.is_empty()).count() as u32;
-        let Some(source) = self.sources.get_mut(&peer) else { return choice };
+        let Some(source) = self.sources.get(&peer) else { return choice };
         if source.exhausted != Some(self.opened) {
             // Fewer at a time towards the end, so that all sources end together.
             let share = (self.availability.open() as u32).div_ceil(2 * busy.max(1));
@@ -278,14 +292,28 @@ impl Download {
                 layout: self.layout,
                 availability: &self.availability,
                 verified: self.pieces.verified(),
+                from: if source.first_open.1 == self.opened { source.first_open.0 } else { 0 },
             };
             self.picker.pick(&wanted, &source.has, count, &mut self.rng, &mut choice.pieces);
+            if let Some(first) = choice.pieces.first().filter(|_| self.options.sequential)
+                && let Some(source) = self.sources.get_mut(&peer)
+            {
+                source.first_open = (first.as_usize() / 64, self.opened);
+            }
+            if !choice.firm {
+                choice.apart = self.keep_apart(now, peer, &mut choice.pieces);
+            }
             if !choice.pieces.is_empty() {
                 choice.max = if choice.firm { choice.pieces.len() as u32 } else { 1 };
                 return choice;
             }
+            if choice.apart {
+                return choice;
+            }
             choice.firm = false;
-            source.exhausted = Some(self.opened);
+            if let Some(source) = self.sources.get_mut(&peer) {
+                source.exhausted = Some(self.opened);
+            }
         }
         if self.is_endgame() {
             let mine = self.expected(now, &self.sources[&peer]);
@@ -305,6 +333,32 @@ impl Download {
         choice
     }
 
+    /// Leaves out, where there are few, the pieces that another source may begin to send any moment: both would begin the
+    /// same one before either could be told that it is not wanted any more. Whether something was left out.
+    fn keep_apart(&self, now: Moment, peer: PeerId, pieces: &mut Vec<PieceIndex>) -> bool {
+        // A source that nobody else wants may as well send.
+        let Some(source) = self.sources.get(&peer).filter(|source| source.contended) else { return false };
+        if pieces.len() > FEW {
+            return false;
+        }
+        let (before, first) = (pieces.len(), pieces.first().copied());
+        let stalls = |id: &RequestId| self.requests.get(id).is_some_and(|request| request.stalled);
+        let others = self.sources.iter().filter(|(other, _)| **other != peer);
+        let others = others.filter(|(_, other)| !other.sending.iter().any(stalls));
+        let next = others.filter_map(|(_, other)| self.requests.get(&other.waiting?));
+        let soon = |request: &&Request| {
+            !request.firm && request.place.is_none_or(|place| place <= 1) && request.silence(now) < APART_FOR
+        };
+        for request in next.filter(soon) {
+            pieces.retain(|piece| !request.awaits(*piece));
+        }
+        // Not at the price of a turn that it waits for already.
+        if pieces.is_empty() && source.waiting.is_some() {
+            pieces.extend(first);
+        }
+        pieces.len() < before
+    }
+
     fn is_sending(&self, peer: PeerId, piece: PieceIndex) -> bool {
         let sending = self.sources.get(&peer).map_or(&[][..], |source| &source.sending);
         sending.iter().any(|id| {
@@ -312,11 +366,6 @@ impl Download {
                 request.is_on(piece) || self.pieces.state(piece) == PieceState::Promised(*id)
             })
         })
-    }
-
-    /// Every piece is verified or claimed.
-    fn is_endgame(&self) -> bool {
-        self.availability.open() == 0
     }
 
     /// How often to look again whether a piece is worth racing for.
@@ -336,10 +385,11 @@ impl Download {
         Duration::from_secs_f64(f64::from(proto::domain::PIECE_LENGTH) * f64::from(count) / speed)
     }
 
-    /// How long a piece should take if the source were asked for it now and not made to wait.
+    /// How long a piece should take if the source were asked for it now.
     fn expected(&self, now: Moment, source: &Source) -> Duration {
         let time = source.piece_time(now).unwrap_or_else(|| self.mean_piece_time(now));
-        source.latency.unwrap_or_default() + time * (source.sending.len() as u32 + 1)
+        let wait = if source.contended { QUEUE } else { Duration::ZERO };
+        wait + source.latency.unwrap_or_default() + time * (source.sending.len() as u32 + 1)
     }
 
     /// The claimed pieces, and when they should be there; `None` for never.

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use proto::domain::{PeerId, PieceIndex};
 
-use super::plan::{PATIENCE, SOFT_SET};
 use crate::domain::Moment;
 
+/// Most pieces in the set of a soft request.
+pub(super) const SOFT_SET: usize = 128;
+/// How long a request may be silent before it is given up.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of a piece that have to come in [`PATIENCE`]: less than the thinnest line brings, or our own limit lets through
 /// to one of many sources.
 const LEAST: u32 = 3 << 10;

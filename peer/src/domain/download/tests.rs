@@ -185,9 +185,9 @@ fn a_waiting_request_reserves_nothing() {
 
 #[test]
 fn a_waiting_set_is_asked_anew_when_a_piece_of_it_comes_from_elsewhere() {
-    let mut bench = Bench::new(6);
-    bench.source(1, "######");
-    bench.source(2, "######");
+    let mut bench = Bench::new(12);
+    bench.source(1, "############");
+    bench.source(2, "############");
     let (waiting, _) = bench.asked(2).expect("asked");
     bench.feed(Event::Queued(waiting, 2));
     bench.start(1, 3);
@@ -196,7 +196,34 @@ fn a_waiting_set_is_asked_anew_when_a_piece_of_it_comes_from_elsewhere() {
     bench.at(due).feed(Event::Tick);
     let (newer, asked) = bench.asked(2).expect("asked");
     assert_ne!(newer, waiting);
-    assert_eq!(Bench::indices(&asked.pieces), [0, 1, 2, 4, 5]);
+    assert_eq!(Bench::indices(&asked.pieces), [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11]);
+}
+
+#[test]
+fn two_sources_that_may_begin_any_moment_are_not_asked_for_the_same_few_pieces() {
+    let mut bench = Bench::new(12);
+    bench.source(1, "##..........");
+    bench.source(2, "#.#.........");
+    let (first, _) = bench.asked(1).expect("asked");
+    let (second, _) = bench.asked(2).expect("asked");
+    bench.feed(Event::Queued(first, 1));
+    bench.feed(Event::Queued(second, 1));
+    // Asked anew, for piece 2 comes from a third: what is left is next in turn at the first.
+    bench.source(3, "..#.........");
+    bench.start(3, 2);
+    bench.at(ms(20)).feed(Event::Tick);
+    let (kept, asked) = bench.asked(2).expect("a turn that it waits for is kept");
+    assert_ne!(kept, second);
+    assert_eq!(Bench::indices(&asked.pieces), [0]);
+    // Given up by the source, which others want, it is not asked again, unless the first lets it wait.
+    bench.open.remove(&kept);
+    bench.feed(Event::Ended(kept, Ok(())));
+    bench.at(ms(900)).feed(Event::Tick);
+    assert!(bench.asked(2).is_none_or(|(id, _)| id == second), "{:?}", bench.asked(2));
+    while bench.now < ms(2_000) {
+        bench.wake();
+    }
+    assert!(bench.asked(2).is_some_and(|(id, _)| id != second), "not asked again");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use proto::domain::{Bitfield, PieceIndex};
 use rand::RngExt;
 
-use super::{Picker, Wanted, missing_from};
+use super::{Picker, Wanted, open_from};
 use crate::domain::Rng;
 
 /// The first few pieces are random, so that leechers that start together have something to trade; then come those that
@@ -23,6 +23,10 @@ impl Default for RandomThenRarest {
 /// Pieces looked at for each one wanted before the search turns from the order of rarity to the source's own pieces.
 /// A source of which every eighth piece in the order is open is searched in order.
 const PATIENCE: usize = 8;
+
+/// Pieces looked at beyond those that are wanted, at most, and no more than those. The rarer of two is rare enough
+/// (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing").
+const SAMPLE: usize = 32;
 
 impl Picker for RandomThenRarest {
     fn pick(
@@ -77,10 +81,10 @@ impl Search<'_> {
     fn look_at_source(&mut self, wanted: &Wanted<'_>, picks: &mut Vec<PieceIndex>) {
         let from = self.rng.random_range(0..self.source.words().max(1));
         let room = self.count - picks.len();
-        let mut sample: Vec<_> = missing_from(wanted, self.source, from)
-            .filter(|piece| wanted.availability.is_open(*piece) && !picks.contains(piece))
+        let mut sample: Vec<_> = open_from(wanted, self.source, from)
+            .filter(|piece| !picks.contains(piece))
             .map(|piece| (wanted.availability.holders(piece), self.rng.random::<u32>(), piece))
-            .take(4 * room)
+            .take(room + room.min(SAMPLE))
             .collect();
         sample.sort_unstable();
         picks.extend(sample.into_iter().take(room).map(|(_, _, piece)| piece));

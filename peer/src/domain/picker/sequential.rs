@@ -2,7 +2,7 @@
 
 use proto::domain::{Bitfield, PieceIndex};
 
-use super::{Picker, Wanted, missing_from};
+use super::{Picker, Wanted, open_from};
 use crate::domain::Rng;
 
 /// The first open pieces of the file that the source has, in order.
@@ -18,8 +18,6 @@ impl Picker for Sequential {
         _: &mut Rng,
         picks: &mut Vec<PieceIndex>,
     ) {
-        picks.extend(
-            missing_from(wanted, source, 0).filter(|piece| wanted.availability.is_open(*piece)).take(count),
-        );
+        picks.extend(open_from(wanted, source, wanted.from).take(count));
     }
 }

@@ -62,7 +62,7 @@ impl Slots {
 
     fn judge(&mut self, rate: f64) {
         match self.trial.take() {
-            Some(before) if rate < before * WORTHWHILE => {
+            Some(before) if rate <= before * WORTHWHILE => {
                 self.count -= 1;
                 self.hold = self.next_hold;
                 self.next_hold = (2 * self.next_hold).min(LONGEST_HOLD);

@@ -26,7 +26,7 @@ struct Bench {
 
 impl Bench {
     fn new(slots: usize) -> Self {
-        let options = Options { slots, ..Options::default() };
+        let options = Options { thin_slots: slots, slots, ..Options::default() };
         Self { upload: Upload::new(options, 1), now: ms(10_000), asked: 0 }
     }
 
@@ -111,6 +111,23 @@ fn the_last_slot_is_given_when_a_piece_is_nearly_sent() {
 }
 
 #[test]
+fn a_thin_uplink_has_one_slot_and_a_fast_one_two() {
+    let active = |bytes_a_ms: u32| {
+        let mut bench = Bench { upload: Upload::new(Options::default(), 1), now: ms(10_000), asked: 0 };
+        let (first, _) = bench.ask(1);
+        bench.ask(2);
+        let mut actions = Vec::new();
+        for _ in 0..100 {
+            bench.now += ms(1);
+            actions.extend(bench.feed(Event::Progress(first, bytes_a_ms)));
+        }
+        (sends(&actions).len(), bench.upload.running())
+    };
+    assert_eq!(active(2_500), (0, 1), "20 Mbit/s");
+    assert_eq!(active(100_000), (1, 2), "800 Mbit/s");
+}
+
+#[test]
 fn a_receiver_that_takes_nothing_does_not_hold_up_the_others() {
     let mut bench = Bench::new(2);
     let (stalled, _) = bench.ask(1);
@@ -125,6 +142,50 @@ fn a_receiver_that_takes_nothing_does_not_hold_up_the_others() {
         }
     }
     assert!((ms(40_000)..ms(42_000)).contains(&bench.now), "{:?}", bench.now);
+}
+
+#[test]
+fn slots_of_receivers_that_fell_silent_go_to_others_and_only_so_many() {
+    let mut bench = Bench::new(2);
+    let begun = bench.now;
+    let mut served = sends(&bench.ask(1).1);
+    (2..40).for_each(|who| served.extend(sends(&bench.ask(who).1)));
+    // Nobody ever takes anything.
+    let mut when = vec![bench.now; served.len()];
+    let (mut ticks, mut stalled) = (0, 0);
+    while stalled == 0 {
+        bench.now = bench.upload.next_wakeup().expect("somebody waits");
+        let actions = bench.feed(Event::Tick);
+        stalled += actions.iter().filter(|action| matches!(action, Action::End(..))).count();
+        when.extend(sends(&actions).iter().map(|_| bench.now));
+        ticks += 1;
+    }
+    let within = |time: u64| when.iter().filter(|at| **at < begun + ms(time)).count();
+    assert_eq!(within(1_900), 2, "{when:?}");
+    assert_eq!(within(2_500), 4, "{when:?}");
+    // One slot more may be on trial.
+    assert!((2 + MAX_QUIET..=3 + MAX_QUIET).contains(&within(29_900)), "{when:?}");
+    assert!(ticks < 1_000, "woken {ticks} times in half a minute");
+}
+
+#[test]
+fn a_receiver_that_is_made_to_wait_is_not_quiet() {
+    let mut bench = Bench::new(1);
+    let (limited, _) = bench.ask(1);
+    bench.feed(Event::Progress(limited, 1_000));
+    bench.feed(Event::Wants(limited));
+    bench.ask(2);
+    while bench.now < ms(100_000) {
+        bench.now = bench.upload.next_wakeup().expect("somebody waits");
+        assert_eq!(bench.feed(Event::Tick), [], "at {:?}", bench.now);
+    }
+    // From when it was given something more, it is its turn to take it.
+    let (at, actions) = (bench.now, bench.feed(Event::Progress(limited, 1_000)));
+    assert_eq!(actions, []);
+    while sends(&bench.feed(Event::Tick)).is_empty() {
+        bench.now = bench.upload.next_wakeup().expect("somebody waits");
+    }
+    assert!((at + QUIET..=at + 2 * QUIET).contains(&bench.now), "{:?} after {at:?}", bench.now);
 }
 
 #[test]
