@@ -237,11 +237,14 @@ async fn certificates_of_others_and_old_ones_end_the_handshake() {
     peer.end().await;
 }
 
-/// Pulls a file slowly with a ticket that is good for five minutes, does something, and says how the stream ended and how
-/// long that took.
-async fn cut_by(act: impl FnOnce(&Node, &SharedFile)) -> (Status, Duration) {
+/// KiB a second at which a piece takes eight seconds: what ends sooner was cut in the middle of one.
+const SLOW: u64 = 64;
+
+/// Pulls a file at so many KiB a second with a ticket that is good for five minutes, does something, and says how the
+/// stream ended and how long that took.
+async fn cut_by(rate: u64, act: impl FnOnce(&Node, &SharedFile)) -> (Status, Duration) {
     let (trust, file) = (World::new(), SharedFile::of_pieces(8));
-    let config = EngineConfig { upload_limit: 256 << 10, ..EngineConfig::default() };
+    let config = EngineConfig { upload_limit: rate << 10, ..EngineConfig::default() };
     let peer = file.shared_by(&trust, config).await;
     let own = trust.credentials();
     let claims = Claims { expires: now() + 300, ..file.claims(&trust, own.peer) };
@@ -273,7 +276,8 @@ async fn cut_by(act: impl FnOnce(&Node, &SharedFile)) -> (Status, Duration) {
 
 #[tokio::test]
 async fn a_removed_member_is_cut_off_midway() {
-    let (status, took) = cut_by(|peer, file| peer.engine.raise_epochs(vec![(file.group.clone(), 2)])).await;
+    let (status, took) =
+        cut_by(SLOW, |peer, file| peer.engine.raise_epochs(vec![(file.group.clone(), 2)])).await;
     assert_eq!(Reason::of(&status), Some(Reason::StaleEpoch), "{status:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
@@ -299,7 +303,7 @@ async fn a_removed_member_is_refused_after_a_restart_too() {
 #[tokio::test]
 async fn a_ticket_that_runs_out_midway_ends_the_stream_with_the_piece() {
     // The clock goes on by ten minutes: as if the transfer had taken as long.
-    let (status, took) = cut_by(|peer, _| peer.engine.set_clock_offset(600)).await;
+    let (status, took) = cut_by(256, |peer, _| peer.engine.set_clock_offset(600)).await;
     assert_eq!(Reason::of(&status), Some(Reason::TicketExpired), "{status:?}");
     // A piece at 256 KiB/s takes 2 s.
     assert!(took < Duration::from_secs(6), "{took:?}");
@@ -307,7 +311,7 @@ async fn a_ticket_that_runs_out_midway_ends_the_stream_with_the_piece() {
 
 #[tokio::test]
 async fn a_clock_that_goes_off_ends_streams_and_lets_nobody_in_until_it_is_right() {
-    let (status, took) = cut_by(|peer, _| peer.engine.set_clock_offset(-601)).await;
+    let (status, took) = cut_by(SLOW, |peer, _| peer.engine.set_clock_offset(-601)).await;
     assert_eq!(
         (status.code(), Reason::of(&status)),
         (Code::Unavailable, Some(Reason::ClockOff)),
@@ -339,7 +343,7 @@ async fn a_clock_that_goes_off_ends_streams_and_lets_nobody_in_until_it_is_right
 
 #[tokio::test]
 async fn what_is_shared_no_more_is_sent_no_more() {
-    let (status, took) = cut_by(|peer, file| assert!(peer.engine.unshare(file.id))).await;
+    let (status, took) = cut_by(SLOW, |peer, file| assert!(peer.engine.unshare(file.id))).await;
     assert_eq!(status.code(), Code::NotFound, "{status:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
