@@ -14,7 +14,7 @@ use std::{
 
 use proto::{
     settings::{self, Layers, LogFormat, Origin, Setting, Settings, SettingsError, Shown, Typed},
-    transport::AuthorityFingerprint,
+    transport::{AuthorityFingerprint, Congestion},
 };
 
 use crate::{home::Home, units};
@@ -31,7 +31,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::plain("upload_limit", "PEER_UPLOAD_LIMIT", "0"),
     Setting::plain("download_limit", "PEER_DOWNLOAD_LIMIT", "0"),
     Setting::plain("upload_slots", "PEER_UPLOAD_SLOTS", "2"),
-    Setting::plain("congestion", "PEER_CONGESTION", ""),
+    Setting::plain("congestion", "PEER_CONGESTION", "auto"),
     Setting::plain("picker_seed", "PEER_PICKER_SEED", ""),
     Setting::plain("metrics", "PEER_METRICS", ""),
     Setting::plain("reflection", "PEER_REFLECTION", "true"),
@@ -81,8 +81,8 @@ pub struct Config {
     pub download_limit: u64,
     /// Uploads at a time.
     pub upload_slots: u32,
-    /// Congestion control of what is uploaded, one that the system knows; `None` leaves its own.
-    pub congestion: Option<String>,
+    /// Congestion control of what is uploaded.
+    pub congestion: Congestion,
     /// Makes what the picker leaves to chance repeatable.
     pub picker_seed: Option<u64>,
     /// Where metrics are served.
@@ -142,7 +142,7 @@ impl Config {
             upload_limit: values.parse("upload_limit", units::parse_rate)?,
             download_limit: values.parse("download_limit", units::parse_rate)?,
             upload_slots: values.parse("upload_slots", slots)?,
-            congestion: values.optional("congestion", String::from_str)?,
+            congestion: values.parse("congestion", Congestion::from_str)?,
             picker_seed: values.optional("picker_seed", u64::from_str)?,
             metrics: values.optional("metrics", settings::listen_address)?,
             reflection: values.parse("reflection", settings::boolean)?,

@@ -11,7 +11,7 @@ use std::{
 
 use proto::{
     durable,
-    transport::{self, Around, Limits, RequestIds, Security, SendOptions},
+    transport::{self, Around, Limits, RequestIds, Security},
 };
 use tokio::{
     net::UnixListener,
@@ -133,9 +133,8 @@ impl Bound {
             })
         };
         let peers = bind(config.listen, "listen")?;
-        SendOptions::uploads(config.congestion.clone()).apply(&peers).map_err(|error| {
-            let asked = config.congestion.as_deref().unwrap_or("none");
-            DaemonError::Setup(format!("can't have --congestion {asked}: {error}"))
+        transport::send_uploads(&peers, &config.congestion).map_err(|error| {
+            DaemonError::Setup(format!("can't have --congestion {}: {error}", config.congestion))
         })?;
         let address = peers.local_addr().map_err(|error| DaemonError::Setup(error.to_string()))?;
         let metrics = config.metrics.map(|address| bind(address, "metrics")).transpose()?;

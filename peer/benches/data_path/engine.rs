@@ -9,7 +9,7 @@ use peer::{
 };
 use proto::{
     domain::PeerId,
-    transport::{ConnInfo, Limits, Security, SendOptions, listen},
+    transport::{Congestion, ConnInfo, Limits, Security, listen, send_uploads},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -50,9 +50,7 @@ pub(super) async fn serve(tls: bool, path: &Path, dir: &Path) -> Result<()> {
         .await?;
 
     let listener = listen(([127, 0, 0, 1], 0).into())?;
-    if let Err(error) = SendOptions::uploads(Some("reno".to_owned())).apply(&listener) {
-        eprintln!("data_path: the system's own congestion control, for reno can't be had: {error}");
-    }
+    send_uploads(&listener, &Congestion::Auto)?;
     println!("listening {}", listener.local_addr()?);
     let (_keep, config) = watch::channel(if tls { Some(server(dir)?) } else { None });
     let security = if tls { Security::Tls(config) } else { Security::Plaintext };

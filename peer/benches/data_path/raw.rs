@@ -45,8 +45,8 @@ pub(super) fn serve(path: &Path) -> Result<()> {
 fn listen() -> Result<TcpListener> {
     let address: SocketAddr = ([127, 0, 0, 1], 0).into();
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    if let Err(error) = socket.set_tcp_congestion(b"reno") {
-        eprintln!("data_path: the system's own congestion control, for reno can't be had: {error}");
+    if let Err(error) = socket.set_tcp_congestion(b"cubic") {
+        eprintln!("data_path: the system's own congestion control, for cubic can't be had: {error}");
     }
     socket.bind(&address.into())?;
     socket.listen(16)?;

@@ -299,10 +299,11 @@ pub struct DaemonArgs {
     /// Bytes a second, 0 for no limit [env: PEER_DOWNLOAD_LIMIT]
     #[arg(long, value_name = "R")]
     pub download_limit: Option<String>,
-    /// Uploads at a time [env: PEER_UPLOAD_SLOTS] [default: 2]
+    /// Uploads at a time, at least, where the uplink isn't thin [env: PEER_UPLOAD_SLOTS] [default: 2]
     #[arg(long, value_name = "N")]
     pub upload_slots: Option<String>,
-    /// Congestion control of uploads, such as reno; without, the system's own [env: PEER_CONGESTION]
+    /// Congestion control of uploads: auto (cubic if it can be had), system, or a name [env: PEER_CONGESTION] [default:
+    /// auto]
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub congestion: Option<String>,
     /// Makes what the picker leaves to chance repeatable [env: PEER_PICKER_SEED]

@@ -18,7 +18,7 @@ async fn three_seeders_each_give_a_fair_share() {
     }
     // Equal uplinks, so that equal shares are what is fair.
     for seeder in [&a, &b, &c] {
-        seeder.engine.set_limits(Some(16 << 20), None);
+        seeder.engine.set_limits(Some(6 << 20), None);
     }
     let mut view = leecher.download(file_id(1), &manifest, &[&a, &b, &c]).await;
     let end = until_complete(&mut view).await;

@@ -34,7 +34,7 @@ pub use around::{Answer, Around, Surround, Surrounded};
 pub use client::{ChannelTuning, ClientSecurity, ConnectError, Remote, connect, connect_lazy};
 pub use deadline::Deadlines;
 pub use limits::Limits;
-pub use listen::{SendOptions, listen, raise_open_files};
+pub use listen::{Congestion, listen, raise_open_files, send_uploads};
 pub use request_id::{RequestId, RequestIds};
 pub use scrape::serve_scrapes;
 pub use server::{GrpcBody, GrpcService, Security, serve, serve_unix};
