@@ -58,6 +58,7 @@ fn a_small_crowd_is_near_the_least_time_and_asks_little_of_the_seeder() {
     assert!((1.0..1.25).contains(&outcome.ratio), "{outcome}");
     assert!((1.0..1.2).contains(&outcome.copies), "{outcome}");
     assert!(outcome.twice < 1.0 && outcome.wasted < 1.5, "{outcome}");
+    assert!(outcome.eta_off < 20.0, "{outcome}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One peer: the product's machines, and what there is around them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use peer::domain::{
     Moment,
@@ -63,6 +63,8 @@ pub(super) struct Leech {
     /// What came of the piece that each of them is on.
     pub(super) parts: BTreeMap<RequestId, (PieceIndex, u64)>,
     pub(super) begun: Moment,
+    /// When it had half of the file, and how much longer its machine said then that it would take.
+    pub(super) halfway: Option<(Moment, Duration)>,
     pub(super) finished: Option<Moment>,
 }
 

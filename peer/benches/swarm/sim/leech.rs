@@ -28,6 +28,7 @@ impl World {
             requests: Default::default(),
             parts: Default::default(),
             begun: START,
+            halfway: None,
             finished: None,
         }
     }
@@ -185,6 +186,7 @@ impl World {
             }
         }
         self.feed(no, Event::Received(request, bytes));
+        self.note_halfway(no);
         if quantum.last && lies {
             self.feed(no, Event::Bad(request, piece));
         } else if quantum.last {
@@ -209,6 +211,15 @@ impl World {
         let Some(leech) = &host.leech else { return };
         let endgame = leech.machine.is_endgame();
         *if endgame { &mut host.tally.raced } else { &mut host.tally.twice } += bytes;
+    }
+
+    /// Notes what the leecher says of the time left when it has half of the file.
+    fn note_halfway(&mut self, no: No) {
+        let (now, half) = (self.clock.now(), self.layout.length() / 2);
+        let Some(leech) = &mut self.host(no).leech else { return };
+        if leech.halfway.is_none() && leech.machine.done_bytes() >= half {
+            leech.halfway = Some((now, leech.machine.eta(now).unwrap_or_default()));
+        }
     }
 
     fn wants(&self, no: No, request: RequestId) -> bool {

@@ -29,6 +29,8 @@ pub(crate) struct Outcome {
     pub(crate) small: f64,
     /// Requests for each piece that came.
     pub(crate) requests: f64,
+    /// How far off the time left was that half of the leechers saw when they had half of the file, in percent of it.
+    pub(crate) eta_off: f64,
     /// Things that happened.
     pub(crate) events: u64,
 }
@@ -44,6 +46,11 @@ impl Outcome {
             let at = ((took.len() as f64 * part).ceil() as usize).clamp(1, took.len().max(1));
             took.get(at - 1).map_or(f64::INFINITY, |time| over_least(*time))
         };
+        let off = leeches().filter_map(|leech| {
+            let ((at, eta), finished) = (leech.halfway?, leech.finished?);
+            let left = (finished - at).as_secs_f64();
+            Some(100.0 * (eta.as_secs_f64() - left).abs() / left)
+        });
         let last = leeches().filter_map(|leech| leech.finished).max().unwrap_or(START);
         let total = if world.left == 0 { over_least(last - START) } else { f64::INFINITY };
         let sum = |of: fn(&super::host::Tally) -> u64| {
@@ -66,6 +73,7 @@ impl Outcome {
             used: 100.0 * wire / could,
             small: 100.0 * small / wire,
             requests: world.requests as f64 * f64::from(proto::domain::PIECE_LENGTH) / verified,
+            eta_off: middle(off.collect()),
             events: world.clock.planned(),
         }
     }
@@ -75,9 +83,7 @@ impl Outcome {
     /// The median of each figure; of the counts, the most.
     pub(crate) fn median(outcomes: Vec<Self>) -> Self {
         let median = |of: fn(&Self) -> f64| {
-            let mut values: Vec<_> = outcomes.iter().map(of).collect();
-            values.sort_by(f64::total_cmp);
-            values[values.len() / 2]
+            middle(outcomes.iter().map(of).collect())
         };
         let most = |of: fn(&Self) -> u64| outcomes.iter().map(of).max().unwrap_or(0);
         Self {
@@ -92,20 +98,27 @@ impl Outcome {
             used: median(|outcome| outcome.used),
             small: median(|outcome| outcome.small),
             requests: median(|outcome| outcome.requests),
+            eta_off: median(|outcome| outcome.eta_off),
             events: most(|outcome| outcome.events),
         }
     }
 }
 
+/// The median; 0 of nothing.
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
 /// The columns of a table of outcomes, and a row of it.
 pub(crate) const COLUMNS: &str = "T/T_min | p50 | p99 | seeder's copies | wasted % | twice % | in endgame % | \
-    uplinks used % | small messages % | requests a piece";
+    uplinks used % | small messages % | requests a piece | ETA off % at half time";
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:.3} | {:.3} | {:.3} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {:.1} | {:.1}",
+            "{:.3} | {:.3} | {:.3} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {:.1} | {:.1} | {:.0}",
             self.ratio,
             self.p50,
             self.p99,
@@ -115,7 +128,8 @@ impl fmt::Display for Outcome {
             self.raced,
             self.used,
             self.small,
-            self.requests
+            self.requests,
+            self.eta_off
         )?;
         if self.unfinished > 0 {
             write!(f, " ({} never finished)", self.unfinished)?;

@@ -10,7 +10,7 @@ use crate::domain::selection::{Candidate, Policy};
 /// Most sources of one user that a leecher is told of.
 const SOURCES_A_USER: usize = 2;
 /// Most members of a swarm that are looked at to find sources for one leecher: a stretch of so many from a random place.
-const LOOKED_AT: usize = 512;
+const LOOKED_AT: usize = 128;
 /// A source is told to no more leechers than a leecher is told of sources, but for those who know none: where everybody is
 /// both, all are known alike. A crowd would else be sent to the sources that were there first, and the others would have
 /// nothing to do.
