@@ -82,9 +82,7 @@ impl Outcome {
 impl Outcome {
     /// The median of each figure; of the counts, the most.
     pub(crate) fn median(outcomes: Vec<Self>) -> Self {
-        let median = |of: fn(&Self) -> f64| {
-            middle(outcomes.iter().map(of).collect())
-        };
+        let median = |of: fn(&Self) -> f64| middle(outcomes.iter().map(of).collect());
         let most = |of: fn(&Self) -> u64| outcomes.iter().map(of).max().unwrap_or(0);
         Self {
             unfinished: most(|outcome| outcome.unfinished.into()) as u32,
