@@ -79,7 +79,7 @@ pub struct Config {
     pub upload_limit: u64,
     /// Bytes a second, 0 for no limit.
     pub download_limit: u64,
-    /// Uploads at a time.
+    /// Uploads at a time, at least, where the uplink isn't thin.
     pub upload_slots: u32,
     /// Congestion control of what is uploaded.
     pub congestion: Congestion,

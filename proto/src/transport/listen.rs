@@ -11,13 +11,12 @@ use tokio::net::TcpListener;
 const NOT_SENT_LOW_WATER: u32 = 32 << 10;
 
 /// Congestion control of what is sent: which algorithm decides how fast.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Congestion {
-    /// CUBIC (RFC 9438) where it can be had, else the system's own. A source turns from one receiver to the next several
-    /// times a second, and CUBIC fills an uplink with the first packets of each turn. BBR remembers the half that the
-    /// connection had while it shared the uplink: crowds of 8 and 24 took an eighth longer by it (`xtask bench crowd`,
-    /// 2026-11-26), and its pacing costs a fifth of the rate on loopback.
-    #[default]
+    /// CUBIC (RFC 9438) where it can be had, else the system's own. By BBR crowds of 8 and 24 took an eighth longer
+    /// (`xtask bench crowd`, 2026-11-26), and its pacing costs a fifth of the rate on loopback. Why the crowds do was not
+    /// looked into; a source turns from one receiver to the next several times a second, which may be too short for BBR
+    /// to find out what the uplink carries.
     Auto,
     /// The system's own.
     System,
