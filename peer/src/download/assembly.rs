@@ -1,7 +1,7 @@
-//! One piece at a time, put together from its chunks: hashed as they come, checked when whole.
+//! One piece at a time, put together from its chunks.
 
 use bytes::{Bytes, BytesMut};
-use proto::domain::{Manifest, PieceIndex, manifest::PieceHasher};
+use proto::domain::{Blake3, PieceIndex, PieceLayout, manifest::SubtreeHasher};
 
 /// A smaller slice is copied rather than kept: each one kept costs a header, and holds on to what it is a slice of.
 const KEEP: usize = 4 << 10;
@@ -12,29 +12,29 @@ pub(super) struct Assembly {
     piece: PieceIndex,
     length: u32,
     received: u32,
-    hasher: PieceHasher,
+    /// Hashed as it comes, while the data is in this core's cache; SHA-1 is left for when the piece is whole, for it is
+    /// cheaper of several at a time.
+    hasher: SubtreeHasher,
     parts: Vec<Bytes>,
     small: BytesMut,
 }
 
-/// A piece that came whole.
+/// A piece that came whole, not checked.
 #[derive(Debug)]
-pub(super) enum Whole {
-    /// It is what the manifest says.
-    Good(Vec<Bytes>),
-    /// It is not.
-    Bad,
+pub(super) struct Whole {
+    pub(super) piece: PieceIndex,
+    pub(super) parts: Vec<Bytes>,
+    pub(super) blake3: Blake3,
 }
 
 impl Assembly {
     /// Nothing of the piece has come.
-    pub(super) fn new(manifest: &Manifest, piece: PieceIndex) -> Self {
-        let layout = manifest.layout();
+    pub(super) fn new(layout: PieceLayout, piece: PieceIndex) -> Self {
         Self {
             piece,
             length: layout.piece_length(piece),
             received: 0,
-            hasher: PieceHasher::new(layout, piece),
+            hasher: SubtreeHasher::new(layout, piece),
             parts: Vec::new(),
             small: BytesMut::new(),
         }
@@ -68,15 +68,11 @@ impl Assembly {
         self.received == self.length
     }
 
-    /// Checks the whole piece.
-    pub(super) fn finish(mut self, manifest: &Manifest) -> Whole {
+    /// The piece, which is whole.
+    pub(super) fn finish(mut self) -> Whole {
+        debug_assert!(self.is_whole());
         self.flush_small();
-        let expected = manifest.pieces().get(self.piece.as_usize());
-        if self.received == self.length && expected == Some(&self.hasher.finish()) {
-            Whole::Good(self.parts)
-        } else {
-            Whole::Bad
-        }
+        Whole { piece: self.piece, parts: self.parts, blake3: self.hasher.finish() }
     }
 
     fn flush_small(&mut self) {

@@ -9,7 +9,7 @@ use proto::{
 use tokio::{sync::mpsc, time::sleep};
 use tonic::Status;
 
-use super::links::Links;
+use super::{check::Checks, links::Links};
 use crate::{
     domain::download::Event,
     engine::{DownloadSpec, Memory, TicketRefused, TicketSource, Totals},
@@ -41,6 +41,7 @@ pub(super) struct Context {
     pub(super) totals: Arc<Totals>,
     pub(super) tickets: Arc<Tickets>,
     pub(super) memory: Arc<Memory>,
+    pub(super) checks: Checks,
     pub(super) news: mpsc::Sender<News>,
 }
 
@@ -77,6 +78,7 @@ impl Tickets {
     }
 
     /// Why there was no ticket the last time, if so.
+    /// Tells the driver, from outside of any task, that the store failed.
     pub(super) fn trouble(&self) -> Option<TicketRefused> {
         self.trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
@@ -104,21 +106,18 @@ impl Context {
         let _ = self.news.send(News::Request(event)).await;
     }
 
-    /// Tells the driver even if the teller is cancelled meanwhile.
-    pub(super) fn tell_surely(&self, event: Event) {
-        if let Err(mpsc::error::TrySendError::Full(news)) = self.news.try_send(News::Request(event)) {
-            let sender = self.news.clone();
-            tokio::spawn(async move { sender.send(news).await });
-        }
+    /// Tells the driver, from outside of any task.
+    pub(super) fn tell_blocking(&self, event: Event) {
+        let _ = self.news.blocking_send(News::Request(event));
     }
 
     pub(super) async fn tell_of_source(&self, peer: PeerId, generation: u64, event: Event) {
         let _ = self.news.send(News::Source(peer, generation, event)).await;
     }
 
+    /// Tells the driver, from outside of any task, that the store failed.
     pub(super) fn trouble(&self, error: StoreError) {
-        // A full queue is no loss: the next write fails as well.
-        let _ = self.news.try_send(News::Trouble(error));
+        let _ = self.news.blocking_send(News::Trouble(error));
     }
 
     /// The piece was verified and written: it is offered from now on.

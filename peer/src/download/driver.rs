@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     book::Book,
+    check::Checks,
     context::{Context, NEWS, Tickets},
     links::Links,
     transfer::{Outcome, Transfer},
@@ -284,6 +285,7 @@ impl Driver {
             totals: tools.totals.clone(),
             tickets: Arc::new(Tickets::new(tools.tickets.clone())),
             memory: tools.memory.clone(),
+            checks: Checks::new(),
             news: sender,
         });
         Transfer::new(context, &self.handle.book, &self.handle.view, tools.seed)

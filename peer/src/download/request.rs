@@ -1,7 +1,4 @@
-//! One `GetChunk` request: asked, read, checked and written, piece after piece.
-//!
-//! Hashing and writing happen right here, on the task that reads: the data is in this core's cache, and there are as
-//! many such tasks as connections.
+//! One `GetChunk` request: asked, read, and its pieces handed in to be checked, one after the other.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,12 +12,13 @@ use proto::{
     reason::Reason,
 };
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Status, body::Body};
 use tower::{Service as _, ServiceExt as _};
 
 use super::{
-    assembly::{Assembly, Whole},
+    assembly::Assembly,
+    check,
     context::Context,
     frames::{Frames, Item},
     links::Link,
@@ -47,8 +45,6 @@ pub(super) enum Cut {
     Failed(Failure),
     /// Refused with this status.
     Status(Status),
-    /// Nobody is to be told: it was cancelled, or the store failed and the driver knows.
-    Silent,
 }
 
 impl From<Failure> for Cut {
@@ -60,13 +56,14 @@ impl From<Failure> for Cut {
 /// Carries a request out, and tells the driver all that comes of it.
 pub(super) async fn run(context: Arc<Context>, link: Arc<Link>, ask: Ask, cancelled: CancellationToken) {
     let request = ask.request;
+    let pending = TaskTracker::new();
     let mut ticket = None;
     // A ticket that was refused is replaced once; the peer that refuses a new one as well does not want us.
     for fresh in [false, true] {
         let result = async {
             let got = context.ticket(ticket.take().filter(|_| fresh)).await.map_err(|_| Failure::Refused)?;
             ticket = Some(got.clone());
-            attempt(&context, &link, &ask, got, &cancelled).await
+            attempt(&context, &link, &ask, got, &pending).await
         };
         let result = tokio::select! {
             biased;
@@ -75,7 +72,6 @@ pub(super) async fn run(context: Arc<Context>, link: Arc<Link>, ask: Ask, cancel
         };
         let result = match result {
             Ok(()) => Ok(()),
-            Err(Cut::Silent) => return,
             Err(Cut::Failed(failure)) => Err(failure),
             Err(Cut::Status(status)) if !fresh && context.is_about_ticket(&status) => {
                 context.rest_before_new_ticket(&status).await;
@@ -83,7 +79,12 @@ pub(super) async fn run(context: Arc<Context>, link: Arc<Link>, ask: Ask, cancel
             }
             Err(Cut::Status(status)) => ended(&status),
         };
-        context.tell(Event::Ended(request, result)).await;
+        // The end comes after all that it brought.
+        pending.close();
+        tokio::select! {
+            () = cancelled.cancelled() => {}
+            () = pending.wait() => context.tell(Event::Ended(request, result)).await,
+        }
         return;
     }
 }
@@ -134,7 +135,7 @@ async fn attempt(
     link: &Arc<Link>,
     ask: &Ask,
     ticket: Arc<str>,
-    cancelled: &CancellationToken,
+    pending: &TaskTracker,
 ) -> Result<(), Cut> {
     // A source that is asked for one piece at a time is slow, or busy with others: one connection carries what it sends.
     let mut lease = link.lease(ask.max_pieces != 1).await;
@@ -151,17 +152,13 @@ async fn attempt(
         return if status.code() == Code::Ok { Ok(()) } else { Err(Cut::Status(status)) };
     }
     let mut body = response.into_body();
-    let mut reading = Reading::new(context, ask);
+    let mut reading = Reading::new(context, ask, pending);
     loop {
         let Some(Ok(frame)) = body.frame().await else { return Err(Failure::Connection.into()) };
         match frame.into_data() {
             Ok(data) => {
                 context.limiter.pass(data.len()).await;
                 reading.take(data).await?;
-                // Verified and written pieces are told even so, so this comes between frames.
-                if cancelled.is_cancelled() {
-                    return Err(Cut::Silent);
-                }
             }
             Err(frame) => {
                 let status =
@@ -181,6 +178,8 @@ async fn attempt(
 struct Reading<'a> {
     context: &'a Arc<Context>,
     request: RequestId,
+    /// Counts its pieces that are being checked.
+    pending: &'a TaskTracker,
     layout: PieceLayout,
     frames: Frames,
     /// Those asked for that have not come.
@@ -190,11 +189,12 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(context: &'a Arc<Context>, ask: &Ask) -> Self {
+    fn new(context: &'a Arc<Context>, ask: &Ask, pending: &'a TaskTracker) -> Self {
         let most = if ask.max_pieces == 0 { ask.pieces.len() } else { ask.max_pieces as usize };
         Self {
             context,
             request: ask.request,
+            pending,
             layout: context.spec.manifest.layout(),
             frames: Frames::default(),
             open: ask.pieces.clone(),
@@ -236,7 +236,7 @@ impl<'a> Reading<'a> {
         let whole = assembly.is_whole();
         self.context.tell(Event::Received(self.request, bytes)).await;
         if whole && let Some(assembly) = self.current.take() {
-            self.finish(assembly)?;
+            check::hand_in(self.context, self.request, assembly.finish(), self.pending).await;
         }
         Ok(())
     }
@@ -249,26 +249,6 @@ impl<'a> Reading<'a> {
         self.most -= 1;
         debug_assert!(self.layout.index(piece.get().into()).is_some());
         self.context.tell(Event::Started(self.request, piece)).await;
-        Ok(Assembly::new(&self.context.spec.manifest, piece))
-    }
-
-    fn finish(&mut self, assembly: Assembly) -> Result<(), Cut> {
-        let piece = assembly.piece();
-        let event = match assembly.finish(&self.context.spec.manifest) {
-            Whole::Bad => {
-                self.context.totals.bad();
-                Event::Bad(self.request, piece)
-            }
-            Whole::Good(parts) => {
-                if let Err(error) = self.context.store.write(piece, &parts) {
-                    self.context.trouble(error);
-                    return Err(Cut::Silent);
-                }
-                self.context.gained(piece);
-                Event::Verified(self.request, piece)
-            }
-        };
-        self.context.tell_surely(event);
-        Ok(())
+        Ok(Assembly::new(self.layout, piece))
     }
 }

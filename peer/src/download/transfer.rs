@@ -116,6 +116,9 @@ impl<'a> Transfer<'a> {
     pub(super) async fn run(mut self, mut news: mpsc::Receiver<News>, stop: &CancellationToken) -> Outcome {
         let outcome = self.go(&mut news, stop).await;
         self.tasks.shutdown().await;
+        // Nobody hears of those any more: what they would tell is in the store.
+        news.close();
+        self.context.checks.done().await;
         if let Some(running) = self.checkpoint.running.take() {
             let _ = running.await;
         }

@@ -72,40 +72,37 @@ impl Manifest {
 
 /// Both digests of a piece's bytes.
 pub fn hash_piece(layout: PieceLayout, piece: PieceIndex, data: &[u8]) -> PieceHash {
-    let mut hasher = PieceHasher::new(layout, piece);
-    hasher.update(data);
-    hasher.finish()
+    let mut blake3 = SubtreeHasher::new(layout, piece);
+    blake3.update(data);
+    let sha1: [u8; 20] = sha1::Sha1::digest(data).into();
+    PieceHash { sha1: sha1.into(), blake3: blake3.finish() }
 }
 
-/// Computes both digests of a piece as its bytes come.
+/// Computes the BLAKE3 value of a piece as its bytes come.
 #[derive(Clone, Debug)]
-pub struct PieceHasher {
-    sha1: sha1::Sha1,
+pub struct SubtreeHasher {
     blake3: blake3::Hasher,
     /// The piece is the whole file: its value is the root.
     is_root: bool,
 }
 
-impl PieceHasher {
+impl SubtreeHasher {
     /// Nothing of the piece has come.
     pub fn new(layout: PieceLayout, piece: PieceIndex) -> Self {
         let mut blake3 = blake3::Hasher::new();
         blake3.set_input_offset(layout.offset(piece));
-        Self { sha1: sha1::Sha1::new(), blake3, is_root: layout.count() == 1 }
+        Self { blake3, is_root: layout.count() == 1 }
     }
 
     /// Takes the next bytes; no more than the piece has.
     pub fn update(&mut self, data: &[u8]) {
-        self.sha1.update(data);
         self.blake3.update(data);
     }
 
-    /// The digests of what came.
-    pub fn finish(self) -> PieceHash {
-        let sha1: [u8; 20] = self.sha1.finalize().into();
-        let blake3 =
-            if self.is_root { *self.blake3.finalize().as_bytes() } else { self.blake3.finalize_non_root() };
-        PieceHash { sha1: sha1.into(), blake3: blake3.into() }
+    /// The value of what came.
+    pub fn finish(&self) -> Blake3 {
+        let root = || *self.blake3.finalize().as_bytes();
+        if self.is_root { root().into() } else { self.blake3.finalize_non_root().into() }
     }
 }
 

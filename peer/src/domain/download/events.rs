@@ -245,11 +245,8 @@ impl Download {
 
     pub(super) fn received(&mut self, now: Moment, id: RequestId, bytes: u32) {
         let Some(request) = self.requests.get_mut(&id) else { return };
-        let Some(current) = request.current.as_mut() else { return };
-        let piece = current.piece;
-        current.bytes = current.bytes.saturating_add(bytes).min(self.layout.piece_length(piece));
+        let Some(piece) = request.count(bytes, |piece| self.layout.piece_length(piece)) else { return };
         request.heard = Some(now);
-        request.count(bytes);
         let woke = std::mem::take(&mut request.stalled);
         // Nothing is to be decided when all goes well, and this is told often.
         if woke {
@@ -312,7 +309,7 @@ impl Download {
     /// The piece has come whole by this request and was judged.
     fn take_whole(&mut self, now: Moment, id: RequestId, piece: PieceIndex) {
         if let Some(request) = self.requests.get_mut(&id).filter(|request| request.is_on(piece)) {
-            request.current = None;
+            request.leave(piece);
             request.whole += 1;
             request.heard = Some(now);
             self.touched.push(request.source);
@@ -396,8 +393,8 @@ impl Download {
             source.note_sending(now);
             self.touched.push(request.source);
         }
-        if let Some(current) = request.current {
-            self.release(id, current.piece);
+        for piece in request.current.map(|current| current.piece).into_iter().chain(request.judged) {
+            self.release(id, piece);
         }
         self.release_promised(id, &request.set);
     }

@@ -412,15 +412,13 @@ impl Download {
             _ => {
                 let mut soonest = None;
                 for request in self.requests.values().filter(|request| request.is_on(piece)) {
-                    let Some(current) = request.current else { continue };
+                    // One that came whole is as good as there.
+                    let current = request.current.filter(|current| current.piece == piece)?;
                     let elapsed = now.saturating_sub(current.since);
                     let source = &self.sources[&request.source];
                     let expected = source.piece_time(now).unwrap_or_else(|| self.mean_piece_time(now))
                         * source.sending.len().max(1) as u32;
                     let length = self.layout.piece_length(piece);
-                    if current.bytes == length {
-                        return None;
-                    }
                     let eta = if elapsed <= expected && current.bytes < length / 4 {
                         Some(expected)
                     } else if current.bytes == 0 {
@@ -446,7 +444,9 @@ impl Download {
         let others = self.requests.iter().filter(|(other, request)| **other != id && request.is_on(piece));
         let mut soonest: Option<Duration> = None;
         for (_, request) in others {
-            let Some(current) = request.current else { return false };
+            let Some(current) = request.current.filter(|current| current.piece == piece) else {
+                return false;
+            };
             let elapsed = now.saturating_sub(current.since);
             let length = self.layout.piece_length(piece);
             if current.bytes > 0 {

@@ -40,7 +40,9 @@ pub(super) struct Request {
     /// Its set is out of date.
     pub(super) stale: bool,
     pub(super) current: Option<Current>,
-    /// Pieces that came whole.
+    /// Pieces that came whole and are being verified.
+    pub(super) judged: Vec<PieceIndex>,
+    /// Pieces that came whole and were judged.
     pub(super) whole: u32,
     /// Nothing has come for so long that others are asked for its pieces.
     pub(super) stalled: bool,
@@ -61,6 +63,7 @@ impl Request {
             place: None,
             stale: false,
             current: None,
+            judged: Vec::new(),
             whole: 0,
             stalled: false,
             span: (now, 0),
@@ -74,9 +77,17 @@ impl Request {
         self.span = (now, 0);
     }
 
-    /// So much of the current piece came.
-    pub(super) fn count(&mut self, bytes: u32) {
+    /// So much of the current piece came, of which there are `length` bytes. Returns the piece.
+    pub(super) fn count(&mut self, bytes: u32, length: impl Fn(PieceIndex) -> u32) -> Option<PieceIndex> {
         self.span.1 = self.span.1.saturating_add(bytes);
+        let current = self.current.as_mut()?;
+        let piece = current.piece;
+        current.bytes = current.bytes.saturating_add(bytes);
+        if current.bytes >= length(piece) {
+            self.current = None;
+            self.judged.push(piece);
+        }
+        Some(piece)
     }
 
     /// When it is next known whether the current piece comes in drips.
@@ -95,7 +106,13 @@ impl Request {
 
     /// The piece is coming by it, or came and is being verified.
     pub(super) fn is_on(&self, piece: PieceIndex) -> bool {
-        self.current.is_some_and(|current| current.piece == piece)
+        self.current.is_some_and(|current| current.piece == piece) || self.judged.contains(&piece)
+    }
+
+    /// It has no more to do with the piece, which was coming by it.
+    pub(super) fn leave(&mut self, piece: PieceIndex) {
+        self.current = self.current.filter(|current| current.piece != piece);
+        self.judged.retain(|judged| *judged != piece);
     }
 
     /// The piece is in its set, not started.

@@ -456,6 +456,42 @@ fn a_piece_that_was_being_verified_when_its_request_was_dropped_counts() {
 }
 
 #[test]
+fn pieces_go_on_coming_while_others_of_the_request_are_verified() {
+    let mut bench = Bench::new(40);
+    bench.source(1, &"#".repeat(40));
+    // Until it is known to be fast, it is asked for one at a time.
+    let (id, asked) = loop {
+        let (id, asked) = bench.asked(1).expect("asked");
+        if asked.max_pieces == 0 && asked.pieces.len() > 3 {
+            break (id, asked);
+        }
+        bench.now += ms(1);
+        bench.feed(Event::Started(id, asked.pieces[0]));
+        bench.now += ms(1);
+        bench.deliver(id, asked.pieces[0].get().into());
+    };
+    let [one, two, three] = asked.pieces[..3] else { unreachable!("more than three") };
+    for piece in [one, two, three] {
+        bench.feed(Event::Started(id, piece));
+        bench.feed(Event::Received(id, PIECE_LENGTH));
+    }
+    assert!(bench.cancelled.is_empty() && bench.view(1).bad_pieces == 0);
+    // Nobody else is to send what only waits for its verdict.
+    bench.source(2, &"#".repeat(40));
+    let cut = bench.asked(2).map(|(id, _)| id).expect("asked");
+    bench.feed(Event::Started(cut, two));
+    assert_eq!(bench.cancelled, [cut]);
+    bench.feed(Event::Bad(id, two));
+    bench.feed(Event::Verified(id, one));
+    bench.feed(Event::Verified(id, three));
+    let have = |piece| bench.download.have().contains(piece);
+    assert!(have(one) && !have(two) && have(three));
+    assert_eq!(bench.view(1).bad_pieces, 1);
+    let missing = bench.download.pieces.state(two);
+    assert_eq!(missing, PieceState::Missing, "it is to be had again");
+}
+
+#[test]
 fn a_fast_source_without_a_queue_is_asked_for_several_pieces_that_nobody_else_is() {
     let mut bench = Bench::new(100);
     bench.source(1, &"#".repeat(100));
