@@ -1,12 +1,12 @@
 //! Pieces that came whole: checked against the manifest, written, and told of, several at a time where that is faster.
 //!
 //! Whoever reads a source hands its pieces in here and reads on. Nothing waits for more pieces to come: what is there is
-//! taken at once, one piece if there is one, and while those are worked on others gather by themselves.
+//! taken at once, one piece if there is one, and while those are worked on others gather by themselves. Where SHA-1 is
+//! not faster for several, readers compute it as the data comes, from their core's cache, which then is faster.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::available_parallelism,
 };
 
 use proto::domain::PieceHash;
@@ -28,20 +28,13 @@ pub(super) struct Checks {
     room: Arc<Semaphore>,
     /// Of all pieces that are here.
     pending: TaskTracker,
-    at_once: AtOnce,
 }
 
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Job>,
-    workers: usize,
-}
-
-/// How the work is divided.
-#[derive(Clone, Copy, Debug)]
-struct AtOnce {
-    workers: usize,
-    pieces: usize,
+    /// Somebody is at work. One is enough: it outruns what comes, and finds more at a time than two would.
+    busy: bool,
 }
 
 struct Job {
@@ -53,18 +46,7 @@ struct Job {
 
 impl Checks {
     pub(super) fn new() -> Self {
-        // Lanes are fullest with one worker, and then it outruns what comes; otherwise every core lends a hand.
-        let at_once = if lanes::are_there() {
-            AtOnce { workers: 1, pieces: lanes::LANES }
-        } else {
-            AtOnce { workers: available_parallelism().map_or(1, usize::from).min(4), pieces: 1 }
-        };
-        Self {
-            queue: Mutex::default(),
-            room: Arc::new(Semaphore::new(ROOM)),
-            pending: TaskTracker::new(),
-            at_once,
-        }
+        Self { queue: Mutex::default(), room: Arc::new(Semaphore::new(ROOM)), pending: TaskTracker::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -74,10 +56,8 @@ impl Checks {
     /// The next pieces to work on; with none, the worker is done.
     fn next(&self) -> Vec<Job> {
         let mut queue = self.lock();
-        let count = queue.waiting.len().min(self.at_once.pieces);
-        if count == 0 {
-            queue.workers -= 1;
-        }
+        let count = queue.waiting.len().min(lanes::LANES);
+        queue.busy = count > 0;
         queue.waiting.drain(..count).collect()
     }
 
@@ -97,9 +77,7 @@ pub(super) async fn hand_in(context: &Arc<Context>, request: RequestId, whole: W
     let starts = {
         let mut queue = checks.lock();
         queue.waiting.push_back(Job { request, whole, _room: room, _pending: pending });
-        let starts = queue.workers < checks.at_once.workers;
-        queue.workers += usize::from(starts);
-        starts
+        !std::mem::replace(&mut queue.busy, true)
     };
     if starts {
         let context = context.clone();
@@ -117,12 +95,14 @@ pub(super) async fn hand_in(context: &Arc<Context>, request: RequestId, whole: W
 
 /// Checks, writes, tells.
 fn work(context: &Context, jobs: Vec<Job>) {
-    let parts: Vec<&[_]> = jobs.iter().map(|job| &job.whole.parts[..]).collect();
-    let hashes = lanes::sha1_of_each(&parts);
-    for (job, sha1) in jobs.into_iter().zip(hashes) {
-        let Whole { piece, parts, blake3 } = &job.whole;
-        let expected = context.spec.manifest.pieces().get(piece.as_usize());
-        let event = if expected != Some(&PieceHash { sha1, blake3: *blake3 }) {
+    let unhashed = jobs.iter().filter(|job| job.whole.sha1.is_none());
+    let unhashed: Vec<&[_]> = unhashed.map(|job| &job.whole.parts[..]).collect();
+    let mut hashed = lanes::sha1_of_each(&unhashed).into_iter();
+    for job in jobs {
+        let Whole { piece, parts, blake3, sha1 } = &job.whole;
+        let hash = sha1.or_else(|| hashed.next()).map(|sha1| PieceHash { sha1, blake3: *blake3 });
+        let event = if hash.is_none() || hash.as_ref() != context.spec.manifest.pieces().get(piece.as_usize())
+        {
             context.totals.bad();
             Event::Bad(job.request, *piece)
         } else if let Err(error) = context.store.write(*piece, parts) {

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     domain::download::{Event, Failure, RequestId},
+    hashing::lanes,
     observe,
 };
 
@@ -249,6 +250,6 @@ impl<'a> Reading<'a> {
         self.most -= 1;
         debug_assert!(self.layout.index(piece.get().into()).is_some());
         self.context.tell(Event::Started(self.request, piece)).await;
-        Ok(Assembly::new(self.layout, piece))
+        Ok(Assembly::new(self.layout, piece, lanes::are_there()))
     }
 }

@@ -8,6 +8,8 @@ use data_encoding::BASE32_NOPAD;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId([u8; 32]);
 
+/// Characters of a peer id's text.
+const TEXT: usize = 52;
 /// The domain that every peer's one certificate name ends with.
 const TLS_SUFFIX: &str = ".peer.minitorrent.internal";
 
@@ -19,7 +21,7 @@ impl PeerId {
 
     /// The one name in this peer's certificate.
     pub fn tls_name(&self) -> String {
-        format!("{self}{TLS_SUFFIX}")
+        [&self.to_string(), TLS_SUFFIX].concat()
     }
 
     /// The peer that a certificate's name is of.
@@ -36,7 +38,10 @@ impl From<[u8; 32]> for PeerId {
 
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&BASE32_NOPAD.encode(&self.0).to_ascii_lowercase())
+        let mut text = [0; TEXT];
+        BASE32_NOPAD.encode_mut(&self.0, &mut text);
+        text.make_ascii_lowercase();
+        f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -61,7 +66,7 @@ impl FromStr for PeerId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        if text.len() != 52 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        if text.len() != TEXT || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(IdError::Peer);
         }
         let bytes = BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).map_err(|_| IdError::Peer)?;

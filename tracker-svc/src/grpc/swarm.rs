@@ -132,7 +132,7 @@ pub(super) fn source(source: Source) -> pb::Source {
             peer_id: source.id.to_string(),
             tls_name: source.id.tls_name(),
             addresses: vec![source.address.into()],
-            username: source.user.to_string(),
+            username: source.user.as_str().to_owned(),
         }),
         pieces: source.pieces.into(),
         load: source.load,

@@ -286,7 +286,7 @@ impl Swarm {
         }
         policy.order(&mut candidates);
 
-        let mut users: HashMap<&Username, usize> = HashMap::new();
+        let mut users: HashMap<&Username, usize> = HashMap::with_capacity(told.len() + candidates.len());
         for &known in told {
             *users.entry(&peers.get(known).user).or_default() += 1;
         }
