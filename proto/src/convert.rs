@@ -1,4 +1,8 @@
-//! Wire to domain and back: the only file that sees both. What comes in is checked here and nowhere else.
+//! Wire to domain and back: the only place that sees both. What comes in is checked here and nowhere else.
+//!
+//! - [`found`]: the one message that is not generated.
+
+pub mod found;
 
 use crate::{
     domain::{

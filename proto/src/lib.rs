@@ -29,6 +29,8 @@ pub mod pb {
         clippy::use_self,
         clippy::semicolon_if_nothing_returned
     )]
+    pub use crate::convert::found::FindPeersResponse;
+
     tonic::include_proto!("minitorrent.v1");
 
     /// Encoded `FileDescriptorSet` of the package, for server reflection.

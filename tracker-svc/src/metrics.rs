@@ -111,17 +111,19 @@ impl Metrics {
         text
     }
 
-    fn count(&self, path: &str, failed: Option<&Status>, since: Instant) {
+    fn count(&self, method: &'static str, failed: Option<&Status>, since: Instant) {
         let code = failed.map_or(Code::Ok, Status::code);
         if let Some(reason) = failed.and_then(Reason::of) {
             self.failures.get_or_create(&Why { reason: reason.as_str() }).inc();
         }
-        // Only names from the table become labels: a stranger can't make more of them.
-        let method =
-            access::TABLE.iter().find(|(listed, _)| *listed == path).map_or("unknown", |(path, _)| path);
         self.calls.get_or_create(&Call { method, code: code_name(code) }).inc();
         self.seconds.get_or_create(&Method { method }).observe(since.elapsed().as_secs_f64());
     }
+}
+
+/// The label of a path. Only names from the table become labels: a stranger can't make more of them.
+fn method(path: &str) -> &'static str {
+    access::TABLE.iter().find(|(listed, _)| *listed == path).map_or("unknown", |(path, _)| path)
 }
 
 /// Counts every call; a stream counts by how it begins.
@@ -131,13 +133,13 @@ where
     S::Future: Send + 'static,
 {
     fn call(&self, inner: &mut S, request: Request<A>) -> Answer<S, A> {
-        let (metrics, since, path) = (self.clone(), Instant::now(), request.uri().path().to_owned());
+        let (metrics, since, method) = (self.clone(), Instant::now(), method(request.uri().path()));
         let answer = inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
             // A call that fails before its first message has its status in the headers.
             let status = Status::from_header_map(response.headers());
-            metrics.count(&path, status.as_ref().filter(|status| status.code() != Code::Ok), since);
+            metrics.count(method, status.as_ref().filter(|status| status.code() != Code::Ok), since);
             Ok(response)
         })
     }
@@ -151,9 +153,9 @@ mod tests {
     fn strangers_make_no_labels() {
         let metrics = Metrics::default();
         for path in ["/x/y", "/x/z", "/minitorrent.v1.AuthService/Login"] {
-            metrics.count(path, Some(&Status::unimplemented("x")), Instant::now());
+            metrics.count(method(path), Some(&Status::unimplemented("x")), Instant::now());
         }
-        metrics.count("/x/y", Some(&Reason::DiskFull.status("full")), Instant::now());
+        metrics.count(method("/x/y"), Some(&Reason::DiskFull.status("full")), Instant::now());
         let text = metrics.render();
         assert!(text.contains(r#"calls_total{method="unknown",code="UNIMPLEMENTED"} 2"#), "{text}");
         assert!(

@@ -202,7 +202,7 @@ async fn changes_are_told_in_order(world: World) {
     let file = {
         let member = world.member(&bob, &g1).await;
         world.publish(&member, "f").await;
-        world.store.file_by_name(&member, &header("f").name).await.expect("a read").expect("a file").id
+        world.store.file_id(&member, &header("f").name).await.expect("a read").expect("a file")
     };
     assert_eq!(world.changes().await, [], "gaining a right is no change to be told");
     world.store.set_disabled(bob.user(), true, &origin()).await.expect("disabled");

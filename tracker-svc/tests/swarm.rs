@@ -291,7 +291,7 @@ async fn sources_are_pushed_as_they_come_gain_and_leave() {
     };
     let found = find().await;
     assert_eq!(found.file_id, file.as_bytes().to_vec());
-    assert_eq!(peers(&found.sources), [c.to_string(), a.to_string()], "fewest pieces first");
+    assert_eq!(peers(&found.read().unwrap()), [c.to_string(), a.to_string()], "fewest pieces first");
 
     seeder.say(vec![has(&group, file, Holding::Left(true))]).await;
     let change = leecher.change().await;
@@ -299,7 +299,7 @@ async fn sources_are_pushed_as_they_come_gain_and_leave() {
 
     // A stream that breaks off leaves its peer its lease.
     drop((other, seeder));
-    assert_eq!(peers(&find().await.sources), [c.to_string()]);
+    assert_eq!(peers(&find().await.read().unwrap()), [c.to_string()]);
     tracker.stop().await;
 }
 

@@ -195,12 +195,13 @@ impl Agent {
         let found = self.tracker().within(swarm.find_peers(request)).await?;
         let file =
             convert::file_id(&found.file_id).map_err(|error| PeerError::TrackerAnswer(error.to_string()))?;
+        let sources = found.read().map_err(|error| PeerError::TrackerAnswer(error.to_string()))?;
         let ticket = self.parts.tickets.ticket(group, file, true).await.map_err(|refused| match refused {
             TicketRefused::Denied(reason) | TicketRefused::Unavailable(reason) => {
                 PeerError::Tracker(reason.status(format!("no ticket for {name} of {group}")))
             }
         })?;
-        Ok((file, ticket, found.sources))
+        Ok((file, ticket, sources))
     }
 
     /// Ends whatever runs, keeping the session and all verified pieces. For the end of the daemon.

@@ -8,12 +8,10 @@ use data_encoding::BASE32_NOPAD;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId([u8; 32]);
 
-/// Characters of a peer id's text.
-const TEXT: usize = 52;
-/// The domain that every peer's one certificate name ends with.
-const TLS_SUFFIX: &str = ".peer.minitorrent.internal";
-
 impl PeerId {
+    /// The domain that every peer's one certificate name ends with.
+    pub(crate) const TLS_SUFFIX: &str = ".peer.minitorrent.internal";
+
     /// The id's bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -21,12 +19,20 @@ impl PeerId {
 
     /// The one name in this peer's certificate.
     pub fn tls_name(&self) -> String {
-        [&self.to_string(), TLS_SUFFIX].concat()
+        format!("{self}{}", Self::TLS_SUFFIX)
+    }
+
+    /// The id as text, in ASCII.
+    pub(crate) fn text(&self) -> [u8; 52] {
+        let mut text = [0; 52];
+        BASE32_NOPAD.encode_mut(&self.0, &mut text);
+        text.make_ascii_lowercase();
+        text
     }
 
     /// The peer that a certificate's name is of.
     pub fn from_tls_name(name: &str) -> Option<Self> {
-        name.strip_suffix(TLS_SUFFIX)?.parse().ok()
+        name.strip_suffix(Self::TLS_SUFFIX)?.parse().ok()
     }
 }
 
@@ -38,10 +44,7 @@ impl From<[u8; 32]> for PeerId {
 
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; TEXT];
-        BASE32_NOPAD.encode_mut(&self.0, &mut text);
-        text.make_ascii_lowercase();
-        f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        f.write_str(str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -66,7 +69,7 @@ impl FromStr for PeerId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        if text.len() != TEXT || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        if text.len() != 52 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(IdError::Peer);
         }
         let bytes = BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).map_err(|_| IdError::Peer)?;

@@ -66,7 +66,9 @@ where
             let code =
                 response.headers().get("grpc-status").and_then(|code| code.to_str().ok()).unwrap_or("0");
             tracing::debug!(code, took = ?since.elapsed(), "answered");
-            if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+            if let Ok(mut value) = HeaderValue::from_str(id.as_str()) {
+                // It never comes again: kept out of HTTP/2's table, where it would only push others out.
+                value.set_sensitive(true);
                 response.headers_mut().insert(HEADER, value);
             }
             Ok(response)

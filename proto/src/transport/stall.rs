@@ -51,9 +51,10 @@ where
             let task = WAITING.scope(RefCell::new(Some(Arc::clone(&waiting))), task);
             tokio::select! {
                 biased;
+                // The task first: most are done at once, and then there is no timer to be set and taken back.
+                _ = task => {}
                 () = cut.cancelled() => {}
                 () = stalled(&waiting, limit) => tracing::debug!("a call was reset: its client reads nothing"),
-                _ = task => {}
             }
         });
     }

@@ -15,7 +15,7 @@
 mod members;
 mod peers;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use proto::domain::{Bitfield, FileId, GroupId, PeerId, PieceIndex, PieceLayout, Username};
 
@@ -40,7 +40,7 @@ pub struct Announcer {
     /// Whose.
     pub user: Username,
     /// Where others reach it.
-    pub address: Box<str>,
+    pub address: Arc<str>,
     /// Uploads that it has running and waiting.
     pub load: u32,
 }
@@ -78,7 +78,7 @@ pub struct Source {
     /// Whose.
     pub user: Username,
     /// Where to reach it.
-    pub address: Box<str>,
+    pub address: Arc<str>,
     /// Pieces that it holds.
     pub pieces: u32,
     /// Uploads that it has running and waiting.
@@ -185,7 +185,7 @@ impl Swarms {
         let place = *swarm.places.get(&key)? as usize;
         swarm.members[place].leech.as_mut()?.woken = false;
         let chosen = swarm.choose(Some(place), &self.peers, policy, chance);
-        let sources: Vec<_> = chosen.iter().map(|&source| swarm.source(source, &self.peers)).collect();
+        let sources: Vec<_> = chosen.iter().map(|source| self.peers.source(source)).collect();
         swarm.note_told(place, &chosen);
         let leech = swarm.members[place].leech.as_mut()?;
         let mut gone = std::mem::take(&mut leech.gone);
@@ -199,7 +199,7 @@ impl Swarms {
     pub fn find(&self, file: FileId, policy: &dyn Policy, chance: u64) -> Vec<Source> {
         let Some(swarm) = self.files.get(&file) else { return Vec::new() };
         let chosen = swarm.choose(None, &self.peers, policy, chance);
-        chosen.into_iter().map(|source| swarm.source(source, &self.peers)).collect()
+        chosen.iter().map(|source| self.peers.source(source)).collect()
     }
 
     /// How many peers announce the file.

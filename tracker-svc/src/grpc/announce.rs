@@ -24,7 +24,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::swarm::{SwarmService, member_or_not, source};
+use super::swarm::{SwarmService, found, member_or_not};
 use crate::{
     domain::{
         Caller, Membership, Origin, Refusal,
@@ -359,7 +359,7 @@ impl Announce {
             let News { group, sources, gone } = self.service.hub.pull(&opened.who.id, file)?;
             Some(pb::SwarmChange {
                 file: Some(convert::to_file_ref(&group, file)),
-                sources: sources.into_iter().map(source).collect(),
+                sources: sources.iter().map(|source| found(source).message()).collect(),
                 gone_peer_ids: gone.iter().map(ToString::to_string).collect(),
                 ..Default::default()
             })

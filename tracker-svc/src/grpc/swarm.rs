@@ -7,7 +7,7 @@ use std::{
 };
 
 use proto::{
-    convert,
+    convert::{self, found::Found},
     domain::{FileId, GroupId, PeerId, limits::MAX_TICKETS_A_CALL},
     pb,
     reason::Reason,
@@ -126,15 +126,12 @@ pub(super) fn member_or_not(
 }
 
 /// A source for the wire.
-pub(super) fn source(source: Source) -> pb::Source {
-    pb::Source {
-        peer: Some(pb::PeerAddress {
-            peer_id: source.id.to_string(),
-            tls_name: source.id.tls_name(),
-            addresses: vec![source.address.into()],
-            username: source.user.as_str().to_owned(),
-        }),
-        pieces: source.pieces.into(),
+pub(super) fn found(source: &Source) -> Found<'_> {
+    Found {
+        id: source.id,
+        user: &source.user,
+        address: &source.address,
+        pieces: source.pieces,
         load: source.load,
     }
 }
@@ -188,9 +185,8 @@ impl pb::swarm_service_server::SwarmService for SwarmService {
         let group = convert::group_id(&request.group_id)?;
         let member: Membership = self.gate.enter(&caller, &group).await?;
         let name = convert::file_name(&request.name)?;
-        let found = self.store.file_by_name(&member, &name).await.map_err(TrackerError::from)?;
-        let file = found.ok_or(TrackerError::Refused(Refusal::FileNotFound))?.id;
-        let sources = self.hub.find(file).into_iter().map(source).collect();
-        Ok(Response::new(pb::FindPeersResponse { file_id: file.as_bytes().to_vec().into(), sources }))
+        let file = self.store.file_id(&member, &name).await.map_err(TrackerError::from)?;
+        let file = file.ok_or(TrackerError::Refused(Refusal::FileNotFound))?;
+        Ok(Response::new(pb::FindPeersResponse::new(file, self.hub.find(file).iter().map(found))))
     }
 }

@@ -271,6 +271,9 @@ pub trait Files: Send + Sync {
     /// The group's file of that id.
     async fn file_by_id(&self, member: &Membership, file: FileId) -> Result<Option<FileRow>>;
 
+    /// The id of the group's file of exactly that name.
+    async fn file_id(&self, member: &Membership, name: &FileName) -> Result<Option<FileId>>;
+
     /// The group's file of exactly that name.
     async fn file_by_name(&self, member: &Membership, name: &FileName) -> Result<Option<FileRow>>;
 

@@ -323,7 +323,7 @@ async fn addresses_that_lead_nowhere_are_not_handed_out() {
     let mut sources = Vec::new();
     until(PATIENCE, "the peer is a source", async || {
         let request = pb::FindPeersRequest { group_id: "g1".into(), name: "x".into() };
-        sources = ann.swarm().find_peers(request).await.unwrap().into_inner().sources;
+        sources = ann.swarm().find_peers(request).await.unwrap().into_inner().read().unwrap();
         !sources.is_empty()
     })
     .await;

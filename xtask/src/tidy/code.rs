@@ -40,6 +40,7 @@ const IMPURE: &[(&str, &str)] = &[
 const ADAPTERS: &[&str] = &[
     "proto/src/lib.rs",         // generates them
     "proto/src/convert.rs",     // turns them into the domain's types and back
+    "proto/src/convert",        // the same
     "proto/src/reason.rs",      // writes and reads the details of an error
     "proto/src/ticket.rs",      // says how each refusal is told
     "proto/src/transport",      // answers before a service is reached

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use proto::domain::{Bitfield, FileId, GroupId, PeerId, PieceLayout, Username, limits::MAX_SOURCES};
 
-use super::{Holds, PeerKey, Source, Wake, peers::Peers};
+use super::{Holds, PeerKey, Wake, peers::Peers};
 use crate::domain::selection::{Candidate, Policy};
 
 /// Most sources of one user that a leecher is told of.
@@ -189,11 +189,11 @@ impl Swarm {
     }
 
     /// The member at `place` was told of these sources.
-    pub(super) fn note_told(&mut self, place: usize, sources: &[PeerKey]) {
+    pub(super) fn note_told(&mut self, place: usize, sources: &[Candidate]) {
         let Some(leech) = &mut self.members[place].leech else { return };
-        leech.told.extend(sources);
+        leech.told.extend(sources.iter().map(|source| source.key));
         for source in sources {
-            let place = self.places[source];
+            let place = self.places[&source.key];
             self.members[place as usize].told_to += 1;
         }
     }
@@ -261,7 +261,7 @@ impl Swarm {
         peers: &Peers,
         policy: &dyn Policy,
         chance: u64,
-    ) -> Vec<PeerKey> {
+    ) -> Vec<Candidate> {
         let asking = place.map(|place| &self.members[place]);
         let told = asking.and_then(|member| member.leech.as_ref()).map_or(&[][..], |leech| &leech.told);
         let wanted = |source: &&Member| {
@@ -286,36 +286,19 @@ impl Swarm {
         }
         policy.order(&mut candidates);
 
-        let mut users: HashMap<&Username, usize> = HashMap::with_capacity(told.len() + candidates.len());
-        for &known in told {
-            *users.entry(&peers.get(known).user).or_default() += 1;
-        }
-        let mut few_of_a_user = |candidate: &Candidate| {
-            let count = users.entry(&peers.get(candidate.key).user).or_default();
-            *count += 1;
-            *count <= SOURCES_A_USER
-        };
+        // So few that to look through them costs less than a map of them does.
+        let user = |key: PeerKey| (fingerprint(&peers.get(key).user), &peers.get(key).user);
+        let mut users: Vec<_> = told.iter().map(|&known| user(known)).collect();
         let room = MAX_SOURCES.saturating_sub(told.len());
-        candidates
-            .into_iter()
-            .filter(|candidate| few_of_a_user(candidate))
-            .take(room)
-            .map(|c| c.key)
-            .collect()
-    }
-
-    pub(super) fn source(&self, key: PeerKey, peers: &Peers) -> Source {
-        let peer = peers.get(key);
-        Source {
-            id: peer.id,
-            user: peer.user.clone(),
-            address: peer.address.clone(),
-            pieces: self
-                .places
-                .get(&key)
-                .map_or(0, |&place| self.members[place as usize].pieces(self.layout)),
-            load: peer.load,
-        }
+        let few_of_a_user = |candidate: &Candidate| {
+            let user = user(candidate.key);
+            let is_one_of_few = users.iter().filter(|&&other| other == user).count() < SOURCES_A_USER;
+            if is_one_of_few {
+                users.push(user);
+            }
+            is_one_of_few
+        };
+        candidates.into_iter().filter(few_of_a_user).take(room).collect()
     }
 }
 
@@ -325,6 +308,11 @@ impl Leech {
             wakes.push(Wake { peer, file });
         }
     }
+}
+
+/// Tells most users apart at a glance (FNV-1a).
+fn fingerprint(user: &Username) -> u32 {
+    user.as_str().bytes().fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// A number that looks random and is the same for the same two.

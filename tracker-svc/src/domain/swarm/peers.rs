@@ -1,17 +1,18 @@
 //! Who announces: the peers that a [`Swarms`](super::Swarms) knows.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher as _, time::Duration};
+use std::{collections::hash_map::RandomState, hash::BuildHasher as _, sync::Arc, time::Duration};
 
 use hashbrown::HashTable;
 use proto::domain::{FileId, PeerId, Username};
 
-use super::{Announcer, PeerKey};
+use super::{Announcer, PeerKey, Source};
+use crate::domain::selection::Candidate;
 
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: PeerId,
     pub(super) user: Username,
-    pub(super) address: Box<str>,
+    pub(super) address: Arc<str>,
     pub(super) load: u32,
     pub(super) heard: Duration,
     pub(super) files: Vec<FileId>,
@@ -52,6 +53,18 @@ impl Peers {
 
     pub(super) fn get_mut(&mut self, key: PeerKey) -> &mut Peer {
         self.all[key.0 as usize].as_mut().expect("a key is only held while its peer is there")
+    }
+
+    /// A source that was chosen, as others are told of it.
+    pub(super) fn source(&self, chosen: &Candidate) -> Source {
+        let Peer { id, user, address, .. } = self.get(chosen.key);
+        Source {
+            id: *id,
+            user: user.clone(),
+            address: Arc::clone(address),
+            pieces: chosen.pieces,
+            load: chosen.load,
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {

@@ -223,6 +223,12 @@ impl Files for Sqlite {
         row.map(FileRow::try_from).transpose()
     }
 
+    async fn file_id(&self, member: &Membership, name: &FileName) -> Result<Option<FileId>> {
+        let sql = "SELECT id FROM files WHERE group_id = ? AND name = ?";
+        let id = self.lookups.one(sql, (member.key().0, name.as_str()), |row| row.get::<_, [u8; 16]>(0))?;
+        id.map(|id| stored_bytes(&id)).transpose()
+    }
+
     async fn file_by_name(&self, member: &Membership, name: &FileName) -> Result<Option<FileRow>> {
         let key = (member.key().0, name.as_str());
         let row = self.lookups.one(select_file!("f.name = ?"), key, Columns::read)?;
