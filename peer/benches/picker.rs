@@ -11,7 +11,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use peer::domain::{
     Rng,
     availability::Availability,
-    picker::{Picker, RandomThenRarest, Sequential, Wanted},
+    picker::{Finds, Picker, RandomThenRarest, Sequential, Wanted},
 };
 use proto::domain::{Bitfield, PIECE_LENGTH, PieceIndex, PieceLayout};
 use rand::{RngExt as _, SeedableRng as _};
@@ -61,21 +61,14 @@ impl Download {
     }
 
     /// How long it takes to pick and mark `count` pieces, `at_once` of them at a time, from a source with these.
-    fn pick(
-        &mut self,
-        picker: &dyn Picker,
-        in_order: bool,
-        source: &Bitfield,
-        count: u64,
-        at_once: usize,
-    ) -> Duration {
+    fn pick(&mut self, picker: &dyn Picker, source: &Bitfield, count: u64, at_once: usize) -> Duration {
         let (mut took, mut picked) = (Duration::ZERO, 0);
         let mut picks: Vec<PieceIndex> = Vec::with_capacity(at_once);
-        let mut from = 0;
+        let mut finds = Finds::default();
         while picked < count {
             if self.availability.open() <= self.least.max(at_once) {
                 self.begin_anew();
-                from = 0;
+                finds = Finds::default();
             }
             let start = Instant::now();
             for _ in 0..16 {
@@ -84,10 +77,8 @@ impl Download {
                     layout: self.layout,
                     availability: &self.availability,
                     verified: &self.verified,
-                    from: if in_order { from } else { 0 },
                 };
-                picker.pick(&wanted, source, at_once, &mut self.rng, &mut picks);
-                from = picks.first().map_or(from, |first| first.as_usize() / 64);
+                picker.pick(&wanted, source, &mut finds, at_once, &mut self.rng, &mut picks);
                 for &piece in black_box(&picks) {
                     self.availability.close(piece);
                     self.verified.insert(piece);
@@ -100,7 +91,7 @@ impl Download {
             took += start.elapsed();
             if picks.is_empty() {
                 self.begin_anew();
-                from = 0;
+                finds = Finds::default();
             }
         }
         took.mul_f64(count as f64 / picked as f64)
@@ -131,9 +122,7 @@ fn picking(c: &mut Criterion) {
                     for at_once in [1, 128] {
                         let id = BenchmarkId::new(format!("{name}, {at_once} at once"), pieces);
                         group.bench_function(id, |b| {
-                            b.iter_custom(|count| {
-                                download.pick(&*picker, policy == "sequential", &source, count, at_once)
-                            });
+                            b.iter_custom(|count| download.pick(&*picker, &source, count, at_once));
                         });
                     }
                     download.begin_anew();

@@ -57,9 +57,9 @@ impl Availability {
         &self.order[self.starts[0] as usize..]
     }
 
-    /// The first word of a bitfield of the open pieces, from word `from` on, that is not empty: its place and its bits.
-    pub fn open_word(&self, from: usize) -> Option<(usize, u64)> {
-        self.open.next_word(from)
+    /// The words of a bitfield of the open pieces, from word `from` on, that are not empty: their places and their bits.
+    pub fn open_words(&self, from: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
+        self.open.words(from)
     }
 
     /// The open pieces, one slice for each number of holders, the rarest first; the order within a slice is random.
@@ -207,8 +207,7 @@ mod tests {
             prop_assert!(listed.is_sorted_by_key(|piece| model[piece.as_usize()].0));
             prop_assert_eq!(listed.len(), model.iter().filter(|(_, open)| *open).count());
             prop_assert_eq!(listed.len(), availability.open());
-            let words = std::iter::successors(availability.open_word(0), |(at, _)| availability.open_word(at + 1));
-            let bits: u32 = words.map(|(_, bits)| bits.count_ones()).sum();
+            let bits: u32 = availability.open_words(0).map(|(_, bits)| bits.count_ones()).sum();
             prop_assert_eq!(bits as usize, listed.len());
         }
     }

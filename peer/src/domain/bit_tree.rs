@@ -3,9 +3,6 @@
 //! A hierarchical bitset, as in the `hibitset` crate: a bit for each number, and above each level of words one bit for each
 //! word that is not empty, until there is a single word. Sets of two million numbers have four levels.
 
-/// Words that are looked at one after the other before the levels above are asked.
-const NEAR: usize = 8;
-
 /// See the module. The order of bits is that of a [`Bitfield`](proto::domain::Bitfield): bit 63 of word `at` is number
 /// `64 * at`.
 pub struct BitTree {
@@ -15,10 +12,12 @@ pub struct BitTree {
 impl BitTree {
     /// All numbers below `count`.
     pub fn full(count: usize) -> Self {
-        let mut levels = vec![ones(count)];
+        let leaves = ones(count);
+        let mut levels = vec![ones(leaves.len())];
         while let Some(above) = levels.last().map(Vec::len).filter(|words| *words > 1) {
             levels.push(ones(above));
         }
+        levels.insert(0, leaves);
         Self { levels }
     }
 
@@ -49,30 +48,43 @@ impl BitTree {
         }
     }
 
-    /// The first word from `from` on that is not empty: its place, and what is in it.
-    pub fn next_word(&self, from: usize) -> Option<(usize, u64)> {
-        let words = self.levels[0].get(from..)?;
-        if let Some(near) = words.iter().take(NEAR).position(|word| *word != 0) {
-            return Some((from + near, words[near]));
-        }
-        let mut at = from + NEAR;
-        for (height, level) in self.levels.iter().enumerate().skip(1) {
-            let rest = level.get(at / 64)? & (u64::MAX >> (at % 64));
-            if rest != 0 {
-                at = at / 64 * 64 + rest.leading_zeros() as usize;
-                for below in self.levels[1..height].iter().rev() {
-                    at = 64 * at + below[at].leading_zeros() as usize;
-                }
-                return Some((at, self.levels[0][at]));
+    /// The words from `from` on that are not empty: their places, and what is in them.
+    pub fn words(&self, from: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
+        let (leaves, above) = (&self.levels[0], &self.levels[1]);
+        let mut at = from / 64;
+        let mut left = above.get(at).map_or(0, |word| word & rest(from));
+        std::iter::from_fn(move || {
+            if left == 0 {
+                at = self.next_word(1, at + 1)?;
+                left = above[at];
             }
-            at = at / 64 + 1;
-        }
-        None
+            let word = 64 * at + left.leading_zeros() as usize;
+            left &= !bit(word);
+            Some((word, leaves[word]))
+        })
+    }
+
+    /// The first word of the level from `from` on that is not empty.
+    fn next_word(&self, level: usize, from: usize) -> Option<usize> {
+        let above = self.levels.get(level + 1)?;
+        let here = above.get(from / 64)? & rest(from);
+        let (at, bits) = if here != 0 {
+            (from / 64, here)
+        } else {
+            let at = self.next_word(level + 1, from / 64 + 1)?;
+            (at, above[at])
+        };
+        Some(64 * at + bits.leading_zeros() as usize)
     }
 }
 
 fn bit(at: usize) -> u64 {
     1 << (63 - at % 64)
+}
+
+/// The bits of a word from this one on.
+fn rest(from: usize) -> u64 {
+    u64::MAX >> (from % 64)
 }
 
 fn ones(count: usize) -> Vec<u64> {
@@ -92,8 +104,7 @@ mod tests {
     use super::*;
 
     fn numbers(tree: &BitTree, from: usize) -> Vec<usize> {
-        let words = std::iter::successors(tree.next_word(from), |(at, _)| tree.next_word(at + 1));
-        words
+        tree.words(from)
             .flat_map(|(at, word)| {
                 (0..64).filter(move |place| word & bit(*place) != 0).map(move |place| 64 * at + place)
             })
@@ -123,9 +134,9 @@ mod tests {
 
     #[test]
     fn an_empty_one_has_nothing() {
-        assert_eq!(BitTree::full(0).next_word(0), None);
+        assert_eq!(BitTree::full(0).words(0).count(), 0);
         let mut one = BitTree::full(1);
         one.remove(0);
-        assert_eq!(one.next_word(0), None);
+        assert_eq!(one.words(0).count(), 0);
     }
 }

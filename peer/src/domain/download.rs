@@ -185,8 +185,6 @@ pub struct Download {
     ended: VecDeque<(RequestId, PeerId)>,
     next_request: u64,
     next_rank: u64,
-    /// Grows when a piece can be asked for again.
-    opened: u64,
     rate: Meter,
     /// Sources that something happened to since they were last tended.
     touched: Vec<PeerId>,
@@ -228,7 +226,6 @@ impl Download {
             ended: VecDeque::new(),
             next_request: 0,
             next_rank: 0,
-            opened: 0,
             rate: Meter::new(Duration::from_secs(3)),
             touched: Vec::new(),
             touched_all: true,

@@ -1,11 +1,12 @@
 //! Which pieces to ask a source for: a policy.
 
+mod finds;
 mod random_then_rarest;
 mod sequential;
 
 use proto::domain::{Bitfield, PieceIndex, PieceLayout};
 
-pub use self::{random_then_rarest::RandomThenRarest, sequential::Sequential};
+pub use self::{finds::Finds, random_then_rarest::RandomThenRarest, sequential::Sequential};
 use super::{Rng, availability::Availability};
 
 /// What a picker sees of a download.
@@ -16,56 +17,52 @@ pub struct Wanted<'a> {
     pub availability: &'a Availability,
     /// The verified pieces: none of them is open.
     pub verified: &'a Bitfield,
-    /// The source has no open piece in the words of its bitfield before this one.
-    pub from: usize,
 }
 
-/// Chooses pieces. Choosing changes nothing; marking what was asked for is the caller's part.
+/// Chooses pieces. Choosing changes no piece; marking what was asked for is the caller's part.
 pub trait Picker: Send + Sync {
     /// Appends up to `count` open pieces that the source has, each once, best first. None is appended only where the
-    /// source has no open piece.
+    /// source has no open piece. `finds` are the picker's own notes on that source.
     fn pick(
         &self,
         wanted: &Wanted<'_>,
         source: &Bitfield,
+        finds: &mut Finds,
         count: usize,
         rng: &mut Rng,
         picks: &mut Vec<PieceIndex>,
     );
 }
 
-/// The open pieces that the source has, from word `from` of its bitfield on, then from its first up to there. A word is
-/// 64 pieces, and those without an open one are passed over all at once.
-fn open_from<'a>(
+/// The open pieces that the source has, from word `from` of its bitfield on: the words that are not empty, and their
+/// places. A word is 64 pieces, and those without an open one are passed over all at once.
+fn open_words<'a>(
     wanted: &'a Wanted<'_>,
     source: &'a Bitfield,
     from: usize,
-) -> impl Iterator<Item = PieceIndex> + 'a {
-    let open = |from: usize| {
-        let mut next = from;
-        std::iter::from_fn(move || {
-            let (at, bits) = wanted.availability.open_word(next)?;
-            next = at + 1;
-            Some((at, bits & source.word(at)))
-        })
-    };
-    let words = open(from).chain(open(wanted.from).take_while(move |(at, _)| *at < from));
-    words.filter(|(_, bits)| *bits != 0).flat_map(|(at, mut bits)| {
-        let indices = std::iter::from_fn(move || {
-            let first = (bits != 0).then(|| bits.leading_zeros())?;
-            bits &= !(1 << (63 - first));
-            Some(at as u64 * 64 + u64::from(first))
-        });
-        indices.filter_map(|index| wanted.layout.index(index))
-    })
+) -> impl Iterator<Item = (usize, u64)> + 'a {
+    let words = wanted.availability.open_words(from);
+    words.map(|(at, bits)| (at, bits & source.word(at))).filter(|(_, bits)| *bits != 0)
+}
+
+/// The pieces of a word of a bitfield, in order.
+fn pieces(layout: PieceLayout, at: usize, mut bits: u64) -> impl Iterator<Item = PieceIndex> {
+    let indices = std::iter::from_fn(move || {
+        let first = (bits != 0).then(|| bits.leading_zeros())?;
+        bits &= !(1 << (63 - first));
+        Some(at as u64 * 64 + u64::from(first))
+    });
+    indices.filter_map(move |index| layout.index(index))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use proto::domain::PIECE_LENGTH;
     use rand::SeedableRng;
 
     use super::*;
+    use crate::domain::Rng;
 
     /// A picture of one pick. A column is a piece.
     struct Pick {
@@ -104,9 +101,9 @@ mod tests {
                     availability.close(piece);
                 }
             }
-            let wanted = Wanted { layout, availability: &availability, verified: &have, from: 0 };
+            let wanted = Wanted { layout, availability: &availability, verified: &have };
             let mut picks = Vec::new();
-            picker.pick(&wanted, &source, pieces, &mut rng, &mut picks);
+            picker.pick(&wanted, &source, &mut Finds::default(), pieces, &mut rng, &mut picks);
             seen.extend(picks.first().map(|piece| u64::from(piece.get())));
             let mut all = picks.clone();
             all.sort_unstable();
@@ -157,6 +154,59 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn every_open_piece_of_a_source_is_found_whatever_happened_before(
+            sequential in any::<bool>(),
+            pieces in 1u32..20_000,
+            sparse in 1usize..400,
+            seed in any::<u64>(),
+            steps in prop::collection::vec((0u8..5, any::<prop::sample::Index>(), 1usize..200), 1..60),
+        ) {
+            let layout = PieceLayout::new(u64::from(pieces) * u64::from(PIECE_LENGTH)).expect("a valid length");
+            let mut rng = Rng::seed_from_u64(seed);
+            let picker: Box<dyn Picker> =
+                if sequential { Box::new(Sequential) } else { Box::new(RandomThenRarest { random: 0 }) };
+            let mut availability = Availability::new(layout, &mut rng);
+            let (mut source, verified) = (Bitfield::empty(layout), Bitfield::empty(layout));
+            layout.indices().step_by(sparse).for_each(|piece| { source.insert(piece); });
+            let mut finds = Finds::default();
+            for (step, at, count) in steps {
+                let some = layout.indices().skip(at.index(pieces as usize)).step_by(sparse);
+                for piece in some.take(count) {
+                    match step {
+                        0 => availability.close(piece),
+                        1 if !availability.is_open(piece) => {
+                            availability.reopen(piece);
+                            if source.contains(piece) {
+                                finds.add(piece, source.words());
+                            }
+                        }
+                        2 if source.insert(piece) && availability.is_open(piece) => {
+                            finds.add(piece, source.words());
+                        }
+                        3 => { source.remove(piece); }
+                        _ => {}
+                    }
+                }
+                let wanted = Wanted { layout, availability: &availability, verified: &verified };
+                let mut picks = Vec::new();
+                picker.pick(&wanted, &source, &mut finds, count, &mut rng, &mut picks);
+                let good = |piece: &PieceIndex| availability.is_open(*piece) && source.contains(*piece);
+                prop_assert!(picks.iter().all(good));
+                let there = layout.indices().filter(good);
+                if sequential {
+                    prop_assert!(picks.iter().copied().eq(there.take(count)));
+                } else {
+                    prop_assert_eq!(picks.len(), there.take(count).count());
+                    picks.sort_unstable();
+                    prop_assert!(picks.is_sorted_by(|one, next| one < next), "a piece was picked twice");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_source_with_few_of_many_pieces_is_used() {
         let layout = PieceLayout::new(100_000 * u64::from(PIECE_LENGTH)).expect("a valid length");
@@ -167,10 +217,10 @@ mod tests {
         source.insert(piece);
         availability.gain(piece);
         let have = Bitfield::empty(layout);
-        let wanted = Wanted { layout, availability: &availability, verified: &have, from: 0 };
+        let wanted = Wanted { layout, availability: &availability, verified: &have };
         for picker in [&RandomThenRarest::default() as &dyn Picker, &Sequential] {
             let mut picks = Vec::new();
-            picker.pick(&wanted, &source, 8, &mut rng, &mut picks);
+            picker.pick(&wanted, &source, &mut Finds::default(), 8, &mut rng, &mut picks);
             assert_eq!(picks, [piece]);
         }
     }

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use proto::domain::{Bitfield, PIECE_LENGTH, PeerId, PieceLayout};
+use proto::domain::{Bitfield, PIECE_LENGTH, PeerId, PieceIndex, PieceLayout};
 use rand::RngExt;
 
-use super::{Moment, Rng, meter::Meter, request_id::RequestId};
+use super::{Moment, Rng, meter::Meter, picker::Finds, request_id::RequestId};
 
 /// Bad pieces after which a source is not used any more.
 pub const STRIKES: u32 = 2;
@@ -56,11 +56,10 @@ pub struct Source {
     pub idle_since: Option<Moment>,
     /// Nothing is asked of it before this moment.
     pub rest_until: Moment,
-    /// The state of the pieces at which it was found to have none to ask for; see `Download::opened`.
-    pub exhausted: Option<u64>,
-    /// It has no open piece in the words of its bitfield before this one, in that state of the pieces. Kept only where
-    /// pieces are asked for in order.
-    pub first_open: (usize, u64),
+    /// It was found to have no open piece, and none was added since.
+    pub exhausted: bool,
+    /// The picker's notes on its open pieces.
+    pub finds: Finds,
     /// Failures in a row.
     pub failures: u32,
     /// Pieces that came from it and were wrong.
@@ -110,8 +109,8 @@ impl Source {
             contended: false,
             idle_since: None,
             rest_until: Moment::ZERO,
-            exhausted: None,
-            first_open: (0, 0),
+            exhausted: false,
+            finds: Finds::default(),
             failures: 0,
             bad_pieces: 0,
             verified_bytes: 0,
@@ -120,6 +119,12 @@ impl Source {
             speed: Meter::new(Duration::from_secs(1)),
             busy: BusyClock::default(),
         }
+    }
+
+    /// It has this open piece, which it had not, or which was not open.
+    pub fn can_give(&mut self, piece: PieceIndex) {
+        self.exhausted = false;
+        self.finds.add(piece, self.has.words());
     }
 
     /// It is connected, or being connected.

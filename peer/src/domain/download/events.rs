@@ -5,6 +5,7 @@ use proto::domain::{Bitfield, PeerId, PieceIndex};
 use super::{
     Action, Download, Failure, Link, Moment, PieceState, RequestId, STRIKES, Source, request::Request,
 };
+use crate::domain::picker::Finds;
 
 /// Requests that are remembered after their end, for the piece that may still have been under way to be judged.
 const REMEMBERED: usize = 256;
@@ -50,8 +51,8 @@ impl Download {
         }
         source.link = Link::Connected;
         source.seeder = has.is_full();
-        source.exhausted = None;
-        source.first_open = (0, self.opened);
+        source.exhausted = false;
+        source.finds = Finds::default();
         let bytes = has.as_bytes().iter().zip(self.pieces.verified().as_bytes());
         source.interesting = bytes.map(|(has, verified)| (has & !verified).count_ones()).sum();
         if source.seeder {
@@ -72,12 +73,13 @@ impl Download {
             if source.has.insert(piece) {
                 self.availability.gain(piece);
                 source.interesting += u32::from(!self.pieces.verified().contains(piece));
-                open |= self.availability.is_open(piece);
-                source.first_open.0 = source.first_open.0.min(piece.as_usize() / 64);
+                if self.availability.is_open(piece) {
+                    source.can_give(piece);
+                    open = true;
+                }
             }
         }
         if open {
-            source.exhausted = None;
             let waiting = source.waiting.and_then(|waiting| self.requests.get_mut(&waiting));
             waiting.into_iter().for_each(Request::could_have_more);
         }
@@ -423,9 +425,9 @@ impl Download {
         } else {
             self.pieces.release(piece);
             self.availability.reopen(piece);
-            self.opened += 1;
             self.touched_all = true;
-            for source in self.sources.values().filter(|source| source.has.contains(piece)) {
+            for source in self.sources.values_mut().filter(|source| source.has.contains(piece)) {
+                source.can_give(piece);
                 let waiting = source.waiting.and_then(|waiting| self.requests.get_mut(&waiting));
                 waiting.into_iter().for_each(Request::could_have_more);
             }

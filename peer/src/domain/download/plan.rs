@@ -275,8 +275,8 @@ impl Download {
     ) -> Choice {
         let mut choice = Choice { pieces: Vec::new(), max: 1, firm: false, apart: false };
         let busy = self.sources.values().filter(|source| !source.sending.is_empty()).count() as u32;
-        let Some(source) = self.sources.get(&peer) else { return choice };
-        if source.exhausted != Some(self.opened) {
+        let Some(source) = self.sources.get_mut(&peer) else { return choice };
+        if !source.exhausted {
             // Fewer at a time towards the end, so that all sources end together.
             let share = (self.availability.open() as u32).div_ceil(2 * busy.max(1));
             let depth = if source.contended { 1 } else { source.depth(now).min(share) };
@@ -292,14 +292,10 @@ impl Download {
                 layout: self.layout,
                 availability: &self.availability,
                 verified: self.pieces.verified(),
-                from: if source.first_open.1 == self.opened { source.first_open.0 } else { 0 },
             };
-            self.picker.pick(&wanted, &source.has, count, &mut self.rng, &mut choice.pieces);
-            if let Some(first) = choice.pieces.first().filter(|_| self.options.sequential)
-                && let Some(source) = self.sources.get_mut(&peer)
-            {
-                source.first_open = (first.as_usize() / 64, self.opened);
-            }
+            let (has, finds) = (&source.has, &mut source.finds);
+            self.picker.pick(&wanted, has, finds, count, &mut self.rng, &mut choice.pieces);
+            source.exhausted = choice.pieces.is_empty();
             if !choice.firm {
                 choice.apart = self.keep_apart(now, peer, &mut choice.pieces);
             }
@@ -311,9 +307,6 @@ impl Download {
                 return choice;
             }
             choice.firm = false;
-            if let Some(source) = self.sources.get_mut(&peer) {
-                source.exhausted = Some(self.opened);
-            }
         }
         if self.is_endgame() {
             let mine = self.expected(now, &self.sources[&peer]);

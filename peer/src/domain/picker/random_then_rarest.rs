@@ -3,7 +3,7 @@
 use proto::domain::{Bitfield, PieceIndex};
 use rand::RngExt;
 
-use super::{Picker, Wanted, open_from};
+use super::{Finds, Picker, Wanted};
 use crate::domain::Rng;
 
 /// The first few pieces are random, so that leechers that start together have something to trade; then come those that
@@ -21,8 +21,10 @@ impl Default for RandomThenRarest {
 }
 
 /// Pieces looked at for each one wanted before the search turns from the order of rarity to the source's own pieces.
-/// A source of which every eighth piece in the order is open is searched in order.
+/// A source that has every eighth piece of that order is searched in order.
 const PATIENCE: usize = 8;
+/// The same where the search has turned to the source's own pieces before.
+const LITTLE_PATIENCE: usize = 1;
 
 /// Pieces looked at beyond those that are wanted, at most, and no more than those. The rarer of two is rare enough
 /// (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing").
@@ -33,18 +35,20 @@ impl Picker for RandomThenRarest {
         &self,
         wanted: &Wanted<'_>,
         source: &Bitfield,
+        finds: &mut Finds,
         count: usize,
         rng: &mut Rng,
         picks: &mut Vec<PieceIndex>,
     ) {
-        let mut search = Search { source, count: picks.len() + count, looks: PATIENCE * (count + 8), rng };
+        let patience = if finds.is_begun() { LITTLE_PATIENCE } else { PATIENCE };
+        let mut search = Search { source, count: picks.len() + count, looks: patience * (count + 8), rng };
         let done = if wanted.verified.count() < self.random {
             search.look_through(wanted.availability.open_pieces(), picks)
         } else {
             wanted.availability.rarest_first().all(|bucket| search.look_through(bucket, picks))
         };
         if !done && picks.len() < search.count {
-            search.look_at_source(wanted, picks);
+            search.look_at_source(wanted, finds, picks);
         }
     }
 }
@@ -78,15 +82,15 @@ impl Search<'_> {
 
     /// The source has few of the pieces that are open, or few of the rare ones: takes the rarest of a random sample of
     /// its own pieces.
-    fn look_at_source(&mut self, wanted: &Wanted<'_>, picks: &mut Vec<PieceIndex>) {
-        let from = self.rng.random_range(0..self.source.words().max(1));
+    fn look_at_source(&mut self, wanted: &Wanted<'_>, finds: &mut Finds, picks: &mut Vec<PieceIndex>) {
         let room = self.count - picks.len();
-        let mut sample: Vec<_> = open_from(wanted, self.source, from)
-            .filter(|piece| !picks.contains(piece))
-            .map(|piece| (wanted.availability.holders(piece), self.rng.random::<u32>(), piece))
-            .take(room + room.min(SAMPLE))
+        let mut drawn: Vec<_> = std::iter::from_fn(|| finds.draw(wanted, self.source, self.rng))
+            .take(picks.len() + room + room.min(SAMPLE))
             .collect();
-        sample.sort_unstable();
-        picks.extend(sample.into_iter().take(room).map(|(_, _, piece)| piece));
+        // Those that are as rare as each other stay in the order in which they were drawn.
+        drawn.sort_by_key(|piece| wanted.availability.holders(*piece));
+        let fresh: Vec<_> = drawn.iter().filter(|piece| !picks.contains(piece)).take(room).copied().collect();
+        picks.extend(fresh);
+        finds.put_back(drawn.into_iter());
     }
 }

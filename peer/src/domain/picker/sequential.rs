@@ -2,7 +2,7 @@
 
 use proto::domain::{Bitfield, PieceIndex};
 
-use super::{Picker, Wanted, open_from};
+use super::{Finds, Picker, Wanted, open_words, pieces};
 use crate::domain::Rng;
 
 /// The first open pieces of the file that the source has, in order.
@@ -14,10 +14,15 @@ impl Picker for Sequential {
         &self,
         wanted: &Wanted<'_>,
         source: &Bitfield,
+        finds: &mut Finds,
         count: usize,
         _: &mut Rng,
         picks: &mut Vec<PieceIndex>,
     ) {
-        picks.extend(open_from(wanted, source, wanted.from).take(count));
+        let open = open_words(wanted, source, finds.first_word());
+        let mut open = open.flat_map(|(at, bits)| pieces(wanted.layout, at, bits)).take(count);
+        let first = open.next();
+        finds.none_before(first, source);
+        picks.extend(first.into_iter().chain(open));
     }
 }
