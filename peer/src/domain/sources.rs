@@ -52,6 +52,8 @@ pub struct Source {
     pub sending: Vec<RequestId>,
     /// It makes requests wait for a slot: others want it too.
     pub contended: bool,
+    /// The place in its queue that it told a request of ours last; 0 before it told any.
+    pub last_place: u32,
     /// Since when it has had nothing to give and nothing to do, while connected.
     pub idle_since: Option<Moment>,
     /// Nothing is asked of it before this moment.
@@ -107,6 +109,7 @@ impl Source {
             waiting: None,
             sending: Vec::new(),
             contended: false,
+            last_place: 0,
             idle_since: None,
             rest_until: Moment::ZERO,
             exhausted: false,

@@ -168,6 +168,7 @@ impl Download {
         request.heard = Some(now);
         request.place = Some(place);
         source.contended = true;
+        source.last_place = place;
         if request.stale {
             self.touched.push(request.source);
         }

@@ -10,10 +10,10 @@ use super::{
 };
 use crate::domain::picker::Wanted;
 
-/// The same when the file is wanted in order: how far ahead of the first missing piece to ask.
+/// Pieces in the set of a soft request where the file is wanted in order: how far ahead of the first missing one to ask.
 const SEQUENTIAL_SET: usize = 16;
-/// A source that has no more pieces to ask for than these is not asked for one that another is about to send.
-const FEW: usize = 8;
+/// A source that has no more pieces to ask for than these is not asked for one that another will send as soon.
+const FEW: usize = 16;
 /// How soon to look again when a source is not asked for that reason.
 const APART: Duration = Duration::from_millis(250);
 /// A source of which nothing was heard for so long is not thought to be about to send.
@@ -326,21 +326,22 @@ impl Download {
         choice
     }
 
-    /// Leaves out, where there are few, the pieces that another source may begin to send any moment: both would begin the
-    /// same one before either could be told that it is not wanted any more. Whether something was left out.
+    /// Leaves out, where there are few, the pieces that are waited for at a source where our turn comes no later: both would
+    /// begin the same one before either could be told that it is not wanted any more. Whether something was left out.
     fn keep_apart(&self, now: Moment, peer: PeerId, pieces: &mut Vec<PieceIndex>) -> bool {
         // A source that nobody else wants may as well send.
         let Some(source) = self.sources.get(&peer).filter(|source| source.contended) else { return false };
         if pieces.len() > FEW {
             return false;
         }
+        let turn = source.last_place.max(1);
         let (before, first) = (pieces.len(), pieces.first().copied());
         let stalls = |id: &RequestId| self.requests.get(id).is_some_and(|request| request.stalled);
         let others = self.sources.iter().filter(|(other, _)| **other != peer);
         let others = others.filter(|(_, other)| !other.sending.iter().any(stalls));
         let next = others.filter_map(|(_, other)| self.requests.get(&other.waiting?));
         let soon = |request: &&Request| {
-            !request.firm && request.place.is_none_or(|place| place <= 1) && request.silence(now) < APART_FOR
+            !request.firm && request.place.is_none_or(|place| place <= turn) && request.silence(now) < APART_FOR
         };
         for request in next.filter(soon) {
             pieces.retain(|piece| !request.awaits(*piece));
