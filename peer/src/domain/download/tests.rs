@@ -185,9 +185,9 @@ fn a_waiting_request_reserves_nothing() {
 
 #[test]
 fn a_waiting_set_is_asked_anew_when_a_piece_of_it_comes_from_elsewhere() {
-    let mut bench = Bench::new(12);
-    bench.source(1, "############");
-    bench.source(2, "############");
+    let mut bench = Bench::new(18);
+    bench.source(1, "##################");
+    bench.source(2, "##################");
     let (waiting, _) = bench.asked(2).expect("asked");
     bench.feed(Event::Queued(waiting, 2));
     bench.start(1, 3);
@@ -196,7 +196,7 @@ fn a_waiting_set_is_asked_anew_when_a_piece_of_it_comes_from_elsewhere() {
     bench.at(due).feed(Event::Tick);
     let (newer, asked) = bench.asked(2).expect("asked");
     assert_ne!(newer, waiting);
-    assert_eq!(Bench::indices(&asked.pieces), [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11]);
+    assert_eq!(Bench::indices(&asked.pieces), [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17]);
 }
 
 #[test]
@@ -224,6 +224,21 @@ fn two_sources_that_may_begin_any_moment_are_not_asked_for_the_same_few_pieces()
         bench.wake();
     }
     assert!(bench.asked(2).is_some_and(|(id, _)| id != second), "not asked again");
+}
+
+#[test]
+fn of_few_pieces_each_is_left_to_the_source_where_the_turn_comes_first() {
+    for (place, asked_here) in [(4, false), (5, false), (6, true)] {
+        let mut bench = Bench::new(12);
+        bench.source(1, "#...........");
+        bench.source(2, "#.#.........");
+        let (first, _) = bench.asked(1).expect("asked");
+        let (second, _) = bench.asked(2).expect("asked");
+        bench.feed(Event::Queued(first, place));
+        bench.feed(Event::Queued(second, 5));
+        bench.start(2, 2);
+        assert_eq!(bench.asked(2).is_some_and(|(id, _)| id != second), asked_here, "place {place}");
+    }
 }
 
 #[test]
