@@ -341,7 +341,9 @@ impl Download {
         let others = others.filter(|(_, other)| !other.sending.iter().any(stalls));
         let next = others.filter_map(|(_, other)| self.requests.get(&other.waiting?));
         let soon = |request: &&Request| {
-            !request.firm && request.place.is_none_or(|place| place <= turn) && request.silence(now) < APART_FOR
+            !request.firm
+                && request.place.is_none_or(|place| place <= turn)
+                && request.silence(now) < APART_FOR
         };
         for request in next.filter(soon) {
             pieces.retain(|piece| !request.awaits(*piece));

@@ -9,12 +9,17 @@ use crate::domain::selection::{Candidate, Policy};
 
 /// Most sources of one user that a leecher is told of.
 const SOURCES_A_USER: usize = 2;
-/// Most members of a swarm that are looked at to find sources for one leecher: a stretch of so many from a random place.
+/// Most members of a swarm that are looked at to find sources for one leecher.
 const LOOKED_AT: usize = 128;
-/// A source is told to no more leechers than a leecher is told of sources, but for those who know none: where everybody is
-/// both, all are known alike. A crowd would else be sent to the sources that were there first, and the others would have
-/// nothing to do.
+/// So many of them stand side by side, for the processor's sake, and the next ones far off. Who came at the same time has
+/// the same pieces, and was told of the same others: leechers that only know such have little to give each other.
+const SIDE_BY_SIDE: usize = 8;
+/// A source is told to no more leechers than a leecher is told of sources: where everybody is both, all are known alike. A
+/// crowd would else be sent to the sources that were there first, and the others would have nothing to do.
 const TOLD_TO: u32 = MAX_SOURCES as u32;
+/// The same for leechers that know no source. More would have to be turned away by it, which costs its uplink more than
+/// their waiting for the next source costs them.
+const TOLD_TO_WHO_KNOW_NONE: u32 = 200;
 
 #[derive(Debug)]
 pub(super) enum Holding {
@@ -271,18 +276,17 @@ impl Swarm {
             other && useful && !told.contains(&source.peer)
         };
         let sources = &self.members[..self.sources];
-        let start = if sources.is_empty() { 0 } else { (chance % sources.len() as u64) as usize };
-        let stretch = || sources[start..].iter().chain(&sources[..start]).take(LOOKED_AT).filter(wanted);
+        let some = || spread(sources.len(), chance).map(|place| &sources[place]).filter(wanted);
         let candidate = |source: &Member| Candidate {
             key: source.peer,
             pieces: source.pieces(self.layout),
             load: peers.get(source.peer).load,
             chance: scramble(chance, source.peer.0),
         };
-        let has_room = |source: &&Member| asking.is_none() || source.told_to < TOLD_TO;
-        let mut candidates: Vec<_> = stretch().filter(has_room).map(candidate).collect();
+        let told_to_less = |than: u32| move |source: &&Member| asking.is_none() || source.told_to < than;
+        let mut candidates: Vec<_> = some().filter(told_to_less(TOLD_TO)).map(candidate).collect();
         if candidates.is_empty() && told.is_empty() {
-            candidates.extend(stretch().map(candidate).next());
+            candidates.extend(some().find(told_to_less(TOLD_TO_WHO_KNOW_NONE)).map(candidate));
         }
         policy.order(&mut candidates);
 
@@ -310,6 +314,16 @@ impl Leech {
     }
 }
 
+/// At most [`LOOKED_AT`] numbers below `count`, each once, spread evenly from one that follows from `chance`.
+fn spread(count: usize, chance: u64) -> impl Iterator<Item = usize> {
+    let start = if count == 0 { 0 } else { (chance % count as u64) as usize };
+    let looked_at = count.min(LOOKED_AT);
+    (0..looked_at).map(move |number| {
+        let gaps = number / SIDE_BY_SIDE * (count - looked_at) / (LOOKED_AT / SIDE_BY_SIDE);
+        (start + number + gaps) % count
+    })
+}
+
 /// Tells most users apart at a glance (FNV-1a).
 fn fingerprint(user: &Username) -> u32 {
     user.as_str().bytes().fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
@@ -319,4 +333,24 @@ fn fingerprint(user: &Username) -> u32 {
 fn scramble(chance: u64, key: u32) -> u32 {
     let mixed = (chance ^ u64::from(key)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9).wrapping_shr(32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn members_are_looked_at_all_over_the_swarm() {
+        for count in [0, 1, 7, 127, 128, 129, 200, 10_000, 1 << 20] {
+            for chance in [0, 1, 12_345_678_901] {
+                let places: Vec<_> = spread(count, chance).collect();
+                assert!(places.iter().all(|place| *place < count));
+                assert_eq!(places.iter().collect::<HashSet<_>>().len(), count.min(LOOKED_AT), "{count}");
+                let tenths: HashSet<_> = places.iter().map(|place| place * 10 / count).collect();
+                assert_eq!(tenths.len(), count.min(10), "{count}: not all over it");
+            }
+        }
+    }
 }
