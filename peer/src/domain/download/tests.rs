@@ -1,13 +1,12 @@
-//! The download machine against scripted sources and against chance.
+//! The download machine against scripted sources.
+
+mod chance;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proptest::prelude::*;
 use proto::domain::PIECE_LENGTH;
-use rand::RngExt;
 
 use super::*;
-use crate::domain::Rng;
 
 fn layout(pieces: u32) -> PieceLayout {
     PieceLayout::new(u64::from(pieces) * u64::from(PIECE_LENGTH)).expect("a valid length")
@@ -592,113 +591,4 @@ fn the_view_says_what_happens() {
     let eta = bench.download.eta(bench.now).expect("bytes come").as_secs_f64();
     assert!((0.8..1.4).contains(&(1.2 / eta)), "{eta}");
     assert_eq!((bench.view(1).verified_bytes, bench.view(1).pieces), (u64::from(PIECE_LENGTH), 4));
-}
-
-/// Sources that do anything at all, in any order, as long as one is good: it completes, and every invariant holds.
-fn chaos(pieces: u32, seed: u64, bad: u8) {
-    let mut rng = Rng::seed_from_u64(seed);
-    let mut bench = Bench::with(pieces, &[], Options { max_sources: 4, ..Options::default() }, seed);
-    let layout = bench.layout;
-    let good = bad;
-    for who in 0..=bad {
-        bench.feed(Event::SourceFound(peer(who)));
-    }
-    let mut linked: BTreeSet<PeerId> = BTreeSet::new();
-    let mut current: BTreeMap<RequestId, (PieceIndex, u32)> = BTreeMap::new();
-    let mut banned: BTreeSet<PeerId> = BTreeSet::new();
-    let mut steps = 0;
-    while bench.completed == 0 {
-        steps += 1;
-        assert!(
-            steps < 40_000,
-            "no end in sight: {:?}",
-            bench.download.sources(bench.now).collect::<Vec<_>>()
-        );
-        banned.extend(bench.disconnected.drain(..).filter(|peer| {
-            bench
-                .download
-                .sources(bench.now)
-                .any(|view| view.peer == *peer && view.state == SourceState::Banned)
-        }));
-        linked.retain(|peer| !banned.contains(peer));
-        for asked in bench.open.values().map(|asked| asked.source).chain(bench.connecting.iter().copied()) {
-            assert!(!banned.contains(&asked), "a banned source is used");
-        }
-        current.retain(|id, _| bench.open.contains_key(id));
-        let wakes =
-            bench.download.next_wakeup().is_some() && (rng.random_ratio(1, 8) || bench.open.is_empty());
-        if wakes && (bench.connecting.is_empty() || rng.random_ratio(1, 8)) {
-            bench.wake();
-        }
-        if let Some(&who) = bench.connecting.iter().next() {
-            bench.connecting.remove(&who);
-            if who != peer(good) && rng.random_ratio(1, 3) {
-                bench.feed(Event::Disconnected(who, Failure::Connection));
-            } else {
-                let mut has = Bitfield::full(layout);
-                for piece in layout.indices().filter(|_| who != peer(good) && rng.random_bool(0.5)) {
-                    has.remove(piece);
-                }
-                linked.insert(who);
-                bench.feed(Event::Connected(who, has));
-            }
-            continue;
-        }
-        let open: Vec<_> = bench.open.iter().map(|(id, asked)| (*id, asked.clone())).collect();
-        if open.is_empty() {
-            continue;
-        }
-        let (id, asked) = &open[rng.random_range(0..open.len())];
-        let honest = asked.source == peer(good);
-        let what = rng.random_range(0..if honest { 4 } else { 9 });
-        bench.now += ms(rng.random_range(0..30));
-        match (what, current.get(id).copied()) {
-            (0, None) => bench.feed(Event::Queued(*id, rng.random_range(1..70))),
-            (0..4, None) => {
-                let piece = asked.pieces[rng.random_range(0..asked.pieces.len())];
-                let again = bench.download.have().contains(piece);
-                current.insert(*id, (piece, 0));
-                bench.feed(Event::Started(*id, piece));
-                assert!(!again || !bench.open.contains_key(id), "a verified piece is taken again");
-            }
-            (0..4, Some((piece, got))) => {
-                let step = rng.random_range(1..=PIECE_LENGTH).min(PIECE_LENGTH - got);
-                current.insert(*id, (piece, got + step));
-                bench.feed(Event::Received(*id, step));
-                if got + step == PIECE_LENGTH {
-                    current.remove(id);
-                    bench.open.remove(id);
-                    let lie = !honest && rng.random_bool(0.3);
-                    bench.feed(if lie { Event::Bad(*id, piece) } else { Event::Verified(*id, piece) });
-                    if bench.completed == 0 {
-                        bench.feed(Event::Ended(*id, Ok(())));
-                    }
-                }
-            }
-            (4, _) => bench.now += ms(rng.random_range(0..4_000)),
-            (5, _) => {
-                bench.open.remove(id);
-                let failures = [Ok(()), Err(Failure::Busy), Err(Failure::NotShared), Err(Failure::Refused)];
-                bench.feed(Event::Ended(*id, failures[rng.random_range(0..4)]));
-            }
-            (6, _) if linked.remove(&asked.source) => {
-                let source = asked.source;
-                bench.open.retain(|_, asked| asked.source != source);
-                bench.feed(Event::Disconnected(source, Failure::Connection));
-            }
-            (7, _) => bench.feed(Event::Gained(asked.source, layout.indices().take(3).collect())),
-            (8, _) => bench.feed(Event::Lost(asked.source, layout.indices().skip(2).take(2).collect())),
-            _ => {}
-        }
-    }
-    assert!(bench.download.have().is_full());
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn completes_whatever_happens_while_one_source_is_good(pieces in 1u32..24, seed in any::<u64>(), bad in 0u8..6) {
-        chaos(pieces, seed, bad);
-    }
 }
