@@ -12,12 +12,11 @@ pub struct BitTree {
 impl BitTree {
     /// All numbers below `count`.
     pub fn full(count: usize) -> Self {
-        let leaves = ones(count);
-        let mut levels = vec![ones(leaves.len())];
-        while let Some(above) = levels.last().map(Vec::len).filter(|words| *words > 1) {
-            levels.push(ones(above));
+        let (mut words, mut levels) = (count, Vec::new());
+        while levels.len() < 2 || words > 1 {
+            levels.push(ones(words));
+            words = words.div_ceil(64);
         }
-        levels.insert(0, leaves);
         Self { levels }
     }
 

@@ -32,6 +32,8 @@ pub const USERNAME_LENGTH: std::ops::RangeInclusive<usize> = 3..=32;
 pub const PASSWORD_LENGTH: std::ops::RangeInclusive<usize> = 8..=1_024;
 /// Most files in one IssueTickets call.
 pub const MAX_TICKETS_A_CALL: usize = 64;
+/// Most connections that a peer takes, and so most leechers that it can serve.
+pub const MAX_PEER_CONNECTIONS: usize = 200;
 /// Most sources handed out for one file.
 pub const MAX_SOURCES: usize = 50;
 /// Page size where none is asked for.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::domain::limits::MAX_PEER_CONNECTIONS;
+
 /// What a server puts up with from its connections. Start from [`Limits::tracker`] or [`Limits::peer`].
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -65,8 +67,8 @@ impl Limits {
     /// For a peer: few connections that carry file data away.
     pub fn peer() -> Self {
         Self {
-            connections: 200,
-            connections_per_ip: 200,
+            connections: MAX_PEER_CONNECTIONS,
+            connections_per_ip: MAX_PEER_CONNECTIONS,
             streams: 16,
             send_buffer: 64 << 10,
             tls_buffer: 32 << 10,

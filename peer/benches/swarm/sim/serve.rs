@@ -4,7 +4,7 @@ use peer::domain::{
     download::{Failure, RequestId},
     upload::{Action, End, Event, chunk_length},
 };
-use proto::domain::PieceIndex;
+use proto::domain::{PieceIndex, limits::MAX_PEER_CONNECTIONS};
 
 use super::{
     No,
@@ -14,9 +14,6 @@ use super::{
     uplink::Wants,
     world::{Answer, Call, Happening, World},
 };
-
-/// Leechers that a peer lets connect: it takes so many connections.
-const WATCHERS: usize = 200;
 
 impl World {
     /// A leecher's words reach a source.
@@ -31,7 +28,7 @@ impl World {
         }
         match call {
             Call::Connect(connection) => {
-                let answer = if host.watchers.len() < WATCHERS {
+                let answer = if host.watchers.len() < MAX_PEER_CONNECTIONS {
                     host.watchers.insert(leecher, connection);
                     Answer::Connected(connection, host.have.clone())
                 } else {

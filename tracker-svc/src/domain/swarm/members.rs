@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use proto::domain::{Bitfield, FileId, GroupId, PeerId, PieceLayout, Username, limits::MAX_SOURCES};
+use proto::domain::{
+    Bitfield, FileId, GroupId, PeerId, PieceLayout, Username,
+    limits::{MAX_PEER_CONNECTIONS, MAX_SOURCES},
+};
 
 use super::{Holds, PeerKey, Wake, peers::Peers};
 use crate::domain::selection::{Candidate, Policy};
@@ -19,7 +22,7 @@ const SIDE_BY_SIDE: usize = 8;
 const TOLD_TO: u32 = MAX_SOURCES as u32;
 /// The same for leechers that know no source. More would have to be turned away by it, which costs its uplink more than
 /// their waiting for the next source costs them.
-const TOLD_TO_WHO_KNOW_NONE: u32 = 200;
+const TOLD_TO_WHO_KNOW_NONE: u32 = MAX_PEER_CONNECTIONS as u32;
 
 #[derive(Debug)]
 pub(super) enum Holding {
