@@ -13,7 +13,7 @@ const KEPT: usize = 16;
 /// A pool of buffers of one size.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    capacity: usize,
+    size: usize,
     free: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -31,29 +31,28 @@ impl AsRef<[u8]> for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
+        let bytes = std::mem::take(&mut self.bytes);
         let mut free = self.pool.free.lock().unwrap_or_else(PoisonError::into_inner);
         if free.len() < KEPT {
-            bytes.clear();
             free.push(bytes);
         }
     }
 }
 
 impl Buffers {
-    pub(crate) fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(Self { capacity, free: Mutex::new(Vec::new()) })
+    pub(crate) fn new(size: usize) -> Arc<Self> {
+        Arc::new(Self { size, free: Mutex::new(Vec::new()) })
     }
 
-    /// An empty buffer of the pool's capacity.
+    /// A buffer of the pool's size, with whatever was last in it.
     pub(crate) fn take(&self) -> Vec<u8> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.unwrap_or_else(|| Vec::with_capacity(self.capacity))
+        free.unwrap_or_else(|| vec![0; self.size])
     }
 
-    /// Lends the buffer out; it comes back by itself.
-    pub(crate) fn lend(self: &Arc<Self>, bytes: Vec<u8>) -> Bytes {
-        Bytes::from_owner(Lent { bytes, pool: self.clone() })
+    /// Lends the first `length` bytes of the buffer out; it comes back by itself.
+    pub(crate) fn lend(self: &Arc<Self>, bytes: Vec<u8>, length: usize) -> Bytes {
+        Bytes::from_owner(Lent { bytes, pool: self.clone() }).slice(..length)
     }
 }
 
@@ -66,8 +65,9 @@ mod tests {
         let pool = Buffers::new(100);
         let mut buffer = pool.take();
         let at = buffer.as_ptr();
-        buffer.extend_from_slice(b"abc");
-        let whole = pool.lend(buffer);
+        buffer[..3].copy_from_slice(b"abc");
+        let whole = pool.lend(buffer, 3);
+        assert_eq!(&whole[..], b"abc");
         let part = whole.slice(1..2);
         drop(whole);
         let other = pool.take();
@@ -75,6 +75,6 @@ mod tests {
         assert_eq!(&part[..], b"b");
         drop(part);
         let again = pool.take();
-        assert!(again.as_ptr() == at && again.is_empty());
+        assert!(again.as_ptr() == at && again.len() == 100);
     }
 }

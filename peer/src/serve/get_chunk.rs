@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use futures_util::Stream;
 use http_body::Frame;
 use proto::{
@@ -229,20 +229,24 @@ fn finished(ended: Command) -> Option<Result<Frame<Bytes>, Status>> {
 /// One framed message with the next `length` bytes of the piece.
 async fn read_chunk(buffers: &Arc<Buffers>, sending: &Sending, length: usize) -> io::Result<Bytes> {
     let mut buffer = buffers.take();
-    put_head(sending, length, &mut buffer);
+    let room = buffer.len();
+    let mut rest = &mut buffer[..];
+    put_head(sending, length, &mut rest);
+    let data = room - rest.len();
+    let end = data + length;
     let offset = u64::from(sending.piece.get()) * u64::from(PIECE_LENGTH) + u64::from(sending.sent);
     if sending.reader.is_cached(offset, length) {
-        sending.reader.read(offset, length, &mut buffer)?;
-        return Ok(buffers.lend(buffer));
+        sending.reader.read(offset, &mut buffer[data..end])?;
+        return Ok(buffers.lend(buffer, end));
     }
     // Waiting for the disk would hold up every other task of this thread.
     let reader = sending.reader.clone();
-    let read = tokio::task::spawn_blocking(move || reader.read(offset, length, &mut buffer).map(|()| buffer));
-    Ok(buffers.lend(read.await.map_err(io::Error::other)??))
+    let read = tokio::task::spawn_blocking(move || reader.read(offset, &mut buffer[data..end]).map(|()| buffer));
+    Ok(buffers.lend(read.await.map_err(io::Error::other)??, end))
 }
 
 /// What goes before the data: the prefix, and the message up to it. Fields that are zero are left out, as always.
-fn put_head(sending: &Sending, length: usize, into: &mut Vec<u8>) {
+fn put_head(sending: &Sending, length: usize, into: &mut impl BufMut) {
     use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
     let numbers = [(1, u64::from(sending.piece.get())), (2, u64::from(sending.sent))];
     let numbers = numbers.into_iter().filter(|(_, number)| *number != 0);

@@ -3,7 +3,7 @@
 //! Written by hand so that a chunk is read from disk right into the frame that goes out; the messages are exactly those
 //! of the .proto, and every client works.
 
-use bytes::{BufMut as _, Bytes};
+use bytes::{BufMut, Bytes};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::Frame;
@@ -36,7 +36,7 @@ where
 }
 
 /// The prefix of a message of `length` bytes.
-pub(super) fn put_prefix(length: usize, into: &mut Vec<u8>) {
+pub(super) fn put_prefix(length: usize, into: &mut impl BufMut) {
     into.put_u8(0);
     // Fits: no message of ours has 4 GiB.
     into.put_u32(length as u32);

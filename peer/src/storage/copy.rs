@@ -1,10 +1,10 @@
 //! A second copy of a file that this peer has.
 
-use std::{fs::File, io, path::Path};
+use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
 use bytes::Bytes;
 
-use super::{OpenStore, PieceStore as _, Progress, StoreError, discard, raw};
+use super::{OpenStore, PieceStore as _, Progress, StoreError, discard};
 
 /// Puts a copy of the complete file at `from` in `place`, each piece checked on the way. Blocks. When it fails, nothing is
 /// left of it.
@@ -22,8 +22,8 @@ pub fn copy(from: &Path, place: &OpenStore, progress: Progress<'_>) -> Result<()
             return Err(io::Error::from(io::ErrorKind::Interrupted).into());
         }
         let length = layout.piece_length(piece) as usize;
-        let mut data = Vec::with_capacity(length);
-        raw::read(&file, layout.offset(piece), length, &mut data)?;
+        let mut data = vec![0; length];
+        file.read_exact_at(&mut data, layout.offset(piece))?;
         if !place.manifest.piece_matches(piece, &data) {
             return Err(StoreError::Corrupt);
         }

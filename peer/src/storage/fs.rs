@@ -11,6 +11,7 @@
 use std::{
     fs::File,
     io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -230,8 +231,8 @@ impl FsStore {
 }
 
 impl PieceReader for FsStore {
-    fn read(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> io::Result<()> {
-        raw::read(&self.part, offset, length, into)
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.part.read_exact_at(into, offset)
     }
 
     fn is_unchanged(&self) -> bool {

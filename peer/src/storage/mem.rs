@@ -38,12 +38,11 @@ impl MemStore {
 }
 
 impl PieceReader for MemStore {
-    fn read(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> io::Result<()> {
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         let inner = self.lock();
         let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-        let bytes =
-            inner.data.get(start..start.saturating_add(length)).ok_or(io::ErrorKind::UnexpectedEof)?;
-        into.extend_from_slice(bytes);
+        let bytes = inner.data.get(start..start.saturating_add(into.len()));
+        into.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 

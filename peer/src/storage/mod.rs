@@ -40,11 +40,11 @@ pub type Opener =
 
 /// Bytes to read pieces from: an unfinished download, or a complete file.
 pub trait PieceReader: Send + Sync + 'static {
-    /// Appends exactly `length` bytes from `offset` to `into`, whose spare capacity must hold them.
+    /// Fills `into` with the bytes from `offset` on.
     ///
     /// # Errors
     /// What the disk says; `UnexpectedEof` when the file is shorter.
-    fn read(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> io::Result<()>;
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
 
     /// Whether the file is still the one that was verified. Cheap: called before each piece.
     fn is_unchanged(&self) -> bool;

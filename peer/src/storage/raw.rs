@@ -1,4 +1,4 @@
-//! Positioned reads and writes on an open file, without a seek and without copying.
+//! Positioned writes to an open file, without a seek and without copying, and what its reads would cost.
 
 use std::{
     fs::File,
@@ -6,32 +6,13 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use rustix::{
-    buffer::spare_capacity,
-    io::{Errno, ReadWriteFlags},
-};
+use rustix::io::{Errno, ReadWriteFlags};
 
 /// File systems that live in memory alone: tmpfs and ramfs.
 const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// Slices in one write. The kernel takes 1,024.
 const SLICES: usize = 64;
-
-/// Appends exactly `length` bytes from `offset` to `into`, whose spare capacity must hold them.
-pub(super) fn read(file: &File, mut offset: u64, length: usize, into: &mut Vec<u8>) -> io::Result<()> {
-    let end = into.len() + length;
-    while into.len() < end {
-        // The spare capacity may be larger than what is wanted: what was read too much is taken off below.
-        match rustix::io::pread(file, spare_capacity(into), offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => offset += count as u64,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    into.truncate(end);
-    Ok(())
-}
 
 /// Writes the parts one after the other from `offset` on.
 pub(super) fn write(file: &File, mut offset: u64, parts: &[Bytes]) -> io::Result<()> {

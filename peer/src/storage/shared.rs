@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -33,8 +34,8 @@ impl SharedFile {
 }
 
 impl PieceReader for SharedFile {
-    fn read(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> io::Result<()> {
-        raw::read(&self.file, offset, length, into)
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(into, offset)
     }
 
     fn is_unchanged(&self) -> bool {

@@ -11,6 +11,7 @@ use std::{
     fs::File,
     io,
     ops::ControlFlow,
+    os::unix::fs::FileExt as _,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -22,7 +23,7 @@ use proto::domain::{Bitfield, Manifest, PIECE_LENGTH, PieceIndex, Sha1};
 use rustix::fs::{SeekFrom, seek};
 use sha1::Digest as _;
 
-use super::{raw, state::State};
+use super::state::State;
 
 /// After a crash, files of up to so many bytes are hashed whole: a few seconds.
 const REHASH_ALL: u64 = 4 << 30;
@@ -119,13 +120,13 @@ pub(super) fn check(
     let failed: Mutex<Option<io::Error>> = Mutex::new(None);
     let (next, done, stop) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let work = || {
-        let mut data = Vec::with_capacity(PIECE_LENGTH as usize);
+        let mut buffer = vec![0; PIECE_LENGTH as usize];
         while !stop.load(Ordering::Relaxed) {
             let Some(&piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-            data.clear();
             let length = layout.piece_length(piece) as usize;
-            match raw::read(part, layout.offset(piece), length, &mut data) {
-                Ok(()) if manifest.piece_matches(piece, &data) => {
+            let data = &mut buffer[..length];
+            match part.read_exact_at(data, layout.offset(piece)) {
+                Ok(()) if manifest.piece_matches(piece, data) => {
                     good.lock().unwrap_or_else(PoisonError::into_inner).insert(piece);
                 }
                 // Short: cut off, or never written that far.

@@ -60,8 +60,8 @@ fn unsyncable() -> Opener {
 }
 
 impl PieceReader for Faulty {
-    fn read(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> io::Result<()> {
-        self.inner.read(offset, length, into)
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, into)
     }
 
     fn is_unchanged(&self) -> bool {

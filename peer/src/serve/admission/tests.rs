@@ -49,8 +49,8 @@ struct Content {
 }
 
 impl PieceReader for Content {
-    fn read(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> io::Result<()> {
-        into.extend_from_slice(&DATA[offset as usize..][..length]);
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        into.copy_from_slice(&DATA[offset as usize..][..into.len()]);
         Ok(())
     }
 
