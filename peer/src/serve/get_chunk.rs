@@ -241,7 +241,8 @@ async fn read_chunk(buffers: &Arc<Buffers>, sending: &Sending, length: usize) ->
     }
     // Waiting for the disk would hold up every other task of this thread.
     let reader = sending.reader.clone();
-    let read = tokio::task::spawn_blocking(move || reader.read(offset, &mut buffer[data..end]).map(|()| buffer));
+    let read =
+        tokio::task::spawn_blocking(move || reader.read(offset, &mut buffer[data..end]).map(|()| buffer));
     Ok(buffers.lend(read.await.map_err(io::Error::other)??, end))
 }
 

@@ -1,7 +1,8 @@
 //! What a server puts up with from its connections.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
+use super::listen::NOT_SENT_LOW_WATER;
 use crate::domain::limits::MAX_PEER_CONNECTIONS;
 
 /// What a server puts up with from its connections. Start from [`Limits::tracker`] or [`Limits::peer`].
@@ -21,8 +22,9 @@ pub struct Limits {
     pub header_list: u32,
     /// Bytes that may wait in memory to be sent, for each stream.
     pub send_buffer: usize,
-    /// Bytes of TLS records that are gathered for one write.
-    pub tls_buffer: usize,
+    /// Bytes of TLS records that are gathered for one write, and that the kernel takes before the network takes them: the
+    /// more, the faster a connection sends.
+    pub write_ahead: RangeInclusive<usize>,
     /// Bytes that a client may send ahead, for each stream.
     pub stream_window: u32,
     /// Bytes that a client may send ahead, for all streams of a connection.
@@ -52,7 +54,7 @@ impl Limits {
             streams: 64,
             header_list: 16 << 10,
             send_buffer: 256 << 10,
-            tls_buffer: 64 << 10,
+            write_ahead: 64 << 10..=64 << 10,
             stream_window: 512 << 10,
             connection_window: 1 << 20,
             handshake: Duration::from_secs(5),
@@ -71,7 +73,7 @@ impl Limits {
             connections_per_ip: MAX_PEER_CONNECTIONS,
             streams: 16,
             send_buffer: 64 << 10,
-            tls_buffer: 32 << 10,
+            write_ahead: NOT_SENT_LOW_WATER as usize..=256 << 10,
             stream_window: 256 << 10,
             ..Self::tracker()
         }

@@ -6,9 +6,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
-/// Bytes that the kernel takes of an upload before the network takes them (TCP_NOTSENT_LOWAT): 13 ms of an uplink of
-/// 20 Mbit/s. It would else queue seconds of data there, which nobody can take back or reorder.
-const NOT_SENT_LOW_WATER: u32 = 32 << 10;
+/// Least bytes that the kernel takes of an upload before the network takes them (TCP_NOTSENT_LOWAT), see
+/// [`write_ahead`](super::write_ahead). It would else queue seconds of data there, which nobody can take back or reorder.
+pub(super) const NOT_SENT_LOW_WATER: u32 = 32 << 10;
 
 /// Congestion control of what is sent: which algorithm decides how fast.
 #[derive(Clone, Debug, PartialEq, Eq)]

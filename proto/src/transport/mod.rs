@@ -27,6 +27,7 @@ mod slots;
 mod stall;
 mod tls;
 mod trust;
+mod write_ahead;
 
 use std::net::SocketAddr;
 

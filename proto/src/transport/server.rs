@@ -34,6 +34,7 @@ use super::{
     slots::{Slot, Slots},
     stall::{StallExecutor, Watched},
     tls::peer_of_certificate,
+    write_ahead::Waiting,
 };
 
 /// How long accepting rests after an error that waiting may mend, such as too many open files.
@@ -229,7 +230,7 @@ impl Server {
         info: ConnInfo,
     ) -> Option<TlsStream<TcpStream>> {
         let accepting = TlsAcceptor::from(config)
-            .accept_with(socket, |session| session.set_buffer_limit(Some(self.limits.tls_buffer)));
+            .accept_with(socket, |session| session.set_buffer_limit(Some(*self.limits.write_ahead.start())));
         match timeout(self.limits.handshake, accepting).await {
             Ok(Ok(stream)) => Some(stream),
             Ok(Err(error)) => {
@@ -246,11 +247,11 @@ impl Server {
     /// Serves one connection until it ends. The slot is held as long.
     async fn drive<T, S, B>(&self, io: T, service: S, info: ConnInfo, _slot: Slot)
     where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + Waiting + Unpin + Send + 'static,
         S: GrpcService<B>,
         B: GrpcBody,
     {
-        let io = match preface::expect(io, self.limits.preface).await {
+        let io = match preface::expect(io, &self.limits).await {
             Ok(io) => io,
             Err(error) => return debug!(?info, %error, "no HTTP/2"),
         };
