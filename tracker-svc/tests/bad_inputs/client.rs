@@ -1,6 +1,7 @@
 //! Clients of the tracker: the generated ones, and one that sends any bytes to any method.
 
 use std::{
+    error::Error as _,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -210,6 +211,14 @@ pub(crate) fn refused<T: std::fmt::Debug>(
     assert_eq!(status.code(), code, "{what:?}: {status:?}");
     assert!(Reason::of(&status).is_some(), "{what:?}: no reason: {status:?}");
     status
+}
+
+/// Whether HTTP/2 itself refused the call, which then never came in. A call that is refused before its message was read
+/// counts for the limit of calls on a connection until its reset went out, and the next may overtake that.
+pub(crate) fn never_came_in(status: &Status) -> bool {
+    let sources = std::iter::successors(status.source(), |&error| error.source());
+    let mut h2 = sources.filter_map(|error| error.downcast_ref::<h2::Error>());
+    h2.any(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
 /// Messages as they are.
