@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     flood::FrameMeter,
     limits::Limits,
-    write_ahead::{Waiting, WriteAhead},
+    write_ahead::{LetWait, WriteAhead},
 };
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -64,7 +64,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Prefaced<T> {
     }
 }
 
-impl<T: Waiting> Prefaced<T> {
+impl<T: LetWait> Prefaced<T> {
     fn taken(&mut self, bytes: usize) -> Poll<io::Result<usize>> {
         if let Some(ahead) = self.ahead.taken(bytes, Instant::now()) {
             self.io.let_wait(ahead);
@@ -73,7 +73,7 @@ impl<T: Waiting> Prefaced<T> {
     }
 }
 
-impl<T: AsyncWrite + Waiting + Unpin> AsyncWrite for Prefaced<T> {
+impl<T: AsyncWrite + LetWait + Unpin> AsyncWrite for Prefaced<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let bytes = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
         self.taken(bytes)
@@ -128,7 +128,7 @@ mod tests {
         }
     }
 
-    impl Waiting for Sink {
+    impl LetWait for Sink {
         fn let_wait(&mut self, bytes: usize) {
             self.0.push(bytes);
         }

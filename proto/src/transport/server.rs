@@ -34,7 +34,7 @@ use super::{
     slots::{Slot, Slots},
     stall::{StallExecutor, Watched},
     tls::peer_of_certificate,
-    write_ahead::Waiting,
+    write_ahead::LetWait,
 };
 
 /// How long accepting rests after an error that waiting may mend, such as too many open files.
@@ -247,7 +247,7 @@ impl Server {
     /// Serves one connection until it ends. The slot is held as long.
     async fn drive<T, S, B>(&self, io: T, service: S, info: ConnInfo, _slot: Slot)
     where
-        T: AsyncRead + AsyncWrite + Waiting + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + LetWait + Unpin + Send + 'static,
         S: GrpcService<B>,
         B: GrpcBody,
     {

@@ -54,23 +54,23 @@ impl WriteAhead {
 }
 
 /// A connection that can be told how many bytes may wait in it.
-pub(super) trait Waiting {
+pub(super) trait LetWait {
     /// So many bytes may wait from now on, in each place where some do.
     fn let_wait(&mut self, bytes: usize);
 }
 
-impl Waiting for TcpStream {
+impl LetWait for TcpStream {
     fn let_wait(&mut self, bytes: usize) {
         // Fits: a few hundred KiB. Where it can't be set, all goes on as it is.
         let _ = SockRef::from(&*self).set_tcp_notsent_lowat(bytes as u32);
     }
 }
 
-impl Waiting for UnixStream {
+impl LetWait for UnixStream {
     fn let_wait(&mut self, _: usize) {}
 }
 
-impl Waiting for TlsStream<TcpStream> {
+impl LetWait for TlsStream<TcpStream> {
     fn let_wait(&mut self, bytes: usize) {
         let (socket, session) = self.get_mut();
         session.set_buffer_limit(Some(bytes));
