@@ -56,7 +56,7 @@ impl Checks {
     /// The next pieces to work on; with none, the worker is done.
     fn next(&self) -> Vec<Job> {
         let mut queue = self.lock();
-        let count = queue.waiting.len().min(lanes::LANES);
+        let count = queue.waiting.len().min(lanes::width());
         queue.busy = count > 0;
         queue.waiting.drain(..count).collect()
     }

@@ -250,6 +250,6 @@ impl<'a> Reading<'a> {
         self.most -= 1;
         debug_assert!(self.layout.index(piece.get().into()).is_some());
         self.context.tell(Event::Started(self.request, piece)).await;
-        Ok(Assembly::new(self.layout, piece, lanes::are_there()))
+        Ok(Assembly::new(self.layout, piece, lanes::width() > 1))
     }
 }
