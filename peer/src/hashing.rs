@@ -8,6 +8,7 @@ use std::{
     ops::ControlFlow,
     os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    slice,
     sync::{Mutex, PoisonError, mpsc},
     thread,
 };
@@ -15,7 +16,7 @@ use std::{
 use proto::{
     domain::{
         FileHeader, FileName, Manifest, PieceHash, PieceIndex, PieceLayout, Sha1,
-        manifest::{RootFold, hash_piece},
+        manifest::{RootFold, SubtreeHasher},
     },
     reason::Reason,
 };
@@ -205,12 +206,20 @@ pub(crate) fn hash_open(
     let hashes = Mutex::new(vec![unknown; layout.count() as usize]);
     let hash_pieces = || {
         loop {
-            let next = read.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok((piece, data)) = next else { return };
-            let hash = hash_piece(layout, piece, &data);
-            hashes.lock().unwrap_or_else(PoisonError::into_inner)[piece.as_usize()] = hash;
-            // Nobody reads any more: the buffer is of no use.
-            let _ = to_reuse.send(data);
+            let taken = take_waiting(&read.lock().unwrap_or_else(PoisonError::into_inner));
+            if taken.is_empty() {
+                return;
+            }
+            let messages: Vec<&[Vec<u8>]> = taken.iter().map(|(_, data)| slice::from_ref(data)).collect();
+            let sha1s = lanes::sha1_of_each(&messages);
+            for ((piece, data), sha1) in taken.into_iter().zip(sha1s) {
+                let mut blake3 = SubtreeHasher::new(layout, piece);
+                blake3.update(&data);
+                let hash = PieceHash { sha1, blake3: blake3.finish() };
+                hashes.lock().unwrap_or_else(PoisonError::into_inner)[piece.as_usize()] = hash;
+                // Nobody reads any more: the buffer is of no use.
+                let _ = to_reuse.send(data);
+            }
         }
     };
     let workers = thread::available_parallelism().map_or(1, usize::from).clamp(2, 4) - 1;
@@ -221,6 +230,11 @@ pub(crate) fn hash_open(
         read_whole(file, layout, progress, to_hash, &reuse)
     });
     Ok(whole?.map(|sha1| (sha1, hashes.into_inner().unwrap_or_else(PoisonError::into_inner))))
+}
+
+/// Waits for a piece, and takes with it what else waits and can be hashed together; none when there are no more.
+fn take_waiting(read: &mpsc::Receiver<ReadPiece>) -> Vec<ReadPiece> {
+    read.recv().into_iter().chain(read.try_iter()).take(lanes::width()).collect()
 }
 
 /// Reads all pieces in order, hashes the whole, and hands each piece on. `None` when the file ends early.

@@ -9,7 +9,6 @@
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use bytes::Bytes;
 use proto::domain::Sha1;
 use sha1::Digest as _;
 
@@ -22,7 +21,7 @@ pub(crate) fn width() -> usize {
 }
 
 /// The SHA-1 of each message. A message is made of parts, one after the other.
-pub(crate) fn sha1_of_each(messages: &[&[Bytes]]) -> Vec<Sha1> {
+pub(crate) fn sha1_of_each<T: AsRef<[u8]>>(messages: &[&[T]]) -> Vec<Sha1> {
     #[cfg(target_arch = "x86_64")]
     if x86::width() > 1 {
         return x86::sha1_of_each(messages);
@@ -30,7 +29,7 @@ pub(crate) fn sha1_of_each(messages: &[&[Bytes]]) -> Vec<Sha1> {
     messages.iter().copied().map(sha1_of).collect()
 }
 
-fn sha1_of(parts: &[Bytes]) -> Sha1 {
+fn sha1_of<T: AsRef<[u8]>>(parts: &[T]) -> Sha1 {
     let mut hasher = sha1::Sha1::new();
     parts.iter().for_each(|part| hasher.update(part));
     <[u8; 20]>::from(hasher.finalize()).into()
@@ -38,6 +37,7 @@ fn sha1_of(parts: &[Bytes]) -> Sha1 {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
     use rand::SeedableRng as _;
 

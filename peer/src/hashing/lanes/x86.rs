@@ -5,7 +5,6 @@ mod sha_ni;
 
 use std::{array, slice};
 
-use bytes::Bytes;
 use proto::domain::Sha1;
 
 use super::sha1_of;
@@ -27,20 +26,20 @@ pub(super) fn width() -> usize {
 }
 
 /// As [`super::sha1_of_each`].
-pub(super) fn sha1_of_each(messages: &[&[Bytes]]) -> Vec<Sha1> {
+pub(super) fn sha1_of_each<T: AsRef<[u8]>>(messages: &[&[T]]) -> Vec<Sha1> {
     messages.chunks(width()).flat_map(sha1_of_some).collect()
 }
 
 /// Those that are alike in length, as pieces are, go together: at most as many as the width.
-fn sha1_of_some(messages: &[&[Bytes]]) -> Vec<Sha1> {
-    let length = |parts: &[Bytes]| parts.iter().map(Bytes::len).sum::<usize>();
+fn sha1_of_some<T: AsRef<[u8]>>(messages: &[&[T]]) -> Vec<Sha1> {
+    let length = |parts: &[T]| parts.iter().map(|part| part.as_ref().len()).sum::<usize>();
     let whole_blocks =
         messages.iter().map(|parts| length(parts)).filter(|length| length.is_multiple_of(BLOCK));
     let common = whole_blocks.max();
-    let fits = |parts: &[Bytes]| Some(length(parts)) == common;
-    let fitting: Vec<&[Bytes]> = messages.iter().copied().filter(|parts| fits(parts)).collect();
+    let fits = |parts: &[T]| Some(length(parts)) == common;
+    let fitting: Vec<&[T]> = messages.iter().copied().filter(|parts| fits(parts)).collect();
     let mut together = together(&fitting, common.unwrap_or(0) / BLOCK).into_iter();
-    let one = |parts: &[Bytes]| match fits(parts) {
+    let one = |parts: &[T]| match fits(parts) {
         true => together.next().unwrap_or_else(|| sha1_of(parts)),
         false => sha1_of(parts),
     };
@@ -49,7 +48,7 @@ fn sha1_of_some(messages: &[&[Bytes]]) -> Vec<Sha1> {
 
 /// The hashes of messages of `blocks` blocks each.
 #[allow(unsafe_code, reason = "the compiler doesn't know that the processor was asked")]
-fn together(messages: &[&[Bytes]], blocks: usize) -> Vec<Sha1> {
+fn together<T: AsRef<[u8]>>(messages: &[&[T]], blocks: usize) -> Vec<Sha1> {
     if messages.len() >= WORTH_IT && avx512::is_there() {
         // SAFETY: the processor has what is asked for.
         return unsafe { avx512::hash(filled(messages), blocks) }.into();
@@ -57,29 +56,29 @@ fn together(messages: &[&[Bytes]], blocks: usize) -> Vec<Sha1> {
     if !sha_ni::is_there() {
         return messages.iter().copied().map(sha1_of).collect();
     }
-    let some = |messages: &[&[Bytes]]| match messages {
+    let some = |messages: &[&[T]]| match messages {
         [one] => vec![sha1_of(one)],
         // SAFETY: the processor has what is asked for.
-        [_, _] => unsafe { sha_ni::hash::<2>(filled(messages), blocks) }.into(),
+        [_, _] => unsafe { sha_ni::hash::<_, 2>(filled(messages), blocks) }.into(),
         // SAFETY: as above.
-        _ => unsafe { sha_ni::hash::<{ sha_ni::LANES }>(filled(messages), blocks) }.into(),
+        _ => unsafe { sha_ni::hash::<_, { sha_ni::LANES }>(filled(messages), blocks) }.into(),
     };
     messages.chunks(sha_ni::LANES).flat_map(some).collect()
 }
 
 /// A lane for each message. Lanes that are left go along with the first.
-fn filled<'a, const N: usize>(messages: &[&'a [Bytes]]) -> [Lane<'a>; N] {
+fn filled<'a, T: AsRef<[u8]>, const N: usize>(messages: &[&'a [T]]) -> [Lane<'a, T>; N] {
     array::from_fn(|at| Lane::new(messages.get(at).or(messages.first()).copied().unwrap_or_default()))
 }
 
 /// What is left of a message.
-struct Lane<'a> {
+struct Lane<'a, T> {
     part: &'a [u8],
-    parts: slice::Iter<'a, Bytes>,
+    parts: slice::Iter<'a, T>,
 }
 
-impl<'a> Lane<'a> {
-    fn new(parts: &'a [Bytes]) -> Self {
+impl<'a, T: AsRef<[u8]>> Lane<'a, T> {
+    fn new(parts: &'a [T]) -> Self {
         Self { part: &[], parts: parts.iter() }
     }
 
@@ -90,7 +89,7 @@ impl<'a> Lane<'a> {
         while filled < BLOCK {
             if self.part.is_empty() {
                 let Some(next) = self.parts.next() else { break };
-                self.part = next;
+                self.part = next.as_ref();
             }
             let (taken, rest) = self.part.split_at(self.part.len().min(BLOCK - filled));
             block[filled..filled + taken.len()].copy_from_slice(taken);
@@ -109,7 +108,11 @@ impl<'a> Lane<'a> {
 }
 
 /// Has `compress` take all `blocks` of each lane, equally many at a time, and then what pads the messages.
-fn feed<const N: usize>(mut lanes: [Lane<'_>; N], blocks: usize, mut compress: impl FnMut([&[Block]; N])) {
+fn feed<T: AsRef<[u8]>, const N: usize>(
+    mut lanes: [Lane<'_, T>; N],
+    blocks: usize,
+    mut compress: impl FnMut([&[Block]; N]),
+) {
     let mut left = blocks;
     while left > 0 {
         let run = lanes.iter().map(|lane| lane.part.len() / BLOCK).min().unwrap_or(0);

@@ -25,7 +25,7 @@ pub(super) fn is_there() -> bool {
 
 /// The hashes of messages of `blocks` blocks each.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn hash(lanes: [Lane<'_>; LANES], blocks: usize) -> [Sha1; LANES] {
+pub(super) fn hash<T: AsRef<[u8]>>(lanes: [Lane<'_, T>; LANES], blocks: usize) -> [Sha1; LANES] {
     let mut state = START.map(|word| _mm512_set1_epi32(word as i32));
     feed(lanes, blocks, |lanes| compress(&mut state, lanes));
     array::from_fn(|lane| {

@@ -25,7 +25,7 @@ pub(super) fn is_there() -> bool {
 
 /// The hashes of messages of `blocks` blocks each.
 #[target_feature(enable = "sha,sse4.1")]
-pub(super) fn hash<const N: usize>(lanes: [Lane<'_>; N], blocks: usize) -> [Sha1; N] {
+pub(super) fn hash<T: AsRef<[u8]>, const N: usize>(lanes: [Lane<'_, T>; N], blocks: usize) -> [Sha1; N] {
     let [a, b, c, d, e] = START.map(|word| word as i32);
     let mut state = [State { abcd: _mm_set_epi32(a, b, c, d), e: _mm_set_epi32(e, 0, 0, 0) }; N];
     feed(lanes, blocks, |lanes| compress(&mut state, lanes));
