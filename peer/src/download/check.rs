@@ -19,7 +19,7 @@ use crate::{
     hashing::lanes,
 };
 
-/// Pieces that are here at a time, at most: enough for one round of the lanes and half of another, 12 MiB.
+/// Pieces that are here at a time, at most: enough for a round of sixteen lanes and half of another, 12 MiB.
 const ROOM: usize = 24;
 
 /// The pieces of a download that wait to be checked.
