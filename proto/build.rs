@@ -1,10 +1,11 @@
-//! Compiles the .proto files with protox, in Rust alone: no protoc to install and nothing generated in the tree.
+//! Compiles the .proto files with protox, which is pure Rust. No protoc has to be installed, and no generated
+//! code is in the tree.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = ["types", "auth", "group", "file", "swarm", "peer", "control"];
+const FILES: [&str; 8] = ["types", "auth", "group", "file", "folder", "swarm", "peer", "control"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=minitorrent");
@@ -14,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
-        .extern_path(".minitorrent.v1.FindPeersResponse", "crate::convert::found::FindPeersResponse")
+        .extern_path(".minitorrent.v1.FindPeersResponse", "crate::pb::FindPeersResponse")
         .compile_fds(descriptors)?;
     Ok(())
 }

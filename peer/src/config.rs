@@ -1,7 +1,8 @@
-//! The peer's settings: flag, then environment, then configuration file, then default ([`proto::settings`]).
+//! The peer's settings. A flag counts first, then the environment, the configuration file and the default
+//! ([`program::settings`]).
 //!
-//! As typed (text, per layer) → resolved ([`Config`]). One table, [`SETTINGS`], names every setting; reading it is
-//! reading the manual of the configuration file.
+//! The settings as typed (text, in layers) are resolved to a [`Config`]. The table [`SETTINGS`] lists every
+//! setting, and so serves as the manual of the configuration file.
 
 use std::{
     convert::Infallible,
@@ -12,22 +13,24 @@ use std::{
     time::Duration,
 };
 
-use proto::{
+use program::{
+    durable,
     settings::{self, Layers, LogFormat, Origin, Setting, Settings, SettingsError, Shown, Typed},
-    transport::{AuthorityFingerprint, Congestion},
 };
+use proto::domain::limits::MAX_ADDRESSES;
+use transport::{AuthorityFingerprint, Congestion};
 
-use crate::{home::Home, units};
+use crate::{home::Home, tracker::list::TrackerList, units};
 
-/// Every setting. All but `config` may stand in the configuration file.
-pub const SETTINGS: &[Setting] = &[
+/// All settings. Each of them except `config` is allowed in the configuration file.
+pub(crate) const SETTINGS: &[Setting] = &[
     Setting::path("home", "PEER_HOME"),
     Setting::outside("config", "PEER_CONFIG"),
     Setting::plain("tracker", "PEER_TRACKER", "https://127.0.0.1:7700"),
     Setting::path("ca", "PEER_CA"),
     Setting::plain("ca_sha256", "PEER_CA_SHA256", ""),
-    Setting::plain("listen", "PEER_LISTEN", "0.0.0.0:0"),
-    Setting::plain("advertise", "PEER_ADVERTISE", ""),
+    Setting::plain("listen", "PEER_LISTEN", "[::]:0"),
+    Setting::list("advertise", "PEER_ADVERTISE"),
     Setting::plain("upload_limit", "PEER_UPLOAD_LIMIT", "0"),
     Setting::plain("download_limit", "PEER_DOWNLOAD_LIMIT", "0"),
     Setting::plain("upload_slots", "PEER_UPLOAD_SLOTS", "2"),
@@ -45,53 +48,54 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Settings that can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// One of them.
+pub(crate) enum ConfigError {
+    /// A setting can't be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// There is no home.
-    #[error("no home directory: give --home DIR or set PEER_HOME ({0})")]
+    #[error("no home directory was found; give --home DIR or set PEER_HOME ({0})")]
     Home(io::Error),
 }
 
 /// The settings, resolved.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// Where the peer keeps its state.
+pub(crate) struct Config {
+    /// The directories and files where the peer keeps its state.
     pub home: Home,
     /// The home's directory, if one was given. Absolute.
     pub home_given: Option<PathBuf>,
     /// The configuration file, if one was given. Absolute.
     pub config_file_given: Option<PathBuf>,
-    /// The tracker's URL.
-    pub tracker: String,
-    /// The tracker was named by flag or environment, so a daemon that works with another one is not meant.
+    /// The trackers of the network.
+    pub trackers: TrackerList,
+    /// Whether flag or environment named the trackers. A daemon that works with others then refuses the verb.
     pub tracker_insisted: bool,
     /// The CA's certificate file.
     pub ca: Option<PathBuf>,
     /// The fingerprint of the CA's certificate.
     pub ca_sha256: Option<AuthorityFingerprint>,
-    /// Where peers reach this one.
+    /// The address at which other peers reach this one.
     pub listen: SocketAddr,
-    /// What the tracker hands out as this peer's address: a host, or a host and port.
-    pub advertise: Option<String>,
-    /// Bytes a second, 0 for no limit.
+    /// What the tracker hands out as this peer's addresses: hosts, or hosts and ports. Empty: what it sees, and
+    /// the addresses of this host.
+    pub advertise: Vec<String>,
+    /// The limit on uploading, in bytes a second; 0 for no limit.
     pub upload_limit: u64,
-    /// Bytes a second, 0 for no limit.
+    /// The limit on downloading, in bytes a second; 0 for no limit.
     pub download_limit: u64,
-    /// Uploads at a time, at least, where the uplink isn't thin.
+    /// The least number of uploads at a time, where the uplink isn't slow.
     pub upload_slots: u32,
-    /// Congestion control of what is uploaded.
+    /// The congestion control of uploads.
     pub congestion: Congestion,
-    /// Makes what the picker leaves to chance repeatable.
+    /// The seed of the picker's random generator, which makes its choices repeatable.
     pub picker_seed: Option<u64>,
-    /// Where metrics are served.
+    /// The address where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// Serve gRPC reflection to peers.
     pub reflection: bool,
-    /// Which logs are written: a `tracing` filter.
+    /// The logs that are written: a `tracing` filter.
     pub log: String,
-    /// How.
+    /// The format of the logs.
     pub log_format: LogFormat,
     /// Print JSON.
     pub json: bool,
@@ -99,19 +103,20 @@ pub struct Config {
     pub quiet: bool,
     /// Never start a daemon.
     pub no_autostart: bool,
-    /// How long a verb may take.
+    /// The time limit of a verb.
     pub timeout: Option<Duration>,
-    /// Every setting as it stands.
+    /// Every setting with its value and its origin.
     pub shown: Vec<Shown>,
 }
 
 impl Config {
-    /// Resolves every setting, from what was typed and from the file that this names. The environment is an argument, so
-    /// that tests need not change their own; relative paths in it and in flags start from `directory`.
+    /// Resolves every setting from the flags, the environment, and the configuration file that these name.
+    /// The environment is an argument, so that tests need not change their own. Relative paths in the
+    /// environment and the flags start from `directory`.
     ///
     /// # Errors
-    /// The first one that can't be used.
-    pub fn resolve(
+    /// Fails with the first setting that can't be used.
+    pub(crate) fn resolve(
         flags: Typed,
         env: &dyn Fn(&str) -> Option<String>,
         directory: PathBuf,
@@ -127,18 +132,30 @@ impl Config {
         let mut values = Settings::resolve(SETTINGS, &layers)?;
         let home = home(&values)?;
         values.show_default("home", home.directory());
+        // The trackers that a login used are better than the general default.
+        if let Ok(Some(known)) = durable::read_if_there(&home.tracker_file())
+            && let Ok(lines) = String::from_utf8(known)
+            && let Ok(list) = TrackerList::of_lines(&lines)
+        {
+            values.show_default("tracker", Path::new(&list.to_string()));
+        }
         values.show_default("config", &layers.file);
+        // A list may be in a file, whose path starts from where it was written.
+        let written_in = match values.origin("tracker") {
+            Origin::File => layers.file.parent().unwrap_or(&layers.directory),
+            _ => &layers.directory,
+        };
         let insisted = matches!(values.origin("tracker"), Origin::Flag | Origin::Environment);
         Ok(Self {
             home,
             home_given: values.optional("home", path)?.filter(|_| values.origin("home") != Origin::Default),
             config_file_given,
-            tracker: values.parse("tracker", tracker_url)?,
+            trackers: values.parse("tracker", |text| TrackerList::read(text, written_in))?,
             tracker_insisted: insisted,
             ca: values.optional("ca", PathBuf::from_str)?,
             ca_sha256: values.optional("ca_sha256", AuthorityFingerprint::from_str)?,
             listen: values.parse("listen", settings::listen_address)?,
-            advertise: values.optional("advertise", advertise)?,
+            advertise: values.optional("advertise", advertise)?.unwrap_or_default(),
             upload_limit: values.parse("upload_limit", units::parse_rate)?,
             download_limit: values.parse("download_limit", units::parse_rate)?,
             upload_slots: values.parse("upload_slots", slots)?,
@@ -161,40 +178,24 @@ fn home(settings: &Settings) -> Result<Home, ConfigError> {
     Home::resolve(settings.optional("home", path)?).map_err(ConfigError::Home)
 }
 
-/// A path spelled one way, without `.` and doubled slashes.
+/// Normalizes a path: removes `.` and repeated slashes.
 fn path(text: &str) -> Result<PathBuf, Infallible> {
     Ok(Path::new(text).components().collect())
 }
 
-/// A tracker's URL, spelled one way: scheme, host and port, no slash at the end.
-///
-/// # Errors
-/// When it is not one, or would send passwords in the clear to another machine.
-pub fn tracker_url(text: &str) -> Result<String, String> {
-    let form = "write a tracker as https://HOST:PORT";
-    let uri: http::Uri = text.parse().map_err(|error| format!("{text:?}: {error}; {form}"))?;
-    let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
-        return Err(format!("{text:?} is not a URL; {form}"));
-    };
-    if uri.path() != "/" || uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@'))
-    {
-        return Err(format!("{text:?} holds more than a host and a port; {form}"));
+fn advertise(text: &str) -> Result<Vec<String>, String> {
+    let all = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let all: Vec<_> = all.map(one_advertised).collect::<Result<_, _>>()?;
+    if all.len() > MAX_ADDRESSES {
+        return Err(format!(
+            "{text:?} has {} addresses; at most {MAX_ADDRESSES} can be advertised",
+            all.len()
+        ));
     }
-    let local = host == "localhost"
-        || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-    match scheme {
-        "https" => {}
-        "http" if local => {}
-        "http" => {
-            return Err(format!("{text:?}: http:// is for a tracker on this machine only; use https://"));
-        }
-        _ => return Err(format!("{text:?}: unknown scheme {scheme:?}; {form}")),
-    }
-    let port = uri.port_u16().unwrap_or(7700);
-    Ok(format!("{scheme}://{}:{port}", host.to_ascii_lowercase()))
+    Ok(all)
 }
 
-fn advertise(text: &str) -> Result<String, String> {
+fn one_advertised(text: &str) -> Result<String, String> {
     let bad = || format!("{text:?} is not a host, or a host and port, like peer1.example.org:7801");
     let bare_ip = text.parse::<std::net::IpAddr>().is_ok();
     let authority: Option<http::uri::Authority> =
@@ -209,7 +210,7 @@ fn advertise(text: &str) -> Result<String, String> {
 fn slots(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(slots @ 1..=64) => Ok(slots),
-        _ => Err(format!("{text:?} is not a number of upload slots: 1 to 64")),
+        _ => Err(format!("{text:?} is not a number of upload slots from 1 to 64")),
     }
 }
 
@@ -250,13 +251,40 @@ mod tests {
         assert_eq!(config.log, "warn");
         assert_eq!(config.upload_limit, 7);
         assert_eq!(config.ca, Some(home.path().join("ca.pem")), "from where the file is");
-        assert_eq!(config.tracker, "https://127.0.0.1:7700");
+        assert_eq!(config.trackers.to_string(), "https://127.0.0.1:7700");
         let origin = |name| config.shown.iter().find(|shown| shown.name == name).map(|shown| shown.origin);
         assert_eq!(origin("listen"), Some(Origin::Flag));
         assert_eq!(origin("metrics"), Some(Origin::Environment));
         assert_eq!(origin("log"), Some(Origin::File));
         assert_eq!(origin("tracker"), Some(Origin::Default), "an empty variable is no value");
         assert!(!config.tracker_insisted);
+    }
+
+    #[test]
+    fn the_tracker_of_the_last_login_is_the_default() {
+        let home = tempfile::tempdir().expect("a directory");
+        std::fs::write(home.path().join("tracker"), "https://files.example:7700\n").expect("written");
+        let config = resolve(home.path(), &|_: &str| None, &[]).expect("good settings");
+        assert_eq!(config.trackers.to_string(), "https://files.example:7700");
+        assert!(!config.tracker_insisted);
+        let config =
+            resolve(home.path(), &|_: &str| None, &[("tracker", "https://a:1")]).expect("good settings");
+        assert_eq!(config.trackers.to_string(), "https://a:1", "a flag counts first");
+        std::fs::write(home.path().join("tracker"), "https://a:1\nhttps://b:2\n").expect("written");
+        let config = resolve(home.path(), &|_: &str| None, &[]).expect("good settings");
+        assert_eq!(config.trackers.to_string(), "https://a:1,https://b:2");
+    }
+
+    #[test]
+    fn a_file_of_trackers_is_meant_from_where_it_is_written() {
+        let home = tempfile::tempdir().expect("a directory");
+        std::fs::write(home.path().join("config.toml"), "tracker = 'tracker_info.txt'").expect("written");
+        std::fs::write(home.path().join("tracker_info.txt"), "10.0.0.1:7700\n").expect("written");
+        let config = resolve(home.path(), &|_: &str| None, &[]).expect("good settings");
+        assert_eq!(config.trackers.to_string(), "https://10.0.0.1:7700");
+        assert!(!config.tracker_insisted);
+        let missing = resolve(home.path(), &|_: &str| None, &[("tracker", "there.txt")]);
+        assert!(missing.expect_err("no such file").to_string().contains("there.txt"));
     }
 
     #[test]
@@ -277,7 +305,7 @@ mod tests {
         assert_eq!(config.home_given, Some(directory.path().join("h")));
         assert_eq!(config.home.directory(), directory.path().join("h"));
         assert_eq!((config.config_file_given.as_ref(), config.log.as_str()), (Some(&file), "warn"));
-        // A flag still beats it.
+        // A flag still takes precedence.
         let config = resolve(Path::new("/other"), &env, &[]).expect("good settings");
         assert_eq!(config.home.directory(), Path::new("/other"));
     }
@@ -298,6 +326,7 @@ mod tests {
             ("log_format = 'xml'", "log_format"),
             ("ca_sha256 = 'ab'", "ca_sha256"),
             ("advertise = 'a b'", "advertise"),
+            ("advertise = ['a', 'b', 'c', 'd', 'e']", "at most 4"),
         ] {
             let home = tempfile::tempdir().expect("a directory");
             std::fs::write(home.path().join("config.toml"), text).expect("written");
@@ -307,29 +336,5 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let asked = resolve(home.path(), &none, &[("config", "absent.toml")]);
         assert!(matches!(asked, Err(ConfigError::Settings(SettingsError::Read { .. }))));
-    }
-
-    #[test]
-    fn trackers_are_spelled_one_way() {
-        for (typed, url) in [
-            ("https://127.0.0.1:7700", "https://127.0.0.1:7700"),
-            ("https://Tracker:7700/", "https://tracker:7700"),
-            ("https://tracker", "https://tracker:7700"),
-            ("http://localhost:1", "http://localhost:1"),
-            ("https://[::1]:2", "https://[::1]:2"),
-        ] {
-            assert_eq!(tracker_url(typed).as_deref(), Ok(url));
-        }
-        for typed in [
-            "",
-            "tracker",
-            "tracker:7700",
-            "ftp://t:1",
-            "http://example.org:1",
-            "https://t/x",
-            "https://u:p@t:1",
-        ] {
-            assert!(tracker_url(typed).is_err(), "{typed}");
-        }
     }
 }

@@ -1,18 +1,16 @@
-//! The long-lived process: takes the home's lock, binds, puts the parts together, and takes them apart again.
+//! The long-lived process: takes the home's lock, binds, assembles the parts, and shuts them down.
+
+pub(crate) mod surroundings;
 
 use std::{
     future::Future,
     io::{self, Write as _},
     net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
     sync::Arc,
     time::Duration,
 };
 
-use proto::{
-    durable,
-    transport::{self, Around, Limits, RequestIds, Security},
-};
+use program::settings::Typed;
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
@@ -22,46 +20,50 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower::Layer as _;
+use transport::{Limits, Listener, MiddlewareLayer, RequestIds, Security};
 
 use crate::{
     agent::{Agent, AgentParts},
     config::Config,
-    control,
+    control::{self, Socket},
     engine::{Engine, EngineConfig},
-    home::HomeLock,
+    home::{HomeLock, Phase},
     identity::PeerDialer,
     metrics,
-    tracker::{
-        client::{TrackerAddress, TrackerClient},
-        tickets::Tickets,
-    },
+    storage::Opener,
+    tracker::{client::TrackerClient, line::TrackerAddress, tickets::TicketCache},
 };
 
-/// How long the whole end may take, before the process leaves whatever still runs.
+/// How long the whole shutdown may take. After that the process ends, whatever still runs.
 const END: Duration = Duration::from_secs(9);
 
-/// Why the daemon does not run.
+/// The reasons why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// Another one runs.
-    #[error("a daemon runs already on {0}; `peer --home {0} daemon stop` stops it")]
-    Running(String),
+pub(crate) enum DaemonError {
+    /// Another daemon runs on this home.
+    #[error("a daemon{} is already running on {home}; `peer --home {home} daemon stop` stops it", with_pid(*.pid))]
+    Running {
+        /// The home.
+        home: String,
+        /// The daemon's process id, if it can be seen.
+        pid: Option<u32>,
+    },
     /// The home can't be used.
     #[error("{path}: {error}")]
     Home {
         /// The directory or file.
         path: String,
-        /// Why.
+        /// What the file system answered.
         error: io::Error,
     },
     /// An address can't be bound.
-    #[error("can't listen at {address}: {error}; choose another --{flag}")]
+    #[error("the daemon can't listen at {address}: {error}; choose another --{flag}")]
     Bind {
-        /// Where.
+        /// The address.
         address: String,
-        /// The flag that says so.
+        /// The flag that sets the address.
         flag: &'static str,
-        /// Why.
+        /// What the system answered.
         error: io::Error,
     },
     /// A part can't be set up.
@@ -69,103 +71,137 @@ pub enum DaemonError {
     Setup(String),
 }
 
-/// Takes the lock that makes this process the daemon of its home. To be called before anything else.
+/// Takes the lock that makes this process the daemon of its home. Must be called before anything else.
 ///
 /// # Errors
-/// [`DaemonError::Running`], or what the file system says.
-pub fn take_lock(config: &Config) -> Result<HomeLock, DaemonError> {
+/// Fails with [`DaemonError::Running`], or with the error of the file system.
+pub(crate) fn take_lock(config: &Config) -> Result<HomeLock, DaemonError> {
     let path = || config.home.directory().display().to_string();
     let io_error = |error| DaemonError::Home { path: path(), error };
     config.home.create().map_err(io_error)?;
-    config.home.lock().map_err(io_error)?.ok_or_else(|| DaemonError::Running(path()))
+    match config.home.lock().map_err(io_error)? {
+        Some(lock) => Ok(lock),
+        None => {
+            let holder = config.home.holder().map_err(io_error)?;
+            Err(DaemonError::Running { home: path(), pid: holder.and_then(|holder| holder.pid) })
+        }
+    }
+}
+
+fn with_pid(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}
+
+/// Runs a daemon with these settings and no others, and with this storage for unfinished downloads, until a call
+/// ends it. For tests that run several peers in one process.
+///
+/// # Errors
+/// Fails with the setting that can't be used, or the reason why the daemon does not run.
+pub async fn serve(settings: Typed, open: Opener) -> Result<(), String> {
+    let config = Config::resolve(settings, &|_| None, "/".into()).map_err(|error| error.to_string())?;
+    let lock = take_lock(&config).map_err(|error| error.to_string())?;
+    run(config, lock, open).await.map_err(|error| error.to_string())
 }
 
 /// Runs until SIGTERM, SIGINT or `daemon stop`. Prints one line, `listening https://…`, once it takes calls.
 ///
 /// # Errors
-/// When it can't start. What goes wrong later is logged and mended.
-pub async fn run(config: Config, lock: HomeLock) -> Result<(), DaemonError> {
-    transport::raise_open_files();
+/// Fails when it can't start. Later errors are logged and, where possible, repaired.
+pub(crate) async fn run(config: Config, lock: HomeLock, open: Opener) -> Result<(), DaemonError> {
+    let open_files = transport::raise_open_files();
     let shutdown = CancellationToken::new();
     watch_signals(&shutdown)?;
-    let bound = Bound::new(&config).await?;
+    let mut socket = Socket::bind(&config.home)
+        .map_err(|error| DaemonError::Home { path: config.home.socket().display().to_string(), error })?;
+    let bound = Bound::new(&config, socket.listeners()).await?;
     let mut tasks = JoinSet::new();
-    let (agent, fetcher, tls) = assemble(&config, bound.address);
+    let (agent, fetcher, tls) = assemble(&config, bound.address, open);
     let stop = shutdown.clone();
     tasks.spawn(async move { fetcher.run(stop).await });
-    // Before verbs are answered: one that comes at once must find whoever was logged in.
+    // The session is resumed before verbs are answered, so that the first verb already finds the user who was
+    // logged in.
     agent.resume().await;
-    bound.serve(&config, &agent, tls, &shutdown, &mut tasks)?;
+    bound.serve(&config, &agent, tls, open_files, &shutdown, &mut tasks)?;
+    tell(&lock, Phase::Serving, &config);
     announce_readiness(bound_line(&agent));
-    shutdown.cancelled().await;
+    shutdown.run_until_cancelled(socket.keep(&lock)).await;
     tracing::info!("ending");
+    tell(&lock, Phase::Ending, &config);
     tell_service_manager(&[sd_notify::NotifyState::Stopping]);
     let end = async {
         agent.close().await;
         while tasks.join_next().await.is_some() {}
     };
     if tokio::time::timeout(END, end).await.is_err() {
-        tracing::warn!("not everything ended in time");
+        tracing::warn!("some work did not end in time and was aborted");
     }
-    // While the lock is held: afterwards the socket may be the next daemon's.
-    if let Err(error) = durable::remove_if_there(config.home.socket()) {
-        tracing::debug!(%error, "the socket stays behind");
-    }
+    // This is done while the lock is held. Afterwards the socket may belong to the next daemon.
+    drop(socket);
     drop(lock);
     Ok(())
 }
 
-/// Everything bound, so that readiness can be told truthfully.
+/// Tells verbs how far this daemon is.
+fn tell(lock: &HomeLock, phase: Phase, config: &Config) {
+    if let Err(error) = lock.tell(phase, config.home.socket()) {
+        tracing::warn!(%error, "the lock file can't be written");
+    }
+}
+
+/// The bound sockets. All of them are bound before readiness is reported.
 struct Bound {
-    peers: tokio::net::TcpListener,
+    peers: Listener,
     address: SocketAddr,
-    control: UnixListener,
+    control: watch::Receiver<Arc<UnixListener>>,
     metrics: Option<tokio::net::TcpListener>,
 }
 
 impl Bound {
-    async fn new(config: &Config) -> Result<Self, DaemonError> {
-        let bind = |address: SocketAddr, flag| {
-            transport::listen(address).map_err(|error| DaemonError::Bind {
-                address: address.to_string(),
-                flag,
-                error,
-            })
+    async fn new(config: &Config, control: watch::Receiver<Arc<UnixListener>>) -> Result<Self, DaemonError> {
+        let failed = |address: SocketAddr, flag| {
+            move |error| DaemonError::Bind { address: address.to_string(), flag, error }
         };
-        let peers = bind(config.listen, "listen")?;
-        transport::send_uploads(&peers, &config.congestion).map_err(|error| {
-            DaemonError::Setup(format!("can't have --congestion {}: {error}", config.congestion))
+        let peers = Listener::bind(config.listen).map_err(failed(config.listen, "listen"))?;
+        peers.send_uploads(&config.congestion).map_err(|error| {
+            DaemonError::Setup(format!("--congestion {} is not available: {error}", config.congestion))
         })?;
         let address = peers.local_addr().map_err(|error| DaemonError::Setup(error.to_string()))?;
-        let metrics = config.metrics.map(|address| bind(address, "metrics")).transpose()?;
-        Ok(Self { peers, address, control: bind_control(config)?, metrics })
+        let metrics = config.metrics;
+        let metrics = metrics
+            .map(|address| transport::listen(address).map_err(failed(address, "metrics")))
+            .transpose()?;
+        Ok(Self { peers, address, control, metrics })
     }
 
     fn serve(
         self,
         config: &Config,
         agent: &Arc<Agent>,
-        tls: watch::Receiver<Option<Arc<rustls::ServerConfig>>>,
+        tls: TlsWatch,
+        open_files: u64,
         shutdown: &CancellationToken,
         tasks: &mut JoinSet<()>,
     ) -> Result<(), DaemonError> {
         let peers =
             peer_routes(config, agent.engine()).map_err(|error| DaemonError::Setup(error.to_string()))?;
-        let peers = Around(RequestIds).layer(peers);
+        let peers = MiddlewareLayer(RequestIds).layer(peers);
         let stop = shutdown.clone();
+        // Half of the open files are for the peers that fetch from here. The rest is for files, for sources
+        // and for verbs.
+        let limits = Limits::peer().within(open_files / 2);
+        tracing::debug!(open_files, places = ?limits.places, "serving");
         supervise(tasks, "peers", shutdown, async move {
-            transport::serve(self.peers, Security::Tls(tls), peers, Limits::peer(), stop).await
+            transport::serve(self.peers, Security::Tls(tls), peers, limits, stop).await
         });
         let control = control::service(agent, shutdown.clone());
         let stop = shutdown.clone();
         supervise(tasks, "control", shutdown, async move {
-            // What a verb still follows must not hold up the end.
-            let limits = Limits { grace: Duration::from_secs(1), ..Limits::tracker() };
+            let limits = Limits::control().within(open_files / 8);
             transport::serve_unix(self.control, control, limits, stop).await
         });
         if let Some(listener) = self.metrics {
             if let Ok(address) = listener.local_addr() {
-                tracing::info!("metrics at http://{address}/metrics");
+                tracing::info!("serving metrics at http://{address}/metrics");
             }
             let (engine, stop) = (agent.engine().clone(), shutdown.clone());
             tasks.spawn(metrics::serve(listener, engine, stop));
@@ -174,32 +210,22 @@ impl Bound {
     }
 }
 
-/// A socket left by a daemon that was killed is in the way; the lock says that it is nobody's.
-fn bind_control(config: &Config) -> Result<UnixListener, DaemonError> {
-    let path = config.home.socket();
-    let bound = durable::remove_if_there(path).and_then(|()| {
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(listener)
-    });
-    bound.map_err(|error| DaemonError::Home { path: path.display().to_string(), error })
-}
-
 type TlsWatch = watch::Receiver<Option<Arc<rustls::ServerConfig>>>;
 
 fn assemble(
     config: &Config,
     listen: SocketAddr,
+    open: Opener,
 ) -> (Arc<Agent>, crate::tracker::tickets::TicketFetcher, TlsWatch) {
     let tracker = TrackerClient::new(TrackerAddress {
-        url: config.tracker.clone(),
+        trackers: config.trackers.clone(),
         ca: config.ca.clone(),
         pin: config.ca_sha256,
         trusted_ca: config.home.trusted_ca(),
     });
     let (identity, who) = watch::channel(None);
     let (tls, serving) = watch::channel(None);
-    let (tickets, fetcher) = Tickets::new(tracker.clone(), who.clone());
+    let (tickets, fetcher) = TicketCache::new(tracker.clone(), who.clone());
     let defaults = EngineConfig::default();
     let engine = EngineConfig {
         upload_slots: config.upload_slots,
@@ -209,7 +235,8 @@ fn assemble(
         seed: config.picker_seed.unwrap_or(defaults.seed),
         ..defaults
     };
-    let engine = Engine::new(engine, Arc::new(PeerDialer(who)), Arc::<Tickets>::clone(&tickets) as _);
+    let (dialer, source) = (Arc::new(PeerDialer(who)), Arc::<TicketCache>::clone(&tickets) as _);
+    let engine = Engine::with_storage(engine, dialer, source, open);
     let agent = Agent::new(AgentParts {
         home: config.home.clone(),
         tracker,
@@ -223,7 +250,7 @@ fn assemble(
     (agent, fetcher, serving)
 }
 
-/// What other peers can call.
+/// The services that other peers can call.
 fn peer_routes(config: &Config, engine: &Engine) -> Result<Routes, tonic_reflection::server::Error> {
     let (_, health) = tonic_health::server::health_reporter();
     let mut routes = Routes::new(health).add_service(engine.service());
@@ -240,7 +267,7 @@ fn peer_routes(config: &Config, engine: &Engine) -> Result<Routes, tonic_reflect
     Ok(routes)
 }
 
-/// Runs a server; its failure ends the daemon.
+/// Runs a server. If it fails, the daemon ends.
 fn supervise(
     tasks: &mut JoinSet<()>,
     name: &'static str,
@@ -250,7 +277,7 @@ fn supervise(
     let shutdown = shutdown.clone();
     tasks.spawn(async move {
         if let Err(error) = server.await {
-            tracing::error!(server = name, %error, "serving failed");
+            tracing::error!(server = name, %error, "serving other peers failed");
             shutdown.cancel();
         }
     });
@@ -258,7 +285,8 @@ fn supervise(
 
 fn watch_signals(shutdown: &CancellationToken) -> Result<(), DaemonError> {
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let mut signals = signal(kind).map_err(|error| DaemonError::Setup(format!("signals: {error}")))?;
+        let mut signals =
+            signal(kind).map_err(|error| DaemonError::Setup(format!("signals can't be handled: {error}")))?;
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             signals.recv().await;
@@ -272,12 +300,13 @@ fn bound_line(agent: &Agent) -> String {
     format!("listening https://{}", agent.status().listen)
 }
 
-/// Tells whoever waits: the starting verb or a person by the line, a service manager by its socket.
+/// Reports readiness: by the line to the verb or user that started the daemon, and by its socket to a service
+/// manager.
 fn announce_readiness(line: String) {
     let mut out = io::stdout().lock();
-    // Whoever started this may be gone; that is no reason to end.
+    // The process that started the daemon may be gone. That is no reason to end.
     if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
-        tracing::debug!(%error, "nobody reads standard output");
+        tracing::debug!(%error, "standard output can't be written");
     }
     tracing::info!("{line}");
     tell_service_manager(&[sd_notify::NotifyState::Ready]);
@@ -285,6 +314,6 @@ fn announce_readiness(line: String) {
 
 fn tell_service_manager(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "no service manager was told");
+        tracing::debug!(%error, "the service manager could not be notified");
     }
 }

@@ -1,80 +1,89 @@
-//! The transfer engine: shares files in place, downloads them from many peers at once, and serves what is verified.
+//! The transfer engine: shares files in place, downloads them from many peers at once, and serves the
+//! verified pieces.
 //!
-//! It owns what moves bytes: storage, download tasks, upload slots, rate limits. It does not know the tracker: sources
-//! come in by [`Engine::sources`], tickets by [`TicketSource`], trust by [`Engine::set_ticket_keys`],
-//! [`Engine::raise_epochs`] and [`Engine::set_clock_offset`]; what this peer holds goes out by [`Engine::holdings`].
-//! Nor does it bind a port: the owner serves [`Engine::service`].
+//! It owns everything that moves bytes: storage, download tasks, upload slots, rate limits. It knows nothing
+//! of the tracker. It receives sources by [`Engine::sources`], tickets by [`TicketSource`], and trust by
+//! [`Engine::set_ticket_keys`], [`Engine::raise_epochs`] and [`Engine::set_clock_offset`]. It reports what
+//! this peer has by [`Engine::holdings`]. It does not bind a port either: the owner serves
+//! [`Engine::service`].
 //!
-//! Non-goals: which files to take up after a restart (the library's), and what to print.
+//! Non-goals: which files to resume after a restart, which the library decides, and what to print.
 
-mod memory;
-mod totals;
-mod types;
-mod upkeep;
+mod config;
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    io,
-    ops::ControlFlow,
-    path::PathBuf,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, io, ops::ControlFlow, path::PathBuf, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use proto::{
-    domain::{Bitfield, FileId, GroupId, PeerId},
+    domain::{Bitfield, FileId, GroupId, PeerId, folder::Folder},
     reason::Reason,
     ticket::VerifyingKey,
-    transport::AuthorityFingerprint,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use transport::AuthorityFingerprint;
 
-pub(crate) use memory::Memory;
-pub(crate) use totals::Totals;
-pub use types::{
-    DialError, Dialer, DownloadSpec, DownloadState, DownloadView, EngineConfig, Held, Holding, Problem,
-    ShareSpec, ShareView, SourceAddr, SourceState, SourceView, Stats, TicketRefused, TicketSource,
+pub use crate::{
+    ports::{
+        Attempt, BoxFuture, DialError, Dialer, DownloadSpec, DownloadState, DownloadView, Obstacle, Problem,
+        ShareSpec, ShareView, SourceAddr, SourceState, SourceView, TicketRefused, TicketSource, Unreached,
+    },
+    totals::Stats,
 };
+pub use config::EngineConfig;
 
 use crate::{
     domain::upload,
     download::{
-        driver::{self, Handle, Tools},
+        lifecycle::{self, Handle, Tools},
         links::Links,
+        recheck,
+        reservations::Reservations,
     },
-    hashing::{self, FileStamp, HashError},
+    hashing::{Damage, FileStamp, HashError},
     limiter::Limiter,
     observe::with_same_id,
     serve::{
         admission::Admission,
         get_chunk::Uploads,
         shares::{Offer, Shares},
-        slots::Slots,
+        slots::UploadSlots,
+        upkeep,
     },
-    storage::{self, OpenStore, Opener, SharedFile, StoreError, check_destination},
+    storage::{self, OpenStore, Opener, Original, SharedFile, StoreError, check_destination},
+    totals::Totals,
+    trust_memory::TrustMemory,
 };
 
 pub use crate::serve::{PeerService, admission::CLOCK_OFF, holdings::Holdings};
 
-/// A boxed future, as the engine's traits return it.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// Why the engine refuses.
+/// The reason why the engine refuses.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The file can't be read, or is not what it should be.
     #[error(transparent)]
     Hash(#[from] HashError),
     /// Something else is at the destination.
-    #[error("{} exists already", .0.display())]
+    #[error("{} already exists; choose another destination", .0.display())]
     DestinationExists(PathBuf),
-    /// The destination's directory is missing, or its path is not one of a file.
-    #[error("{} can't be a destination: {why}", .0.display(), why = .1)]
+    /// The destination's directory is missing, or its path can't be the path of a file.
+    #[error("{} can't be used as a destination: {why}", .0.display(), why = .1)]
     BadDestination(PathBuf, &'static str),
-    /// The file is being downloaded or shared already.
-    #[error("the file is being downloaded or shared already")]
+    /// The path to the destination's directory has changed since the destination was accepted.
+    #[error(
+        "{}: {why}; put it back and `peer resume-download` it, or give it up with `peer stop-download --discard` and \
+         download again",
+        .0.display(), why = .1
+    )]
+    Displaced(PathBuf, #[source] StoreError),
+    /// The copy on disk does not match the manifest.
+    #[error("{0}")]
+    Damaged(Box<Damage>),
+    /// The file can't be mended in place.
+    #[error("{} can't be mended in place: {why}; move it away, and download it again", .0.display(), why = .1)]
+    Unrepairable(PathBuf, &'static str),
+    /// The file is already being downloaded or shared.
+    #[error("the file is already being downloaded or shared")]
     Running,
     /// The engine neither shares nor downloads the file.
     #[error("the file is neither shared nor downloaded here")]
@@ -83,17 +92,18 @@ pub enum EngineError {
     #[error("{}: {why}", .0.display(), why = .1)]
     Io(PathBuf, #[source] std::io::Error),
     /// The disk is full.
-    #[error("{}: no space left on the device", .0.display())]
+    #[error("no space is left on the disk of {}; free some space", .0.display())]
     DiskFull(PathBuf),
 }
 
 impl EngineError {
-    /// The reason that goes with it on the wire.
+    /// The reason that stands for this error on the wire.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Hash(error) => error.reason(),
-            Self::DestinationExists(_) => Reason::DestinationExists,
-            Self::BadDestination(..) => Reason::PathNotFound,
+            Self::DestinationExists(_) | Self::Unrepairable(..) => Reason::DestinationExists,
+            Self::Damaged(_) => Reason::FileChanged,
+            Self::BadDestination(..) | Self::Displaced(..) => Reason::PathNotFound,
             Self::Running => Reason::AlreadyExists,
             Self::Unknown => Reason::NotShared,
             Self::Io(_, error) => Reason::of_io(error),
@@ -106,7 +116,37 @@ impl EngineError {
     }
 }
 
-/// The transfer engine. Cheap to clone: all clones are the same engine. Methods are called within a tokio runtime.
+/// The transfer engine. Cheap to clone: all clones are the same engine. Its methods must be called within a
+/// tokio runtime.
+///
+/// ```
+/// use std::sync::Arc;
+/// use peer::engine::*;
+/// use proto::{domain::{FileId, GroupId, PeerId}, reason::Reason};
+///
+/// /// Without a tracker there are no tickets, and without a certificate there are no connections.
+/// struct Offline;
+///
+/// impl TicketSource for Offline {
+///     fn ticket(&self, _: &GroupId, _: FileId, _: bool) -> BoxFuture<'_, Result<Arc<str>, TicketRefused>> {
+///         Box::pin(async { Err(TicketRefused::Unavailable(Reason::TrackerUnreachable)) })
+///     }
+/// }
+///
+/// impl Dialer for Offline {
+///     fn dial(&self, _: PeerId, _: &str, _: u32) -> BoxFuture<'_, Result<tonic::transport::Channel, DialError>> {
+///         Box::pin(async { Err(DialError::other("offline")) })
+///     }
+///     fn own_id(&self) -> Option<PeerId> {
+///         None
+///     }
+/// }
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let engine = Engine::new(EngineConfig::default(), Arc::new(Offline), Arc::new(Offline));
+/// assert_eq!(engine.stats().uploaded_bytes, 0);
+/// # });
+/// ```
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -119,7 +159,7 @@ struct Inner {
     tools: Arc<Tools>,
     downloads: Mutex<HashMap<FileId, Arc<Handle>>>,
     tasks: TaskTracker,
-    /// The tasks that live as long as the engine end.
+    /// Cancelled to end the tasks that live as long as the engine.
     ended: CancellationToken,
 }
 
@@ -130,13 +170,12 @@ impl Drop for Inner {
 }
 
 impl Engine {
-    /// An engine that shares and downloads nothing yet.
+    /// Creates an engine that shares and downloads nothing yet.
     pub fn new(config: EngineConfig, dialer: Arc<dyn Dialer>, tickets: Arc<dyn TicketSource>) -> Self {
-        let open: Opener = Arc::new(|place, progress| Ok(Arc::new(place.open(progress)?)));
-        Self::with_storage(config, dialer, tickets, open)
+        Self::with_storage(config, dialer, tickets, storage::on_disk())
     }
 
-    /// The same with another storage for unfinished downloads.
+    /// Like [`Engine::new`], with another storage for unfinished downloads.
     pub fn with_storage(
         config: EngineConfig,
         dialer: Arc<dyn Dialer>,
@@ -150,7 +189,7 @@ impl Engine {
             queue: config.upload_queue as usize,
             ..upload::Options::default()
         };
-        let slots = Slots::new(uploads, config.seed);
+        let slots = UploadSlots::new(uploads, config.seed);
         let limiter = Arc::new(Limiter::new(config.upload_limit));
         let tools = Tools {
             shares: shares.clone(),
@@ -158,8 +197,10 @@ impl Engine {
             limiter: Arc::new(Limiter::new(config.download_limit)),
             totals: Arc::new(Totals::default()),
             tickets,
-            memory: Arc::new(Memory::new(config.state_dir)),
+            memory: Arc::new(TrustMemory::new(config.state_dir)),
             open,
+            reservations: Reservations::default(),
+            rechecks: Arc::new(Semaphore::new(recheck::AT_ONCE)),
             disk_retry: config.disk_retry,
             seed: config.seed,
         };
@@ -182,74 +223,99 @@ impl Engine {
     }
 
     fn downloads(&self) -> MutexGuard<'_, HashMap<FileId, Arc<Handle>>> {
-        self.inner.downloads.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.downloads.lock()
     }
 
     fn handle(&self, file: FileId) -> Option<Arc<Handle>> {
         self.downloads().get(&file).cloned()
     }
 
-    /// `minitorrent.v1.PeerService`, to be served where every request bears a [`proto::transport::ConnInfo`].
+    /// `minitorrent.v1.PeerService`. Every request that it serves must carry a [`transport::ConnInfo`].
     pub fn service(&self) -> PeerService {
         PeerService::new(self.inner.uploads.clone())
     }
 
-    /// Offers a file, and goes on offering it for as long as it stays what it is on disk: a change stops it at once,
-    /// and it is hashed again. Returns once it is offered; sharing a file that is shared already is fine.
+    /// Offers a file for as long as it stays unchanged on disk. After a change it is withdrawn at once, and
+    /// hashed again. Returns once the file is offered. A file that is already shared may be shared again.
     ///
     /// # Errors
-    /// When the path is no readable regular file ([`Reason::PathNotFound`], [`Reason::Io`]), or not what the manifest
-    /// says ([`Reason::FileChanged`]). Nothing is shared then.
-    pub async fn share(&self, spec: ShareSpec) -> Result<FileStamp, EngineError> {
-        let (path, manifest, stamp) = (spec.path.clone(), spec.manifest.clone(), spec.stamp);
-        let opened = tokio::task::spawn_blocking(move || {
-            if let Some(stamp) = stamp
-                && stamp.size() == manifest.layout().length()
-                && let Ok(file) = SharedFile::open(&path, stamp)
-            {
-                return Ok((file, stamp));
-            }
-            let stamp = hashing::verify(&path, &manifest, &|_| ControlFlow::Continue(()))?;
-            Ok::<_, HashError>((SharedFile::open(&path, stamp)?, stamp))
-        });
-        let (file, stamp) = opened.await.map_err(|error| EngineError::task(&spec.path, error))??;
+    /// Fails when the path is not a readable regular file ([`Reason::PathNotFound`], [`Reason::Io`]), or when
+    /// the file does not match the manifest ([`Reason::FileChanged`]). Nothing is shared then.
+    pub async fn share(&self, spec: ShareSpec) -> Result<Option<FileStamp>, EngineError> {
+        let original =
+            Original { path: spec.path.clone(), manifest: spec.manifest.clone(), folder: spec.folder };
+        let stamp = spec.stamp;
+        let opened =
+            tokio::task::spawn_blocking(move || match stamp.and_then(|stamp| original.open(stamp)) {
+                Some(reader) => Ok(reader),
+                None => original.check(&|_| ControlFlow::Continue(())),
+            });
+        let reader = opened.await.map_err(|error| EngineError::task(&spec.path, error))??;
+        let stamp = reader.stamp();
         self.inner.shares.add(Offer {
             group: spec.group,
             file: spec.file,
             have: Bitfield::full(spec.manifest.layout()),
             manifest: spec.manifest,
             path: spec.path,
-            reader: Arc::new(file),
+            reader,
             wants_sources: false,
+            folder: None,
+            problem: None,
         });
         Ok(stamp)
     }
 
-    /// Offers the file no more; running uploads of it end. The file stays on disk. False if it was not shared.
+    /// Offers a file later: it can't be offered now, for this reason. It is offered as soon as it is at its
+    /// path again, or is replaced there by one with the right content.
+    pub fn share_later(&self, spec: ShareSpec, problem: Problem) {
+        let expected = SharedFile::expected(&spec.path, spec.stamp.unwrap_or_default());
+        let original = Original {
+            path: spec.path.clone(),
+            manifest: spec.manifest.clone(),
+            folder: spec.folder.clone(),
+        };
+        let now = original.stamp_now();
+        let share = self.inner.shares.add(Offer {
+            group: spec.group,
+            file: spec.file,
+            have: Bitfield::full(spec.manifest.layout()),
+            manifest: spec.manifest,
+            path: spec.path,
+            reader: Arc::new(expected),
+            wants_sources: false,
+            folder: spec.folder,
+            problem: Some(problem),
+        });
+        share.refuse_as(now);
+    }
+
+    /// Stops offering the file, and ends its running uploads. The file stays on disk. Returns false if it was
+    /// not shared.
     pub fn unshare(&self, file: FileId) -> bool {
         let finished = self.handle(file).is_none_or(|handle| handle.view.borrow().state.is_final());
         finished && self.inner.shares.remove(file)
     }
 
-    /// Starts a download, or takes it up again from what is beside its destination. Returns once the destination was
-    /// looked at; all that follows is told by [`Engine::watch`]. Verified pieces are offered from the start, and once
-    /// complete the file is shared as by [`Engine::share`].
+    /// Starts a download, or resumes it from the unfinished data beside its destination. Returns once the
+    /// destination was checked. [`Engine::watch`] reports everything that follows. Verified pieces are
+    /// offered from the start, and the complete file is shared as by [`Engine::share`].
     ///
     /// # Errors
-    /// When something is at the destination already, its directory is missing, or the file is shared or downloading.
+    /// Fails when something is already at the destination, when its directory is missing or reached over a
+    /// symbolic link, or when the file is already shared or downloading.
     pub async fn download(&self, spec: DownloadSpec) -> Result<watch::Receiver<DownloadView>, EngineError> {
         let destination = spec.destination.clone();
         check_destination(&destination)
             .map_err(|why| EngineError::BadDestination(destination.clone(), why))?;
-        let place =
-            OpenStore { file: spec.file, manifest: spec.manifest.clone(), destination: destination.clone() };
-        let taken = tokio::task::spawn_blocking(move || place.is_refused()).await;
-        if taken
-            .map_err(|error| EngineError::task(&destination, error))?
-            .map_err(|e| store_error(&destination, e))?
-        {
-            return Err(EngineError::DestinationExists(destination));
-        }
+        let (file, manifest, path) = (spec.file, spec.manifest.clone(), destination.clone());
+        let umask = spec.umask;
+        let opened = tokio::task::spawn_blocking(move || {
+            let place = OpenStore::at(file, manifest, path)?.with_umask(umask);
+            if place.is_refused()? { Err(StoreError::NameTaken) } else { Ok(place) }
+        });
+        let place = opened.await.map_err(|error| EngineError::task(&destination, error))?;
+        let place = place.map_err(|error| store_error(&destination, error))?;
         let handle = Arc::new(Handle::new(spec));
         {
             let mut downloads = self.downloads();
@@ -261,15 +327,19 @@ impl Engine {
             downloads.insert(file, handle.clone());
         }
         let view = handle.view.subscribe();
-        self.inner.tasks.spawn(with_same_id(driver::run(handle, self.inner.tools.clone())));
+        let device = place.device();
+        let order = self.inner.tools.reservations.add(device, view.clone());
+        // This can't fail: the handle is new.
+        let _ = handle.space.set((device, order));
+        self.inner.tasks.spawn(with_same_id(lifecycle::run(handle, place, self.inner.tools.clone())));
         Ok(view)
     }
 
-    /// Stops a download and waits until its verified pieces are safely on disk, or gone if `discard`. The file is no
-    /// longer offered.
+    /// Stops a download, and waits until its verified pieces are safely on disk, or deleted if `discard`. The
+    /// file is no longer offered.
     ///
     /// # Errors
-    /// [`EngineError::Unknown`] when it is not downloading, or complete; or what the disk says.
+    /// [`EngineError::Unknown`] when the file is not downloading, or is complete; else the disk's error.
     pub async fn stop(&self, file: FileId, discard: bool) -> Result<(), EngineError> {
         let handle = self.handle(file).ok_or(EngineError::Unknown)?;
         handle.stop.cancel();
@@ -285,14 +355,24 @@ impl Engine {
         Ok(())
     }
 
-    /// Has a download that waits for room on its disk look again now, rather than when it is time.
+    /// Forgets a download that has ended. Called before the download starts again, so that nobody takes the end
+    /// of the last run for that of the next one.
+    pub fn forget_ended(&self, file: FileId) {
+        let ended = |handle: &Arc<Handle>| handle.view.borrow().state.is_final();
+        let mut downloads = self.downloads();
+        if downloads.get(&file).is_some_and(ended) {
+            downloads.remove(&file);
+        }
+    }
+
+    /// Makes a download that waits for space on its disk try again now, before its time.
     pub fn look_for_room(&self, file: FileId) {
         let Some(handle) = self.handle(file) else { return };
         let full = |view: &DownloadView| {
             view.state == DownloadState::Stalled
                 && view.problem.as_ref().is_some_and(|problem| problem.reason == Reason::DiskFull)
         };
-        // Before it looks, so that who watches from now on sees what came of it.
+        // Set before the download tries again, so that a watcher that starts now sees the result.
         handle.view.send_if_modified(|view| {
             let waits = full(view);
             if waits {
@@ -303,45 +383,88 @@ impl Engine {
         });
     }
 
-    /// Deletes what a download that doesn't run left beside its destination.
+    /// The bytes that running downloads still need on the file system of `destination`.
+    pub fn needed_at(&self, destination: &std::path::Path) -> u64 {
+        storage::device(destination).map_or(0, |device| self.inner.tools.reservations.needed(device, None))
+    }
+
+    /// Deletes what a download that is not running left beside its destination.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     pub async fn discard(&self, file: FileId, destination: PathBuf) -> Result<(), EngineError> {
         let path = destination.clone();
         let done = tokio::task::spawn_blocking(move || storage::discard(file, &path)).await;
-        done.map_err(|error| EngineError::task(&destination, error))?
-            .map_err(|e| store_error(&destination, e))
+        match done.map_err(|error| EngineError::task(&destination, error))? {
+            // The link's target was never accepted as a destination, and the data is not there.
+            Err(error @ StoreError::Linked) => {
+                tracing::warn!(%error, path = %destination.display(), "the unfinished data of a download can't be deleted");
+                Ok(())
+            }
+            done => done.map_err(|error| store_error(&destination, error)),
+        }
     }
 
-    /// A download's state, now and whenever it changes (at most some times a second). Stays readable after the end.
+    /// Makes the complete file at `destination` the unfinished data of its download again, and offers it no
+    /// more. A download then checks each of its pieces and fetches those that are bad.
+    ///
+    /// # Errors
+    /// [`EngineError::Unrepairable`]; else the disk's error. The file stays in place then.
+    pub async fn take_back(&self, file: FileId, destination: PathBuf) -> Result<(), EngineError> {
+        let path = destination.clone();
+        let done = tokio::task::spawn_blocking(move || storage::take_back(file, &path)).await;
+        let done = done.map_err(|error| EngineError::task(&destination, error))?;
+        done.map_err(|error| store_error(&destination, error))?;
+        self.unshare(file);
+        Ok(())
+    }
+
+    /// The reason why a shared file is not offered, if there is one.
+    pub fn share_problem(&self, file: FileId) -> Option<Problem> {
+        self.inner.shares.get(file)?.problem()
+    }
+
+    /// A download's state, now and at each change, at most a few times a second. Stays readable after the
+    /// end.
     pub fn watch(&self, file: FileId) -> Option<watch::Receiver<DownloadView>> {
         self.handle(file).map(|handle| handle.view.subscribe())
     }
 
-    /// Tells of sources that were found and of those that are gone. Ignored for a file that is not downloading.
+    /// Adds sources that were found, and removes those that are gone. Ignored for a file that is not
+    /// downloading.
     pub fn sources(&self, file: FileId, found: Vec<SourceAddr>, gone: Vec<PeerId>) {
         if let Some(handle) = self.handle(file) {
-            handle.book.note(found, &gone);
+            handle.directory.note(found, &gone);
         }
     }
 
-    /// What this peer has: first all of it, then what changes. One for each announce stream.
+    /// Reports what this peer has: everything first, then the changes. Each announce stream needs its own.
     pub fn holdings(&self) -> Holdings {
         Holdings::new(self.inner.shares.clone())
     }
 
-    /// What is offered, running downloads included.
+    /// The entries of a complete folder that is shared.
+    pub fn folder(&self, file: FileId) -> Option<Arc<Folder>> {
+        self.inner.shares.get(file)?.reader().folder()
+    }
+
+    /// The stamp of a complete file that is shared.
+    pub fn stamp(&self, file: FileId) -> Option<crate::hashing::FileStamp> {
+        self.inner.shares.get(file)?.reader().stamp()
+    }
+
+    /// The offered files, running downloads included.
     pub fn shares(&self) -> Vec<ShareView> {
         self.inner.shares.all().iter().map(|share| share.view()).collect()
     }
 
-    /// Reads this peer's complete copy again and checks every piece, and SHA-1 and BLAKE3 of the whole. `progress` is
-    /// told how many bytes were read so far, and may break it off. A copy that is not what it should be is offered no
-    /// more.
+    /// Reads this peer's complete copy again, and checks every piece and the SHA-1 and BLAKE3 of the whole.
+    /// `progress` is called with the bytes read so far, and may stop it. A copy that does not match the
+    /// manifest is no longer offered.
     ///
     /// # Errors
-    /// [`EngineError::Unknown`] when there is no complete copy; [`Reason::FileChanged`] when it is not what it should be.
+    /// [`EngineError::Unknown`] when there is no complete copy; [`Reason::FileChanged`] when it does not
+    /// match the manifest.
     pub async fn verify(
         &self,
         file: FileId,
@@ -349,12 +472,15 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let share = self.inner.shares.get(file).filter(|share| share.is_complete_file());
         let share = share.ok_or(EngineError::Unknown)?;
-        let checked = {
-            let share = share.clone();
-            tokio::task::spawn_blocking(move || hashing::verify(&share.path, &share.manifest, &progress))
-        };
+        let original = share.original();
+        let checked = tokio::task::spawn_blocking(move || original.examine(&progress));
         match checked.await.map_err(|error| EngineError::task(&share.path, error))? {
-            Ok(_) => Ok(()),
+            Ok((_, None)) => Ok(()),
+            Ok((stamp, Some(damage))) => {
+                share.refuse_as(stamp);
+                share.withdraw(Problem { reason: Reason::FileChanged, message: damage.to_string() });
+                Err(EngineError::Damaged(Box::new(damage)))
+            }
             Err(error @ HashError::Stopped(_)) => Err(error.into()),
             Err(error) => {
                 share.withdraw(Problem { reason: error.reason(), message: error.to_string() });
@@ -363,44 +489,85 @@ impl Engine {
         }
     }
 
-    /// The keys that tickets shown to this peer must be signed with. None: every request is refused.
+    /// Sets the keys that verify the tickets shown to this peer. Without keys every request is refused. The
+    /// keys are kept over restarts once [`Engine::take_up`] has named their authority.
     pub fn set_ticket_keys(&self, keys: Vec<VerifyingKey>) {
+        self.inner.tools.memory.keep_keys(&keys);
         self.inner.admission.set_keys(keys);
     }
 
-    /// Goes on with the epochs and bans that are kept for the tracker of that authority; others are forgotten.
-    pub fn take_up(&self, authority: AuthorityFingerprint) {
-        if let Some(epochs) = self.inner.tools.memory.take_up(authority) {
-            self.inner.admission.replace_epochs(epochs);
+    /// Continues with the ticket keys, epochs, clock and bans that are kept for the tracker with any of these
+    /// authorities. All others are forgotten. Must be called before the tracker's first keys, epochs and time
+    /// are set, and again when its authorities change. The running tracker's trust stays if it has kept one.
+    pub fn take_up(&self, authorities: &[AuthorityFingerprint]) {
+        if let Some(remembered) = self.inner.tools.memory.take_up(authorities) {
+            // Epochs and clock before keys: no ticket is accepted before there are keys.
+            self.inner.admission.replace_epochs(remembered.epochs);
+            self.inner.admission.resume_clock(remembered.clock);
+            self.inner.admission.set_keys(remembered.keys);
         }
     }
 
-    /// The least epoch of tickets for each group. It never falls, not over restarts either once [`Engine::take_up`] has
-    /// said whose groups they are; running uploads against older tickets end at once.
+    /// Stops serving the file of that group to anybody, at once, until [`Engine::allow`]: the tracker says
+    /// that this peer's user may not share it. Nothing else about the file changes.
+    pub fn bar(&self, group: &GroupId, file: FileId) {
+        if let Some(share) = self.inner.shares.get(file).filter(|share| share.group == *group) {
+            share.set_barred(true);
+        }
+    }
+
+    /// Reverts [`Engine::bar`]. The file is announced again.
+    pub fn allow(&self, file: FileId) {
+        if let Some(share) = self.inner.shares.get(file) {
+            share.set_barred(false);
+        }
+    }
+
+    /// Raises the lowest epoch that tickets may have, by group. It never falls. A group without one is not
+    /// served. This also holds over restarts once [`Engine::take_up`] has named the groups' authority.
+    /// Running uploads with older tickets end at once.
     pub fn raise_epochs(&self, epochs: Vec<(GroupId, u64)>) {
         let admission = &self.inner.admission;
         if admission.raise_epochs(&epochs) {
             self.cut_uploads();
-            // Last: the disk may take its time.
+            // Last, because the disk may be slow.
             self.inner.tools.memory.keep_epochs(&epochs);
         }
     }
 
-    /// What to add to the local clock to get the tracker's, in seconds. With more than [`CLOCK_OFF`] either way nothing is
-    /// served, and running uploads end at once.
-    pub fn set_clock_offset(&self, seconds: i64) {
-        if self.inner.admission.set_clock_offset(seconds) {
+    /// As [`Engine::raise_epochs`], with the epochs of all groups that this peer's user is in. Other groups
+    /// are not served until their epochs are known: nobody told this peer who left them meanwhile.
+    pub fn set_epochs(&self, epochs: Vec<(GroupId, u64)>) {
+        if self.inner.admission.set_epochs(&epochs) {
             self.cut_uploads();
+            self.inner.tools.memory.set_epochs(&epochs);
         }
     }
 
-    /// Ends the uploads that may not go on.
+    /// Sets the seconds to add to the local clock to get the tracker's. With more than [`CLOCK_OFF`] in
+    /// either direction, nothing is served, and running uploads end at once. This also holds over restarts
+    /// once [`Engine::take_up`] has named the tracker's authority.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        let (clock, is_off) = self.inner.admission.set_clock_offset(seconds);
+        if is_off {
+            self.cut_uploads();
+        }
+        self.inner.tools.memory.keep_clock(clock);
+    }
+
+    /// Takes the sources that could not be reached since the last call, for the tracker.
+    pub(crate) fn take_unreached(&self) -> Vec<Unreached> {
+        self.inner.tools.links.take_unreached()
+    }
+
+    /// Ends the uploads that lost their right.
     fn cut_uploads(&self) {
         let admission = &self.inner.admission;
         self.inner.uploads.slots.cut(|claims| admission.in_force(claims).err());
     }
 
-    /// Limits in bytes a second, 0 for none; `None` leaves one as it is. Returns those in force, upload first.
+    /// Sets the limits in bytes a second, 0 for none; `None` leaves a limit unchanged. Returns the limits in
+    /// force, upload first.
     pub fn set_limits(&self, upload: Option<u64>, download: Option<u64>) -> (u64, u64) {
         let limiters = [(&self.inner.uploads.limiter, upload), (&self.inner.tools.limiter, download)];
         let [up, down] = limiters.map(|(limiter, rate)| {
@@ -410,7 +577,7 @@ impl Engine {
         (up, down)
     }
 
-    /// Counters and gauges.
+    /// The engine's counters and gauges.
     pub fn stats(&self) -> Stats {
         let (uploads_active, uploads_waiting) = self.inner.uploads.slots.load();
         let (mut download_rate, mut sources) = (0, 0);
@@ -429,7 +596,8 @@ impl Engine {
         }
     }
 
-    /// Stops all sharing and downloading, keeping verified pieces; the engine can be used again. For a logout.
+    /// Stops all sharing and downloading, and keeps verified pieces. The engine can be used again. Called at
+    /// a logout.
     pub async fn clear(&self) {
         let handles: Vec<_> = self.downloads().drain().map(|(_, handle)| handle).collect();
         for handle in &handles {
@@ -437,7 +605,7 @@ impl Engine {
         }
         for handle in handles {
             let mut view = handle.view.subscribe();
-            // It can't end without a final state, and the handle holds the sender.
+            // This can't fail: a download always ends with a final state, and the handle holds the sender.
             let _ = view.wait_for(|view| view.state.is_final()).await;
         }
         for share in self.inner.shares.all() {
@@ -446,7 +614,8 @@ impl Engine {
         self.inner.tools.links.clear();
     }
 
-    /// [`Engine::clear`], and every task has ended when it returns. The engine is of no use afterwards.
+    /// Like [`Engine::clear`], and also ends every task before it returns. The engine can't be used
+    /// afterwards.
     pub async fn shutdown(&self) {
         self.clear().await;
         self.inner.ended.cancel();
@@ -455,12 +624,16 @@ impl Engine {
     }
 }
 
-/// What the storage says of that path.
+/// The engine's error for a storage error at that path.
 pub(crate) fn store_error(path: &std::path::Path, error: StoreError) -> EngineError {
     match error {
         StoreError::Io(error) => EngineError::Io(path.to_owned(), error),
         StoreError::Full => EngineError::DiskFull(path.to_owned()),
         StoreError::NameTaken => EngineError::DestinationExists(path.to_owned()),
+        StoreError::Unrepairable(why) => EngineError::Unrepairable(path.to_owned(), why),
+        error @ (StoreError::Linked | StoreError::Displaced) => {
+            EngineError::Displaced(path.to_owned(), error)
+        }
         other => EngineError::Io(path.to_owned(), io::Error::other(other)),
     }
 }

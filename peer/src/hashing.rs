@@ -1,6 +1,12 @@
-//! Hashing a file for sharing: one read, everything a manifest needs. `lanes`: SHA-1 of many pieces at a time.
+//! Hashes a file for sharing: one read gives everything that a manifest needs. `lanes` computes the SHA-1 of
+//! many pieces at a time.
 
+pub(crate) mod below;
+mod damage;
+pub(crate) mod folder;
 pub(crate) mod lanes;
+mod refusals;
+pub(crate) mod scan;
 
 use std::{
     fs::{File, Metadata},
@@ -9,13 +15,16 @@ use std::{
     os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     slice,
-    sync::{Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     thread,
 };
 
+pub use damage::{Damage, examine};
+use parking_lot::Mutex;
 use proto::{
     domain::{
         FileHeader, FileName, Manifest, PieceHash, PieceIndex, PieceLayout, Sha1,
+        folder::Folder,
         manifest::{RootFold, SubtreeHasher},
     },
     reason::Reason,
@@ -24,8 +33,8 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use sha1::Digest as _;
 
-/// What tells that a file is still the one that was hashed, without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Tells whether a file is still the one that was hashed, without reading it.
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStamp {
     dev: u64,
     ino: u64,
@@ -47,53 +56,81 @@ impl FileStamp {
         }
     }
 
-    /// Bytes in the file.
+    /// The file's length in bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The stamp of a folder, made of its directory's stamp and a digest of its files' stamps.
+    fn of_folder(self, length: u64, digest: &[u8; 32]) -> Self {
+        let half = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | i128::from(*byte));
+        Self { size: length, mtime_ns: half(&digest[..16]), ctime_ns: half(&digest[16..]), ..self }
+    }
+
+    /// Whether this is the stamp of the same file or directory, with any content.
+    pub(crate) fn is_of_same(&self, other: &Self) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
+
+    fn digest(&self, digest: &mut blake3::Hasher) {
+        for number in [self.dev, self.ino, self.size] {
+            digest.update(&number.to_le_bytes());
+        }
+        digest.update(&self.mtime_ns.to_le_bytes()).update(&self.ctime_ns.to_le_bytes());
     }
 }
 
 /// A hashed file.
 #[derive(Clone, Debug)]
 pub struct Hashed {
-    /// What the file is.
+    /// The file's manifest.
     pub manifest: Manifest,
-    /// The file as it was hashed.
+    /// The file's stamp when it was hashed.
     pub stamp: FileStamp,
+    /// The entries of a folder; `None` for a file.
+    pub folder: Option<Arc<Folder>>,
+    /// Paths of a folder that can't be shared and were left out.
+    pub skipped: usize,
 }
 
-/// Why a file can't be hashed.
+/// The reason why a file can't be hashed.
 #[derive(Debug, thiserror::Error)]
 pub enum HashError {
-    /// There is nothing at the path, or a part of it is missing.
-    #[error("{}: no such file", .0.display())]
+    /// There is nothing at the path, or a part of the path is missing.
+    #[error("the file {} does not exist", .0.display())]
     NotFound(PathBuf),
-    /// A directory, a device, a FIFO or a socket.
+    /// The path leads to a directory, a device, a FIFO or a socket.
     #[error("{} is {what}, not a regular file", .0.display(), what = .1)]
     NotAFile(PathBuf, &'static str),
-    /// Longer than 1 TiB.
+    /// The file is longer than 1 TiB.
     #[error("{} is longer than 1 TiB", .0.display())]
     TooLong(PathBuf),
-    /// It changed while it was read, twice in a row.
+    /// The file changed while it was read, twice in a row.
     #[error("{} changed while it was being hashed", .0.display())]
     Changing(PathBuf),
-    /// It is not what the manifest says.
-    #[error("{} is not what was shared: its content differs", .0.display())]
+    /// The file does not match the manifest.
+    #[error("the content of {} differs from the shared file", .0.display())]
     Mismatch(PathBuf),
-    /// Broken off by the caller.
-    #[error("hashing {} was broken off", .0.display())]
+    /// The caller stopped the hashing.
+    #[error("the hashing of {} was stopped", .0.display())]
     Stopped(PathBuf),
-    /// It can't be read.
+    /// The file can't be read.
     #[error("{}: {why}", .0.display(), why = .1)]
     Io(PathBuf, #[source] io::Error),
+    /// A folder holds what can't be shared.
+    #[error("{} can't be shared: {why}", .0.display(), why = .1)]
+    Unsupported(PathBuf, refusals::Refusals),
+    /// A pattern of what to leave out is malformed.
+    #[error("{0:?} is not a pattern: {1}")]
+    Pattern(String, String),
 }
 
 impl HashError {
-    /// The reason that goes with it on the wire.
+    /// The reason that stands for this error on the wire.
     pub fn reason(&self) -> Reason {
         match self {
             Self::NotFound(_) | Self::NotAFile(..) => Reason::PathNotFound,
-            Self::TooLong(_) => Reason::InvalidRequest,
+            Self::TooLong(_) | Self::Unsupported(..) | Self::Pattern(..) => Reason::InvalidRequest,
             Self::Changing(_) | Self::Mismatch(_) => Reason::FileChanged,
             Self::Stopped(_) => Reason::Stopped,
             Self::Io(_, error) => Reason::of_io(error),
@@ -101,16 +138,17 @@ impl HashError {
     }
 }
 
-/// Opens a regular file for reading, and says what it is now.
+/// Opens a regular file for reading, and returns its present stamp with it.
 ///
 /// # Errors
-/// When there is none, when it is something else, or when it can't be read.
+/// Fails when there is no file, when it is not a regular file, or when it can't be read.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, FileStamp), HashError> {
     let io_error = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => HashError::NotFound(path.to_owned()),
         _ => HashError::Io(path.to_owned(), error),
     };
-    // Looked at before it is opened, for opening a device can do things; and after, for it may be another one by then.
+    // Checked before the open, because opening a device can have effects. Checked after it again, because the
+    // path may lead to another file by then.
     check_kind(path, &std::fs::metadata(path).map_err(io_error)?)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| io_error(error.into()))?;
@@ -132,16 +170,18 @@ fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), HashError> {
     Err(HashError::NotAFile(path.to_owned(), what))
 }
 
-/// Is told the bytes read so far, in steps of a piece, and may break it off.
+/// Called with the bytes read so far, once for each piece. May stop the reading.
 pub type Progress<'a> = &'a (dyn Fn(u64) -> ControlFlow<()> + Sync);
 
-/// Hashes the file at `path` into the manifest that it has under `name`, with one read. Blocks: not for async tasks.
+/// Reads the file at `path` once, and returns the manifest that it has under `name`. Blocks: not for async
+/// tasks.
 ///
-/// The SHA-1 of the whole can only be computed in order, so one thread reads and does that, while others hash the
-/// pieces: together as fast as the former alone.
+/// The SHA-1 of the whole can only be computed in order. One thread reads and computes it, while others hash
+/// the pieces. Together they are as fast as that one thread alone.
 ///
 /// # Errors
-/// When the path is no readable regular file of at most 1 TiB, or changes while it is read, twice in a row.
+/// Fails when the path is not a readable regular file of at most 1 TiB, or when the file changes during the
+/// read twice in a row.
 pub fn manifest_of(path: &Path, name: FileName, progress: Progress<'_>) -> Result<Hashed, HashError> {
     for _ in 0..2 {
         if let Some(hashed) = hash_once(path, &name, progress)? {
@@ -151,12 +191,13 @@ pub fn manifest_of(path: &Path, name: FileName, progress: Progress<'_>) -> Resul
     Err(HashError::Changing(path.to_owned()))
 }
 
-/// Reads the file at `path` whole and checks every piece, SHA-1 and BLAKE3 of it against the manifest. Blocks.
+/// Reads the whole file at `path`, and checks every piece and the SHA-1 and BLAKE3 of the whole against the
+/// manifest. Blocks.
 ///
 /// # Errors
-/// [`HashError::Mismatch`] when it is not what the manifest says; else as [`manifest_of`].
+/// [`HashError::Mismatch`] when the file does not match the manifest; else those of [`manifest_of`].
 pub fn verify(path: &Path, manifest: &Manifest, progress: Progress<'_>) -> Result<FileStamp, HashError> {
-    // Of another length it need not be read.
+    // A file of another length need not be read.
     if open_regular(path)?.1.size() != manifest.layout().length() {
         return Err(HashError::Mismatch(path.to_owned()));
     }
@@ -164,7 +205,7 @@ pub fn verify(path: &Path, manifest: &Manifest, progress: Progress<'_>) -> Resul
     if hashed.manifest == *manifest { Ok(hashed.stamp) } else { Err(HashError::Mismatch(path.to_owned())) }
 }
 
-/// `None` when the file changed meanwhile.
+/// Returns `None` when the file changed meanwhile.
 fn hash_once(path: &Path, name: &FileName, progress: Progress<'_>) -> Result<Option<Hashed>, HashError> {
     let (file, stamp) = open_regular(path)?;
     let layout = PieceLayout::new(stamp.size()).ok_or_else(|| HashError::TooLong(path.to_owned()))?;
@@ -180,33 +221,51 @@ fn hash_once(path: &Path, name: &FileName, progress: Progress<'_>) -> Result<Opt
     }
     let mut fold = RootFold::default();
     pieces.iter().for_each(|hash| fold.push(hash.blake3));
-    let header = FileHeader { name: name.clone(), layout, sha1, blake3: fold.finish() };
-    Ok(Manifest::new(header, pieces).ok().map(|manifest| Hashed { manifest, stamp }))
+    let header = FileHeader { name: name.clone(), layout, sha1, blake3: fold.finish(), folder: None };
+    Ok(Manifest::new(header, pieces).ok().map(|manifest| Hashed {
+        manifest,
+        stamp,
+        folder: None,
+        skipped: 0,
+    }))
 }
 
-/// Pieces that were read and wait to be hashed, at most: enough that neither side waits for the other's hiccups.
+/// The most pieces that were read and wait to be hashed. Enough to even out short delays on either side.
 const BUFFERS: usize = 8;
 
 type ReadPiece = (PieceIndex, Vec<u8>);
 
-/// SHA-1 of the whole and the hashes of all pieces; `None` when the file ends early.
-///
-/// # Errors
-/// What the disk says, and `Interrupted` when `progress` broke it off.
+/// Same as [`hash_pieces`], for the bytes of an open file.
 pub(crate) fn hash_open(
     file: &File,
     layout: PieceLayout,
     progress: Progress<'_>,
 ) -> io::Result<Option<(Sha1, Vec<PieceHash>)>> {
-    let (to_hash, read) = mpsc::sync_channel::<ReadPiece>(BUFFERS);
+    hash_pieces(layout, &mut |offset, into| file.read_exact_at(into, offset), progress)
+}
+
+/// Fills a buffer with the bytes from an offset on. `UnexpectedEof` means that there are fewer.
+type Read<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>;
+
+/// The SHA-1 of the whole and the hashes of all pieces. `read` is called for one piece after the other, in
+/// order. Returns `None` when the bytes end early.
+///
+/// # Errors
+/// The disk's error; `Interrupted` when `progress` stopped it.
+pub(crate) fn hash_pieces(
+    layout: PieceLayout,
+    read: Read<'_>,
+    progress: Progress<'_>,
+) -> io::Result<Option<(Sha1, Vec<PieceHash>)>> {
+    let (to_hash, waiting) = mpsc::sync_channel::<ReadPiece>(BUFFERS);
     let (to_reuse, reuse) = mpsc::channel::<Vec<u8>>();
-    let read = Mutex::new(read);
-    // All that grows with the file, and held once: for the longest file it is 109 MB.
+    let waiting = Mutex::new(waiting);
+    // Only this grows with the file, and it is held once: 109 MB for the longest file.
     let unknown = PieceHash { sha1: [0; 20].into(), blake3: [0; 32].into() };
     let hashes = Mutex::new(vec![unknown; layout.count() as usize]);
     let hash_pieces = || {
         loop {
-            let taken = take_waiting(&read.lock().unwrap_or_else(PoisonError::into_inner));
+            let taken = take_waiting(&waiting.lock());
             if taken.is_empty() {
                 return;
             }
@@ -216,8 +275,8 @@ pub(crate) fn hash_open(
                 let mut blake3 = SubtreeHasher::new(layout, piece);
                 blake3.update(&data);
                 let hash = PieceHash { sha1, blake3: blake3.finish() };
-                hashes.lock().unwrap_or_else(PoisonError::into_inner)[piece.as_usize()] = hash;
-                // Nobody reads any more: the buffer is of no use.
+                hashes.lock()[piece.as_usize()] = hash;
+                // The reader is gone when this fails, and the buffer is no longer needed.
                 let _ = to_reuse.send(data);
             }
         }
@@ -227,20 +286,22 @@ pub(crate) fn hash_open(
         for _ in 0..workers {
             scope.spawn(hash_pieces);
         }
-        read_whole(file, layout, progress, to_hash, &reuse)
+        read_whole(layout, read, progress, to_hash, &reuse)
     });
-    Ok(whole?.map(|sha1| (sha1, hashes.into_inner().unwrap_or_else(PoisonError::into_inner))))
+    Ok(whole?.map(|sha1| (sha1, hashes.into_inner())))
 }
 
-/// Waits for a piece, and takes with it what else waits and can be hashed together; none when there are no more.
+/// Waits for a piece, and takes the other waiting pieces that can be hashed together with it. Empty when no
+/// more pieces come.
 fn take_waiting(read: &mpsc::Receiver<ReadPiece>) -> Vec<ReadPiece> {
     read.recv().into_iter().chain(read.try_iter()).take(lanes::width()).collect()
 }
 
-/// Reads all pieces in order, hashes the whole, and hands each piece on. `None` when the file ends early.
+/// Reads all pieces in order, hashes the whole, and passes each piece on. Returns `None` when the file ends
+/// early.
 fn read_whole(
-    file: &File,
     layout: PieceLayout,
+    read: Read<'_>,
     progress: Progress<'_>,
     to_hash: mpsc::SyncSender<ReadPiece>,
     reuse: &mpsc::Receiver<Vec<u8>>,
@@ -249,7 +310,7 @@ fn read_whole(
     for piece in layout.indices() {
         let mut data = reuse.try_recv().unwrap_or_default();
         data.resize(layout.piece_length(piece) as usize, 0);
-        match file.read_exact_at(&mut data, layout.offset(piece)) {
+        match read(layout.offset(piece), &mut data) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(error) => return Err(error),
@@ -291,7 +352,7 @@ mod tests {
             let data: Vec<u8> = (0..length).map(|at| (at / 253) as u8).collect();
             fs::write(&path, &data).unwrap();
             let hashed = hash(&path).unwrap();
-            let expected = crate::test_support::manifest_of(&data);
+            let expected = testkit::content::manifest("file", &data);
             assert_eq!(hashed.manifest.pieces(), expected.pieces());
             assert_eq!(hashed.manifest.header().sha1, expected.header().sha1);
             assert_eq!(hashed.manifest.header().blake3, Blake3::from(*blake3::hash(&data).as_bytes()));
@@ -337,7 +398,7 @@ mod tests {
                 fs::write(&path, &before).unwrap();
                 let changed = AtomicU32::new(0);
                 let meddle = |read: u64| {
-                    // Once a pass, and never twice the same.
+                    // One change in each pass, each with another content.
                     if read == 524_288 && changed.load(Ordering::SeqCst) < changes {
                         let number = changed.fetch_add(1, Ordering::SeqCst) as usize + 1;
                         let length =

@@ -1,23 +1,29 @@
-//! Where a peer keeps what it must remember, and how two daemons are kept apart.
+//! The directories and files of a peer, and the lock that keeps two daemons apart.
 //!
-//! Everything lies in one directory that only its owner can enter. The lock on it decides who is the daemon of that
-//! home; the Unix socket beside it is how verbs reach that daemon.
+//! All state is in one directory that only its owner can enter. The process that holds the lock on it is the
+//! daemon of that home. Verbs reach the daemon by its Unix socket. Both daemon and verbs refuse a home or a
+//! socket's directory that another user owns.
+
+mod lock;
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use etcetera::BaseStrategy as _;
-use proto::{domain::Username, durable};
-use rustix::fs::FlockOperation;
+use program::durable;
+use proto::domain::Username;
 
-/// Longest path of a Unix socket that is used, in bytes: `sun_path` holds 108, with the closing zero.
+pub use lock::{Holder, HomeLock, Phase};
+
+/// The longest path of a Unix socket that is used, in bytes. `sun_path` holds 108, with the closing zero.
 const MAX_SOCKET_PATH: usize = 100;
-/// What the directories under the XDG ones are called.
+/// The name of our directories within the XDG directories.
 const APPLICATION: &str = "minitorrent-peer";
+/// The path of the socket within the home, unless the whole path is too long.
+const SOCKET: &str = "run/daemon.sock";
 
 /// The directories and files of one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,15 +33,11 @@ pub struct Home {
     socket: PathBuf,
 }
 
-/// Being the one daemon of a home. Let go when dropped, also by the kernel when the process dies.
-#[derive(Debug)]
-pub struct HomeLock(#[allow(dead_code, reason = "held for its lock")] File);
-
 impl Home {
-    /// The home at `directory`, an absolute path, or the user's own by the XDG rules.
+    /// Returns the home at `directory`, an absolute path, or the user's own home by the XDG rules.
     ///
     /// # Errors
-    /// When the user has no home directory.
+    /// Fails when the user has no home directory.
     pub fn resolve(directory: Option<PathBuf>) -> io::Result<Self> {
         match directory {
             Some(state) => {
@@ -56,7 +58,7 @@ impl Home {
         &self.state
     }
 
-    /// The configuration file, which need not be there.
+    /// The configuration file, which need not exist.
     pub fn config_file(&self) -> &Path {
         &self.config
     }
@@ -66,7 +68,13 @@ impl Home {
         &self.socket
     }
 
-    /// What a detached daemon logs to.
+    /// The same home with its daemon's socket at another place: where the daemon's lock file says that it is.
+    #[must_use]
+    pub fn with_socket(&self, socket: PathBuf) -> Self {
+        Self { socket, ..self.clone() }
+    }
+
+    /// The log file of a detached daemon.
     pub fn log_file(&self) -> PathBuf {
         self.state.join("daemon.log")
     }
@@ -76,70 +84,114 @@ impl Home {
         self.state.join("session.json")
     }
 
-    /// The tracker's CA, once trusted by its fingerprint.
+    /// The tracker's CA, once it is trusted by its fingerprint.
     pub fn trusted_ca(&self) -> PathBuf {
         self.state.join("ca.pem")
     }
 
-    /// What the shell remembers of the lines typed.
+    /// The URLs of the trackers that the last login used, one a line.
+    pub fn tracker_file(&self) -> PathBuf {
+        self.state.join("tracker")
+    }
+
+    /// The history of the shell.
     pub fn history_file(&self) -> PathBuf {
         self.state.join("history")
     }
 
-    /// What belongs to one user: key, certificate, shares and downloads. Usernames are safe as file names.
+    /// The directory of one user's key, certificate, shares and downloads. Usernames are safe as file names.
     pub fn user_dir(&self, user: &Username) -> PathBuf {
         self.state.join("users").join(user.as_str())
     }
 
-    /// Makes the directory, and the socket's.
+    /// Creates the home's directory and the socket's directory.
     ///
     /// # Errors
-    /// When one can't be made, or the socket's belongs to somebody else.
+    /// Fails when one can't be created or belongs to another user, or when others can enter the socket's
+    /// directory.
     pub fn create(&self) -> io::Result<()> {
         durable::private_dir(&self.state)?;
-        let beside = self.socket.parent().unwrap_or(&self.state);
-        durable::private_dir(beside)?;
-        // The short path may lie in a directory that all can write to.
-        let found = fs::symlink_metadata(beside)?;
-        let ours = rustix::process::geteuid().as_raw();
-        if found.is_dir() && found.uid() == ours && found.mode() & 0o077 == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("{} is not a private directory of this user", beside.display()),
-            ))
+        if self.check_socket_dir()? {
+            return Ok(());
         }
+        durable::private_dir(self.socket_dir())?;
+        // Another user may have created it first.
+        self.check_socket_dir().map(|_| ())
     }
 
-    /// Takes the lock; `None` if another process holds it.
+    fn socket_dir(&self) -> &Path {
+        self.socket.parent().unwrap_or(&self.state)
+    }
+
+    /// Checks that nobody else can put a socket where the daemon's is. Returns whether the directory exists.
+    /// A verb checks this before it connects, and the daemon before it binds, because the directory may be
+    /// inside one that every user can write to.
     ///
     /// # Errors
-    /// When the lock file can't be opened.
-    pub fn lock(&self) -> io::Result<Option<HomeLock>> {
-        let path = self.state.join("daemon.lock");
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(HomeLock(file))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
+    /// Fails with `PermissionDenied` when it is a link or a file, belongs to another user, or others can
+    /// enter it.
+    pub fn check_socket_dir(&self) -> io::Result<bool> {
+        let directory = self.socket_dir();
+        let found = match fs::symlink_metadata(directory) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let ours = rustix::process::geteuid().as_raw();
+        let fault = if !found.is_dir() {
+            "is not a directory".to_owned()
+        } else if found.uid() != ours {
+            format!("belongs to user id {}, not to user id {ours}", found.uid())
+        } else if found.mode() & 0o077 != 0 {
+            "can be entered by other users".to_owned()
+        } else {
+            return Ok(true);
+        };
+        let remedy = if directory.starts_with(&self.state) {
+            "run peer as the directory's owner, or choose another --home".to_owned()
+        } else {
+            format!(
+                "remove it, set XDG_RUNTIME_DIR, or choose a --home with a path of at most {} bytes",
+                MAX_SOCKET_PATH - SOCKET.len() - 1
+            )
+        };
+        let directory = directory.display();
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "the directory {directory} {fault}, so another user could read what is sent to the daemon; {remedy}"
+            ),
+        ))
+    }
+}
+
+/// The path without symbolic links. What does not exist yet stays as it is written.
+fn resolved(path: &Path) -> PathBuf {
+    for above in path.ancestors() {
+        if let (Ok(real), Ok(rest)) = (fs::canonicalize(above), path.strip_prefix(above)) {
+            return if rest.as_os_str().is_empty() { real } else { real.join(rest) };
         }
     }
+    path.to_owned()
 }
 
 fn runtime_dir() -> Option<PathBuf> {
     etcetera::choose_base_strategy().ok()?.runtime_dir()
 }
 
-/// Beside the state, or in the runtime directory under a short name where that would be too long for a socket.
+/// The socket's path: within the home, or, where that would be too long for a socket, under a short name in
+/// the runtime directory.
+/// However the home is spelled, the socket is the same: the symbolic links in its path are resolved first.
 fn socket_path(state: &Path, runtime: Option<PathBuf>) -> PathBuf {
-    let beside = state.join("run").join("daemon.sock");
+    let state = &resolved(state);
+    let beside = state.join(SOCKET);
     if beside.as_os_str().len() <= MAX_SOCKET_PATH {
         return beside;
     }
     let hash = blake3::hash(state.as_os_str().as_encoded_bytes()).to_hex();
     let user = rustix::process::geteuid().as_raw();
-    // One component, so that nobody else can own a directory above it (but the sticky one that all share).
+    // The name is a single component, so that no other user can own a directory between it and the sticky one
+    // that all users share.
     let name = format!("{APPLICATION}-{user}-{}", &hash[..16]);
     let short = |directory: PathBuf| directory.join(&name).join("daemon.sock");
     runtime
@@ -153,14 +205,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_one_holds_the_lock() {
+    fn a_directory_that_others_control_is_no_place_for_a_socket() {
         let directory = tempfile::tempdir().expect("a directory");
         let home = Home::resolve(Some(directory.path().join("h"))).expect("a home");
+        assert!(!home.check_socket_dir().expect("nothing is wrong with nothing"));
         home.create().expect("made");
-        let first = home.lock().expect("no error").expect("free");
-        assert!(home.lock().expect("no error").is_none());
-        drop(first);
-        assert!(home.lock().expect("no error").is_some());
+        assert!(home.check_socket_dir().expect("ours"));
+        let run = home.socket_dir();
+        let refused = |what: &str| {
+            let error = home.check_socket_dir().expect_err(what);
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{what}");
+            assert!(error.to_string().contains(what), "{what}: {error}");
+            assert!(home.create().is_err(), "{what}");
+        };
+        let permit = |mode| {
+            fs::set_permissions(run, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("ours");
+        };
+        permit(0o711);
+        refused("can be entered by other users");
+        permit(0o700);
+        let aside = directory.path().join("aside");
+        fs::rename(run, &aside).expect("moved");
+        std::os::unix::fs::symlink(&aside, run).expect("linked");
+        refused("is not a directory");
+        fs::remove_file(run).expect("removed");
+        fs::write(run, "").expect("written");
+        refused("is not a directory");
+        if rustix::process::geteuid().is_root() {
+            fs::remove_file(run).expect("removed");
+            fs::rename(&aside, run).expect("moved back");
+            std::os::unix::fs::chown(run, Some(65_534), None).expect("root may");
+            refused("belongs to user id 65534");
+        }
     }
 
     #[test]
@@ -173,5 +249,19 @@ mod tests {
         assert!(short.as_os_str().len() <= MAX_SOCKET_PATH);
         let other = socket_path(&long.join("y"), None);
         assert!(other.starts_with("/tmp") && other.as_os_str().len() <= MAX_SOCKET_PATH, "{other:?}");
+    }
+
+    #[test]
+    fn a_home_has_one_socket_however_it_is_spelled() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let long = directory.path().join("x".repeat(120));
+        let link = directory.path().join("h");
+        fs::create_dir(&long).expect("made");
+        std::os::unix::fs::symlink(&long, &link).expect("linked");
+        let runtime = Some(PathBuf::from("/run/user/1"));
+        for name in ["", "inner/not/there/yet"] {
+            let spelled = |start: &Path| socket_path(&start.join(name), runtime.clone());
+            assert_eq!(spelled(&long), spelled(&link));
+        }
     }
 }

@@ -1,7 +1,8 @@
-//! Who this peer is: a key made on this machine, one for each user, and the certificate that the tracker issues for it.
+//! The identity of this peer: a key made on this machine, one for each user, and the certificate that the
+//! tracker issues for it.
 //!
-//! The key never leaves the machine (but for `export-cert`, on the user's demand). The peer's id is the hash of its public
-//! key, so a certificate lost is a certificate to ask for again, and a key lost is another peer.
+//! The key never leaves the machine, except by `export-cert` at the user's request. The peer's id is the hash
+//! of its public key. So a lost certificate can be requested again, but a lost key means a new peer.
 
 use std::{
     fmt, io,
@@ -10,18 +11,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use proto::{
-    domain::{PeerId, Username},
-    durable::{self, Readers},
-    transport::{
-        AuthorityFingerprint, ChannelTuning, ClientSecurity, Remote, TlsError, client_config, connect,
-        fingerprints, peer_id_of_spki, server_config,
-    },
-};
+use program::durable::{self, Readers};
+use proto::domain::{PeerId, Username};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
 use rustls::{ClientConfig, ServerConfig, pki_types::pem::PemObject as _};
 use tokio::sync::watch;
 use tonic::transport::Channel;
+use transport::{
+    AuthorityFingerprint, ChannelTuning, ClientSecurity, Remote, TlsError, client_config, connect,
+    fingerprints, peer_id_of_spki, server_config,
+};
 use x509_parser::prelude::FromDer as _;
 use zeroize::Zeroizing;
 
@@ -29,19 +28,19 @@ use crate::engine::{BoxFuture, DialError, Dialer};
 
 /// A key and its certificate, ready for use.
 pub struct Identity {
-    /// Whose it is.
+    /// The user that it belongs to.
     pub user: Username,
-    /// The peer.
+    /// The peer's id.
     pub peer: PeerId,
-    /// The certificate.
+    /// The certificate, as PEM.
     pub certificate_pem: String,
-    /// Whose authority vouches for it.
-    pub authority: AuthorityFingerprint,
-    /// When the certificate began to count.
+    /// The tracker's authorities. There are several while one replaces another.
+    pub authorities: Vec<AuthorityFingerprint>,
+    /// The start of the certificate's validity.
     pub not_before: SystemTime,
-    /// When it counts no more.
+    /// The end of the certificate's validity.
     pub not_after: SystemTime,
-    /// What the daemon serves with.
+    /// The TLS configuration that the daemon serves with.
     pub server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -52,15 +51,15 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Why there is no identity.
+/// The reason why there is no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file can't be read or written.
     #[error("{}: {error}", path.display())]
     Io {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// What the file system answered.
         error: io::Error,
     },
     /// The key or the certificate is damaged, or they don't belong together.
@@ -80,19 +79,31 @@ impl From<rcgen::Error> for IdentityError {
     }
 }
 
-/// A user's key on this machine, and where its certificate is kept.
+/// The file of a key that a new one replaced.
+const OLD_KEY: &str = "key.pem.old";
+
+fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
+    match std::fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// A user's key on this machine, and the path of its certificate.
 #[derive(Debug)]
 pub struct PeerKey {
     user: Username,
     key: KeyPair,
     certificate: PathBuf,
+    /// The path of the authority that signed the certificate. It need not be the one that signed the tracker's.
+    authority: PathBuf,
 }
 
 impl PeerKey {
-    /// The key in the user's directory; made, if there is none.
+    /// Reads the key in the user's directory, or creates it if there is none.
     ///
     /// # Errors
-    /// When it can't be read, written or used.
+    /// Fails when the key can't be read, written or used.
     pub fn open_or_create(user: &Username, directory: &Path) -> Result<Self, IdentityError> {
         let path = directory.join("key.pem");
         let io_error = |error| IdentityError::Io { path: path.clone(), error };
@@ -106,42 +117,74 @@ impl PeerKey {
                 key
             }
         };
-        Ok(Self { user: user.clone(), key, certificate: directory.join("cert.pem") })
+        Ok(Self {
+            user: user.clone(),
+            key,
+            certificate: directory.join("cert.pem"),
+            authority: directory.join("authority.pem"),
+        })
     }
 
-    /// The peer with this key.
+    /// Puts the key and certificate in the user's directory aside, so that a new key is made.
+    ///
+    /// # Errors
+    /// Fails when the file system does.
+    pub fn set_aside(directory: &Path) -> io::Result<()> {
+        durable::remove_if_there(&directory.join("cert.pem"))?;
+        rename_if_there(&directory.join("key.pem"), &directory.join(OLD_KEY))
+    }
+
+    /// Puts the key back that [`PeerKey::set_aside`] put aside.
+    ///
+    /// # Errors
+    /// Fails when the file system does.
+    pub fn put_back(directory: &Path) -> io::Result<()> {
+        rename_if_there(&directory.join(OLD_KEY), &directory.join("key.pem"))
+    }
+
+    /// The id of the peer with this key.
     pub fn peer(&self) -> PeerId {
         peer_id_of_spki(&self.key.subject_public_key_info())
     }
 
-    /// A certificate request, which proves that this machine has the key. It asks for no name: the tracker gives one.
+    /// Returns a certificate request, which proves that this machine has the key. It asks for no name: the
+    /// tracker assigns one.
     ///
     /// # Errors
-    /// When the key can't sign.
+    /// Fails when the key can't sign.
     pub fn request(&self) -> Result<Vec<u8>, IdentityError> {
         let request = CertificateParams::default().serialize_request(&self.key)?;
         Ok(request.der().to_vec())
     }
 
-    /// The key as text, for `export-cert`.
+    /// The key as PEM, for `export-cert`.
     pub fn pem(&self) -> Zeroizing<String> {
         Zeroizing::new(self.key.serialize_pem())
     }
 
-    /// Keeps a certificate that the tracker issued, and makes an identity of it.
+    /// Saves a certificate that the tracker issued, with the authority that signs those of all peers, and makes
+    /// an identity of it.
     ///
     /// # Errors
-    /// When it is not for this key, or can't be kept.
-    pub fn certify(&self, certificate_pem: String, ca_pem: &str) -> Result<Identity, IdentityError> {
-        let identity = self.identity(certificate_pem, ca_pem)?;
-        durable::write(&self.certificate, identity.certificate_pem.as_bytes(), Readers::Owner)
-            .map_err(|error| IdentityError::Io { path: self.certificate.clone(), error })?;
+    /// Fails when the certificate is not for this key, or can't be saved.
+    pub fn certify(&self, certificate_pem: String, authority_pem: &str) -> Result<Identity, IdentityError> {
+        let identity = self.identity(certificate_pem, authority_pem)?;
+        let write = |path: &Path, text: &str| {
+            durable::write(path, text.as_bytes(), Readers::Owner)
+                .map_err(|error| IdentityError::Io { path: path.to_owned(), error })
+        };
+        write(&self.authority, authority_pem)?;
+        write(&self.certificate, &identity.certificate_pem)?;
         Ok(identity)
     }
 
-    /// The identity by the certificate that was kept, if there is one that counts at `now`.
+    /// The identity with the saved certificate. Returns `None` if no certificate is saved or it is not valid
+    /// at `now`. `ca_pem` is the tracker's CA, for a certificate that was saved without its authority.
     pub fn kept(&self, ca_pem: &str, now: SystemTime) -> Option<Identity> {
         let pem = durable::read_if_there(&self.certificate).ok()??;
+        let authority = durable::read_if_there(&self.authority).ok()?;
+        let authority = authority.and_then(|pem| String::from_utf8(pem).ok());
+        let ca_pem = authority.as_deref().unwrap_or(ca_pem);
         let identity = self.identity(String::from_utf8(pem).ok()?, ca_pem).ok()?;
         (identity.not_before <= now && now < identity.not_after).then_some(identity)
     }
@@ -160,11 +203,10 @@ impl PeerKey {
         let validity = parsed.validity();
         let (not_before, not_after) = (time(validity.not_before), time(validity.not_after));
         if peer_id_of_spki(parsed.public_key().raw) != self.peer() {
-            return Err(unusable(&"the certificate is for another key"));
+            return Err(unusable(&"the certificate belongs to another key"));
         }
-        let authority = fingerprints(ca_pem)?.into_iter().next();
         Ok(Identity {
-            authority: authority.ok_or_else(|| unusable(&"there is no authority"))?,
+            authorities: fingerprints(ca_pem)?,
             user: self.user.clone(),
             peer: self.peer(),
             server: server_config(&certificate_pem, &key_pem, Some(ca_pem))?,
@@ -177,33 +219,33 @@ impl PeerKey {
 }
 
 impl Identity {
-    /// When to have the certificate renewed: after two thirds of its life.
+    /// The time at which to renew the certificate: after two thirds of its validity.
     pub fn renew_at(&self) -> SystemTime {
         let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
         self.not_before + life * 2 / 3
     }
 }
 
-/// Connects to other peers as whoever is logged in.
+/// Connects to other peers with the identity of the user who is logged in.
 #[derive(Debug)]
 pub struct PeerDialer(pub watch::Receiver<Option<Arc<Identity>>>);
 
 impl Dialer for PeerDialer {
-    fn dial(&self, peer: PeerId, address: &str) -> BoxFuture<'_, Result<Channel, DialError>> {
+    fn dial(&self, peer: PeerId, address: &str, window: u32) -> BoxFuture<'_, Result<Channel, DialError>> {
         let identity = self.0.borrow().clone();
         let remote = split_host_port(address);
         let address = address.to_owned();
         Box::pin(async move {
-            let identity = identity.ok_or_else(|| DialError("nobody is logged in".into()))?;
-            let (host, port) = remote.ok_or_else(|| DialError(format!("{address:?} is not an address")))?;
+            let identity = identity.ok_or_else(|| DialError::other("nobody is logged in"))?;
+            let unusable = || DialError::other(format!("{address:?} is not an IP address and port"));
+            let (host, port) = remote.ok_or_else(unusable)?;
             let security =
                 ClientSecurity::Tls { config: Arc::clone(&identity.client), server_name: peer.tls_name() };
-            let channel = connect(Remote::Tcp { host, port }, security, &ChannelTuning::data()).await;
+            let channel =
+                connect(Remote::Tcp { host, port }, security, &ChannelTuning::data_within(window)).await;
             channel.map_err(|error| {
-                DialError(
-                    proto::transport::ConnectError::of(&error)
-                        .map_or_else(|| error.to_string(), ToString::to_string),
-                )
+                transport::ConnectError::of(&error)
+                    .map_or_else(|| DialError::other(error.to_string()), DialError::from)
             })
         })
     }
@@ -213,7 +255,7 @@ impl Dialer for PeerDialer {
     }
 }
 
-/// `host:port` taken apart; an IPv6 address loses its brackets.
+/// Splits `host:port`. Removes the brackets of an IPv6 address.
 pub fn split_host_port(address: &str) -> Option<(String, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);

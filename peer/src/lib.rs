@@ -1,27 +1,35 @@
 //! The Mini Torrent peer, as a library.
 
-pub mod agent;
+mod agent;
 pub mod cli;
-pub mod config;
-pub mod control;
-pub mod daemon;
-pub mod domain;
+mod config;
+mod control;
+mod daemon;
 mod download;
 pub mod engine;
-pub mod error;
+mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hashing;
 pub mod home;
 pub mod identity;
-pub mod library;
-pub mod limiter;
+mod interfaces;
+mod library;
+mod limiter;
 pub mod memory;
 mod metrics;
-pub mod observe;
-pub mod serve;
-pub mod session;
+mod observe;
+mod paths;
+mod ports;
+mod serve;
+mod session;
 pub mod storage;
-#[cfg(test)]
-mod test_support;
 mod text;
-pub mod tracker;
-pub mod units;
+mod totals;
+mod tracker;
+mod trust_memory;
+mod units;
+
+pub use daemon::serve;
+use peer_core as domain;

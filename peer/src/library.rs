@@ -1,109 +1,132 @@
-//! What a user shares and downloads with this peer, kept over restarts and logouts.
+//! The files that a user shares and downloads with this peer. The library outlives restarts and logouts.
 //!
-//! One JSON file a user, replaced whole at each change, with the manifests beside it. A file that is not understood is
-//! never overwritten: it is an error, so that nothing of the user's is lost.
+//! Each user has one JSON file, which is replaced as a whole at each change, and the manifests beside it. A
+//! file that can't be parsed is an error and is never overwritten, so that none of the user's data is lost.
 
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use parking_lot::Mutex;
+use program::durable::{self, Readers};
 use prost::Message as _;
 use proto::{
-    convert,
-    domain::{FileId, FileName, GroupId, Manifest, limits::MAX_MANIFEST_FRAME, manifest::Assembler},
-    durable::{self, Readers},
+    convert::{
+        self,
+        folder::{decode_index, encode_index},
+    },
+    domain::{
+        FileId, FileName, GroupId, Manifest, folder::Folder, limits::MAX_MANIFEST_FRAME, manifest::Assembler,
+    },
     pb,
     reason::Reason,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{hashing::FileStamp, text};
+use crate::{hashing::FileStamp, paths, text};
 
-/// The form of the file that this version writes and reads.
+/// The version of the file format that this program writes and reads.
 const VERSION: u32 = 1;
 
 /// A file that the user shares or downloads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
-    /// The group.
-    #[serde(with = "text")]
+pub(crate) struct Entry {
+    /// The group of the file.
+    #[serde(with = "text::stored")]
     pub group: GroupId,
-    /// Its name there.
-    #[serde(with = "text")]
+    /// Its name in the group.
+    #[serde(with = "text::stored")]
     pub name: FileName,
-    /// Its id there.
+    /// Its id in the group.
     #[serde(with = "hex")]
     pub file: FileId,
-    /// Bytes in it.
+    /// Its length in bytes.
     pub size: u64,
-    /// Where it lies, or will. Absolute.
+    /// It is a folder.
+    #[serde(default)]
+    pub folder: bool,
+    /// Its absolute path, also if it is not there yet.
+    #[serde(with = "paths::stored")]
     pub path: PathBuf,
-    /// Offer it whenever the user is logged in. For an unfinished download: what it has.
+    /// Offer it whenever the user is logged in. For an unfinished download, offer the pieces that it has.
     pub shared: bool,
-    /// The complete file as it was when last hashed.
+    /// The stamp of the complete file, from when it was last hashed.
     pub stamp: Option<FileStamp>,
-    /// How it is being, or was, downloaded; absent for a file that was uploaded from here.
+    /// Another version of it took its place in the group. It is kept, and not offered.
+    #[serde(default)]
+    pub outdated: bool,
+    /// How the file is or was downloaded; absent for a file that was uploaded from here.
     pub download: Option<DownloadEntry>,
 }
 
-/// A download.
+/// A download's options and progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DownloadEntry {
-    /// Pieces in order.
+pub(crate) struct DownloadEntry {
+    /// Download the pieces in order.
     pub sequential: bool,
-    /// Read the whole again at the end.
+    /// Read the whole file again at the end.
     pub verify: bool,
-    /// How far it came.
+    /// The phase that it has reached.
     pub phase: Phase,
-    /// Bytes that were verified when it last ended.
+    /// The umask of the caller: the permissions that the file does not get.
+    #[serde(default = "private")]
+    pub umask: u32,
+    /// Unfinished data was written. The download does not start from nothing without it.
+    #[serde(default)]
+    pub begun: bool,
+    /// The number of verified bytes when they were last noted.
     #[serde(default)]
     pub done_bytes: u64,
 }
 
-/// How far a download came.
+/// The umask of a download from before umasks were kept.
+fn private() -> u32 {
+    0o077
+}
+
+/// The phase of a download.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// It runs whenever the user is logged in.
     Active,
     /// The user stopped it.
     Stopped,
     /// The file is in place.
     Complete,
-    /// It could not go on.
+    /// It failed.
     Failed {
-        /// Of the closed set.
+        /// A reason of the closed set.
         reason: String,
-        /// For people.
+        /// The message for the user.
         message: String,
     },
 }
 
 impl Entry {
     /// The phase of the download, if it is one.
-    pub fn phase(&self) -> Option<&Phase> {
+    pub(crate) fn phase(&self) -> Option<&Phase> {
         self.download.as_ref().map(|download| &download.phase)
     }
 
-    /// The whole file is at `path`, as far as is known.
-    pub fn is_whole(&self) -> bool {
+    /// Returns true if the complete file is at `path`, as far as is known.
+    pub(crate) fn is_whole(&self) -> bool {
         matches!(self.phase(), None | Some(Phase::Complete))
     }
 
-    /// It is a download that was begun and not finished, in whatever state.
-    pub fn is_unfinished(&self) -> bool {
+    /// Returns true for a download that was started and is not complete, in any phase.
+    pub(crate) fn is_unfinished(&self) -> bool {
         !self.is_whole()
     }
 }
 
 impl Phase {
-    /// A failure.
-    pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
+    /// Returns the phase of a failed download.
+    pub(crate) fn failed(reason: Reason, message: impl Into<String>) -> Self {
         Self::Failed { reason: reason.as_str().into(), message: message.into() }
     }
 }
@@ -115,19 +138,19 @@ struct Stored {
     entries: Vec<Entry>,
 }
 
-/// One user's library. Its lock is held for short file writes, never across an await.
+/// One user's library. Its lock is held during short file writes, never across an await.
 #[derive(Debug)]
-pub struct Library {
+pub(crate) struct Library {
     directory: PathBuf,
     entries: Mutex<Vec<Entry>>,
 }
 
 impl Library {
-    /// The library in a user's directory, empty at first.
+    /// Opens the library in a user's directory. It is empty at first.
     ///
     /// # Errors
-    /// When it can't be read, or was written by a newer version.
-    pub fn open(directory: &Path) -> io::Result<Self> {
+    /// Fails when it can't be read, or was written by a newer version.
+    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
         durable::private_dir(&directory.join("manifests"))?;
         let path = directory.join("library.json");
         let entries = match durable::read_if_there(&path)? {
@@ -139,7 +162,10 @@ impl Library {
                 let stored: Stored =
                     serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
                 if stored.version != VERSION {
-                    return Err(bad(format!("version {} is not known here", stored.version)));
+                    return Err(bad(format!(
+                        "the file has version {}, which this program does not support",
+                        stored.version
+                    )));
                 }
                 stored.entries
             }
@@ -148,25 +174,25 @@ impl Library {
     }
 
     /// All entries, in the order in which they were added.
-    pub fn entries(&self) -> Vec<Entry> {
-        self.lock().clone()
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.entries.lock().clone()
     }
 
-    /// The entry of that name in that group.
-    pub fn find(&self, group: &GroupId, name: &FileName) -> Option<Entry> {
-        self.lock().iter().find(|entry| entry.group == *group && entry.name == *name).cloned()
+    /// Returns the entry with that name in that group.
+    pub(crate) fn find(&self, group: &GroupId, name: &FileName) -> Option<Entry> {
+        self.entries.lock().iter().find(|entry| entry.group == *group && entry.name == *name).cloned()
     }
 
-    /// The entry of that file.
-    pub fn find_file(&self, file: FileId) -> Option<Entry> {
-        self.lock().iter().find(|entry| entry.file == file).cloned()
+    /// Returns the entry of that file.
+    pub(crate) fn find_file(&self, file: FileId) -> Option<Entry> {
+        self.entries.lock().iter().find(|entry| entry.file == file).cloned()
     }
 
-    /// Adds an entry with its manifest, in place of one of that name in that group.
+    /// Adds an entry with its manifest. It replaces the entry of the same name in the same group.
     ///
     /// # Errors
-    /// As the file system has it; the library is then as it was.
-    pub fn put(&self, entry: Entry, manifest: &Manifest) -> io::Result<()> {
+    /// Fails when the file system does. The library is then unchanged.
+    pub(crate) fn put(&self, entry: Entry, manifest: &Manifest) -> io::Result<()> {
         let path = self.manifest_path(entry.file);
         durable::write_with(&path, Readers::Owner, |to| encode(entry.file, manifest, to))?;
         let stale = self.change(|entries| {
@@ -183,31 +209,76 @@ impl Library {
                 }
             }
         })?;
-        stale.map_or(Ok(()), |file| durable::remove_if_there(&self.manifest_path(file)))
+        stale.map_or(Ok(()), |file| self.forget(file))
     }
 
-    /// Changes the entry of a file, if there is one. True if there was.
+    /// Saves the index of a folder beside its manifest.
     ///
     /// # Errors
-    /// As [`Library::put`].
-    pub fn update(&self, file: FileId, change: impl FnOnce(&mut Entry)) -> io::Result<bool> {
-        self.change(|entries| entries.iter_mut().find(|entry| entry.file == file).map(change).is_some())
+    /// The file system's error.
+    pub(crate) fn put_folder(&self, file: FileId, folder: &Folder) -> io::Result<()> {
+        durable::write(&self.index_path(file), &encode_index(folder), Readers::Owner)
     }
 
-    /// Drops the entry of a file, and its manifest.
-    ///
-    /// # Errors
-    /// As [`Library::put`].
-    pub fn remove(&self, file: FileId) -> io::Result<()> {
-        self.change(|entries| entries.retain(|entry| entry.file != file))?;
+    /// Reads the saved index of a folder with this manifest. `None` if there is none, or if it is damaged: the
+    /// folder itself can be hashed again.
+    pub(crate) fn folder(&self, file: FileId, manifest: &Manifest) -> Option<Folder> {
+        let shape = manifest.header().folder?;
+        let index = durable::read_if_there(&self.index_path(file)).ok().flatten()?;
+        decode_index(&index, shape, manifest.layout().length()).ok()
+    }
+
+    /// Deletes what is saved beside the entry of a file.
+    fn forget(&self, file: FileId) -> io::Result<()> {
+        durable::remove_if_there(&self.index_path(file))?;
         durable::remove_if_there(&self.manifest_path(file))
     }
 
-    /// The manifest that was saved with a file's entry, checked anew.
+    fn index_path(&self, file: FileId) -> PathBuf {
+        self.directory.join("manifests").join(format!("{file}.index"))
+    }
+
+    /// Changes the entry of a file, if there is one. Returns whether there was one.
     ///
     /// # Errors
-    /// When it is missing or damaged.
-    pub fn manifest(&self, file: FileId) -> io::Result<Manifest> {
+    /// As [`Library::put`].
+    pub(crate) fn update(&self, file: FileId, change: impl FnOnce(&mut Entry)) -> io::Result<bool> {
+        self.change(|entries| entries.iter_mut().find(|entry| entry.file == file).map(change).is_some())
+    }
+
+    /// Changes every entry.
+    ///
+    /// # Errors
+    /// As [`Library::put`].
+    pub(crate) fn update_all(&self, change: impl FnMut(&mut Entry)) -> io::Result<()> {
+        self.change(|entries| entries.iter_mut().for_each(change))
+    }
+
+    /// Turns all complete downloads into plain files of this peer. Returns how many there were.
+    ///
+    /// # Errors
+    /// As [`Library::put`].
+    pub(crate) fn clear_finished(&self) -> io::Result<usize> {
+        self.change(|entries| {
+            let finished = |entry: &&mut Entry| entry.phase() == Some(&Phase::Complete);
+            entries.iter_mut().filter(finished).map(|entry| entry.download = None).count()
+        })
+    }
+
+    /// Removes the entry of a file, and its manifest.
+    ///
+    /// # Errors
+    /// As [`Library::put`].
+    pub(crate) fn remove(&self, file: FileId) -> io::Result<()> {
+        self.change(|entries| entries.retain(|entry| entry.file != file))?;
+        self.forget(file)
+    }
+
+    /// Reads and checks the manifest that was saved with a file's entry.
+    ///
+    /// # Errors
+    /// Fails when it is missing or damaged.
+    pub(crate) fn manifest(&self, file: FileId) -> io::Result<Manifest> {
         let saved = File::open(self.manifest_path(file))?;
         decode(&mut BufReader::new(saved))
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the saved manifest is damaged"))
@@ -217,9 +288,9 @@ impl Library {
         self.directory.join("manifests").join(file.to_string())
     }
 
-    /// On disk first, then in memory: what is believed is what was kept.
+    /// Applies a change on disk first, then in memory. So the memory never has what the disk does not have.
     fn change<T>(&self, change: impl FnOnce(&mut Vec<Entry>) -> T) -> io::Result<T> {
-        let mut entries = self.lock();
+        let mut entries = self.entries.lock();
         let mut changed = entries.clone();
         let result = change(&mut changed);
         if changed != *entries {
@@ -230,14 +301,10 @@ impl Library {
         }
         Ok(result)
     }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
-        // The list is replaced whole, so it is right whoever panicked.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Writes a manifest as the tracker would stream it, each frame with its length, one at a time: the longest has 109 MB.
+/// Writes a manifest as the tracker would stream it: one frame at a time, each with its length. The longest
+/// manifest has 109 MB.
 fn encode(file: FileId, manifest: &Manifest, to: &mut dyn Write) -> io::Result<()> {
     use pb::get_manifest_response::Frame;
     let start = pb::ManifestStart {
@@ -275,7 +342,7 @@ fn decode(from: &mut impl BufRead) -> Option<Manifest> {
     assembler.finish().ok()
 }
 
-/// The number before a frame, if it can be a frame's length.
+/// Reads the number before a frame. Returns `None` if it can't be a frame's length.
 fn frame_length(from: &mut impl BufRead) -> Option<usize> {
     let (mut number, mut bytes) = ([0; 10], 0);
     loop {
@@ -305,24 +372,12 @@ mod hex {
 
 #[cfg(test)]
 mod tests {
-    use proto::domain::{PieceLayout, manifest::FileHasher, manifest::hash_piece};
+    use testkit::content::{self, file_id as file};
 
     use super::*;
 
-    fn file(byte: u8) -> FileId {
-        FileId::try_from(&[byte; 16][..]).expect("a file id")
-    }
-
     fn manifest(length: usize) -> Manifest {
-        let data = vec![3u8; length];
-        let layout = PieceLayout::new(length as u64).expect("a valid length");
-        let mut hasher = FileHasher::new(layout);
-        for piece in layout.indices() {
-            let range = layout.range(piece);
-            let bytes = &data[range.start as usize..range.end as usize];
-            hasher.push(hash_piece(layout, piece, bytes), bytes);
-        }
-        hasher.finish("movie.mp4".parse().expect("a name")).expect("every piece was read")
+        content::manifest("movie.mp4", &vec![3; length])
     }
 
     fn entry(byte: u8, name: &str) -> Entry {
@@ -331,13 +386,17 @@ mod tests {
             name: name.parse().expect("a name"),
             file: file(byte),
             size: 7,
+            folder: false,
             path: "/data/movie.mp4".into(),
             shared: true,
             stamp: None,
+            outdated: false,
             download: Some(DownloadEntry {
                 sequential: false,
                 verify: true,
                 phase: Phase::Active,
+                umask: 0o027,
+                begun: true,
                 done_bytes: 0,
             }),
         }
@@ -399,7 +458,7 @@ mod tests {
         let mut flipped = good.clone();
         *flipped.last_mut().expect("not empty") ^= 1;
         assert!(decode(&mut &flipped[..]).is_none());
-        // A length that no frame has takes no memory.
+        // A length that no frame can have does not allocate memory.
         for length in [&[0xff; 9][..], &[0xff; 11], &[0xff, 0xff, 0xff, 0xff, 0x0f]] {
             assert!(decode(&mut &[length, &good[..]].concat()[..]).is_none(), "{length:?}");
         }

@@ -1,33 +1,32 @@
 //! A rate limit that many streams share, in bytes a second.
 //!
-//! A bucket that may be overdrawn: who finds it in credit takes what it needs at once and leaves the debt to those after
-//! it, so chunks of any size pass and the rate still holds. Waiters are served in order.
+//! The limit is a bucket that may be overdrawn. A stream that finds credit takes what it needs at once, and
+//! the streams after it pay off the debt. So chunks of any size pass, and the rate still holds. Waiting
+//! streams are served in order.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
 
-/// What may pass at once after a pause, as time at the full rate.
-const BURST: Duration = Duration::from_millis(250);
+/// The most that may pass at once after a pause, as time at the full rate.
+const BURST: Duration = Duration::from_millis(200);
 
 /// A shared rate limit.
 #[derive(Debug)]
-pub struct Limiter {
+pub(crate) struct Limiter {
     /// Bytes a second; 0 for no limit.
     rate: AtomicU64,
     bucket: Mutex<Bucket>,
-    /// First come, first served.
+    /// Serves waiting streams in the order in which they came.
     turn: tokio::sync::Mutex<()>,
-    /// The rate has changed: who waits reckons anew.
+    /// Notified when the rate has changed, so that the waiting stream calculates its wait again.
     changed: Notify,
 }
 
@@ -40,7 +39,7 @@ struct Bucket {
 
 impl Limiter {
     /// A limit of `rate` bytes a second; 0 for none.
-    pub fn new(rate: u64) -> Self {
+    pub(crate) fn new(rate: u64) -> Self {
         Self {
             rate: AtomicU64::new(rate),
             bucket: Mutex::new(Bucket { credit: 0.0, at: Instant::now() }),
@@ -49,19 +48,19 @@ impl Limiter {
         }
     }
 
-    /// Bytes a second; 0 for none.
-    pub fn rate(&self) -> u64 {
+    /// The rate in bytes a second; 0 for no limit.
+    pub(crate) fn rate(&self) -> u64 {
         self.rate.load(Ordering::Relaxed)
     }
 
-    /// Sets the rate, also for those who wait now.
-    pub fn set(&self, rate: u64) {
+    /// Sets the rate, also for streams that wait now.
+    pub(crate) fn set(&self, rate: u64) {
         self.rate.store(rate, Ordering::Relaxed);
         self.changed.notify_one();
     }
 
-    /// Waits until `bytes` may pass. Dropped before, it takes nothing.
-    pub async fn pass(&self, bytes: usize) {
+    /// Waits until `bytes` may pass. A future that is dropped before that takes nothing.
+    pub(crate) async fn pass(&self, bytes: usize) {
         if self.rate() == 0 {
             return;
         }
@@ -75,14 +74,14 @@ impl Limiter {
         }
     }
 
-    /// `None`: taken. Else when to try again.
+    /// Takes the bytes and returns `None`, or returns the time at which to try again.
     fn take(&self, bytes: usize) -> Option<Instant> {
         let rate = self.rate() as f64;
         if rate == 0.0 {
             return None;
         }
         let now = Instant::now();
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = self.bucket.lock();
         let earned = now.saturating_duration_since(bucket.at).as_secs_f64() * rate;
         bucket.credit = (bucket.credit + earned).min(BURST.as_secs_f64() * rate);
         bucket.at = now;
@@ -90,7 +89,7 @@ impl Limiter {
             bucket.credit -= bytes as f64;
             return None;
         }
-        // At least a millisecond: the timer has no finer grain.
+        // The wait is at least a millisecond, which is the resolution of the timer.
         Some(now + Duration::from_secs_f64((-bucket.credit / rate).clamp(0.001, 3_600.0)))
     }
 }

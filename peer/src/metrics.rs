@@ -1,4 +1,4 @@
-//! Prometheus metrics of the daemon, over plain HTTP, for whoever may reach the address.
+//! Prometheus metrics of the daemon, over plain HTTP, without access control.
 
 use prometheus_client::{
     collector::Collector,
@@ -6,13 +6,13 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
-use proto::transport::serve_scrapes;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use transport::serve_scrapes;
 
 use crate::engine::{Engine, Stats};
 
-/// Answers `GET /metrics` until `stop`.
+/// Answers `GET /metrics` until `stop` is cancelled.
 pub(crate) async fn serve(listener: TcpListener, engine: Engine, stop: CancellationToken) {
     let mut registry = Registry::with_prefix("minitorrent_peer");
     registry.register_collector(Box::new(EngineMetrics(engine)));
@@ -26,7 +26,7 @@ pub(crate) async fn serve(listener: TcpListener, engine: Engine, stop: Cancellat
     serve_scrapes(listener, render, stop).await;
 }
 
-/// Reads the engine when it is scraped.
+/// Reads the engine's counters at each scrape.
 struct EngineMetrics(Engine);
 
 impl std::fmt::Debug for EngineMetrics {
@@ -52,7 +52,7 @@ impl Collector for EngineMetrics {
             ("uploaded", "Bytes sent to other peers", Some(Unit::Bytes), uploaded_bytes),
             ("downloaded", "Verified bytes received", Some(Unit::Bytes), downloaded_bytes),
             ("pieces_verified", "Pieces verified and written", None, pieces_verified),
-            ("pieces_bad", "Pieces received that were not what the manifest says", None, pieces_bad),
+            ("pieces_bad", "Received pieces that do not match the manifest", None, pieces_bad),
         ];
         for (name, help, unit, value) in counters {
             let encoder = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
@@ -60,12 +60,12 @@ impl Collector for EngineMetrics {
         }
         let shares = self.0.shares().len() as u64;
         let gauges = [
-            ("upload_rate", "Bytes a second sent", upload_rate),
-            ("download_rate", "Bytes a second received", download_rate),
-            ("uploads_active", "Uploads that run", u64::from(uploads_active)),
-            ("uploads_waiting", "Requests that wait for an upload slot", u64::from(uploads_waiting)),
-            ("sources", "Sources that are connected, by all downloads together", u64::from(sources)),
-            ("shares", "Files offered, running downloads included", shares),
+            ("upload_rate", "Bytes sent per second", upload_rate),
+            ("download_rate", "Bytes received per second", download_rate),
+            ("uploads_active", "Running uploads", u64::from(uploads_active)),
+            ("uploads_waiting", "Requests waiting for an upload slot", u64::from(uploads_waiting)),
+            ("sources", "Connected sources of all downloads", u64::from(sources)),
+            ("shares", "Shared files, including running downloads", shares),
         ];
         for (name, help, value) in gauges {
             let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

@@ -1,40 +1,41 @@
-//! Logs, and the id that ties together what one verb causes here, at the tracker and at other peers.
+//! Logging, and the request id that connects what one verb causes here, at the tracker and at other peers.
 
 use std::{future::Future, io};
 
 use http::{Request, Response};
-use proto::{
-    settings::LogFormat,
-    transport::{Answer, RequestId, Surround},
-};
+use program::{log::Escaping, settings::LogFormat};
 use tower::Service;
 use tracing_subscriber::EnvFilter;
+use transport::{Middleware, RequestId, ResponseFuture};
 
 tokio::task_local! {
     static REQUEST: RequestId;
 }
 
 /// Writes logs to standard error from now on. A second call changes nothing.
-pub fn start_logging(filter: &str, format: LogFormat) {
+pub(crate) fn start_logging(filter: &str, format: LogFormat) {
     let filter = EnvFilter::builder().parse_lossy(filter);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(move || Escaping::new(io::stderr(), format))
+        .with_ansi(false);
     let started = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     if let Err(error) = started {
-        tracing::debug!(%error, "logging runs already");
+        tracing::debug!(%error, "logging has already started");
     }
 }
 
 /// The id of the call that this task answers.
-pub fn request_id() -> Option<String> {
+pub(crate) fn request_id() -> Option<String> {
     REQUEST.try_with(|id| id.as_str().to_owned()).ok()
 }
 
-/// Runs `work` with the id of the call that the current task answers. For tasks that a call starts: the id is taken here
-/// and now, in the task of the call.
-pub fn with_same_id<F: Future>(work: F) -> impl Future<Output = F::Output> {
+/// Runs `work` with the id of the call that the current task answers. Used for tasks that a call starts. The
+/// id is read when this function is called, in the task of the call.
+pub(crate) fn with_same_id<F: Future>(work: F) -> impl Future<Output = F::Output> {
     let id = REQUEST.try_with(Clone::clone).ok();
     async move {
         match id {
@@ -44,16 +45,16 @@ pub fn with_same_id<F: Future>(work: F) -> impl Future<Output = F::Output> {
     }
 }
 
-/// Makes the id that [`proto::transport::RequestIds`] gave a call known to all that its task does.
+/// Makes the id that [`transport::RequestIds`] gave a call available to the whole task that answers it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CarryRequestId;
+pub(crate) struct CarryRequestId;
 
-impl<S, A, B> Surround<S, A> for CarryRequestId
+impl<S, A, B> Middleware<S, A> for CarryRequestId
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
 {
-    fn call(&self, inner: &mut S, request: Request<A>) -> Answer<S, A> {
+    fn call(&self, inner: &mut S, request: Request<A>) -> ResponseFuture<S, A> {
         let id = request.extensions().get::<RequestId>().cloned();
         let answer = inner.call(request);
         match id {
@@ -65,8 +66,8 @@ where
 
 #[cfg(test)]
 mod tests {
-    use proto::transport::{Around, RequestIds};
     use tower::{Layer as _, ServiceExt as _};
+    use transport::{MiddlewareLayer, RequestIds};
 
     use super::*;
 
@@ -76,7 +77,7 @@ mod tests {
             let started = tokio::spawn(with_same_id(async { request_id() }));
             Ok::<_, std::convert::Infallible>(Response::new(started.await.expect("it ends")))
         });
-        let service = Around(RequestIds).layer(Around(CarryRequestId).layer(echo));
+        let service = MiddlewareLayer(RequestIds).layer(MiddlewareLayer(CarryRequestId).layer(echo));
         let mut request = Request::new(());
         request.headers_mut().insert("x-request-id", http::HeaderValue::from_static("abc"));
         let response = service.oneshot(request).await.expect("infallible");

@@ -1,11 +1,10 @@
-//! The session of the user who is logged in, kept over restarts in a file that only its owner can read.
+//! The session of the user who is logged in. It is saved in a file that only its owner can read, and outlives
+//! restarts.
 
 use std::{fmt, io, path::PathBuf};
 
-use proto::{
-    domain::Username,
-    durable::{self, Readers},
-};
+use program::durable::{self, Readers};
+use proto::domain::Username;
 use serde::{Deserialize, Serialize};
 
 use crate::text;
@@ -13,15 +12,15 @@ use crate::text;
 /// A session as the tracker opened it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Session {
-    /// Who is logged in.
+pub(crate) struct Session {
+    /// The user who is logged in.
     #[serde(with = "text")]
     pub user: Username,
     /// The token. A secret: never printed, never sent to another tracker.
     pub token: String,
-    /// When it ends at the latest, in seconds since 1970.
+    /// The latest time at which it expires, in seconds since 1970.
     pub expires_at: i64,
-    /// The tracker that opened it, as its URL.
+    /// The trackers of the network that opened it, with commas between them.
     pub tracker: String,
 }
 
@@ -34,42 +33,42 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Where the session is kept.
+/// The file of the session.
 #[derive(Clone, Debug)]
-pub struct SessionFile(PathBuf);
+pub(crate) struct SessionFile(PathBuf);
 
 impl SessionFile {
-    /// The session kept at `path`.
-    pub fn new(path: PathBuf) -> Self {
+    /// The session file at `path`.
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
-    /// The session, if one is kept.
+    /// Reads the session, if one is saved.
     ///
     /// # Errors
-    /// When the file can't be read, or is not one of ours.
-    pub fn load(&self) -> io::Result<Option<Session>> {
+    /// Fails when the file can't be read, or is not a session file.
+    pub(crate) fn load(&self) -> io::Result<Option<Session>> {
         let Some(bytes) = durable::read_if_there(&self.0)? else { return Ok(None) };
-        // Without its source: a parser's message may quote the token.
+        // The parser's error is dropped, because its message may quote the token.
         let session = serde_json::from_slice(&bytes).map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} is not a session", self.0.display()))
+            io::Error::new(io::ErrorKind::InvalidData, format!("{} is not a session file", self.0.display()))
         })?;
         Ok(Some(session))
     }
 
-    /// Keeps the session, in place of any before.
+    /// Saves the session, and replaces any earlier one.
     ///
     /// # Errors
-    /// As the file system has it.
-    pub fn save(&self, session: &Session) -> io::Result<()> {
+    /// Fails when the file system does.
+    pub(crate) fn save(&self, session: &Session) -> io::Result<()> {
         durable::write(&self.0, &serde_json::to_vec(session)?, Readers::Owner)
     }
 
-    /// Forgets the session.
+    /// Deletes the saved session.
     ///
     /// # Errors
-    /// As the file system has it.
-    pub fn forget(&self) -> io::Result<()> {
+    /// Fails when the file system does.
+    pub(crate) fn forget(&self) -> io::Result<()> {
         durable::remove_if_there(&self.0)
     }
 }

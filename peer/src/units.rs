@@ -1,18 +1,18 @@
-//! Sizes, rates and times as people write and read them.
+//! Sizes, rates and times in the form that users write and read.
 
 use std::time::Duration;
 
 /// Text that is not a rate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a rate: write bytes a second as 500K, 1MiB, 2.5M, or 0 for no limit")]
-pub struct RateError(String);
+#[error("{0:?} is not a rate; write bytes per second, such as 500K, 1MiB or 2.5M, or 0 for no limit")]
+pub(crate) struct RateError(String);
 
-/// Bytes a second: a number with an optional unit (`K M G` of 1000, `Ki Mi Gi` of 1024, a `B` and `/s` may follow). 0
-/// means no limit.
+/// Parses a rate in bytes a second: a number with an optional unit (`K M G` of 1000, `Ki Mi Gi` of 1024; a
+/// `B` and `/s` may follow). 0 means no limit.
 ///
 /// # Errors
-/// When it is anything else, or too large.
-pub fn parse_rate(text: &str) -> Result<u64, RateError> {
+/// Fails when the text is anything else, or the rate is too large.
+pub(crate) fn parse_rate(text: &str) -> Result<u64, RateError> {
     let error = || RateError(text.to_owned());
     let bare = text.trim().trim_end_matches("/s");
     let digits = bare.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(bare.len());
@@ -38,8 +38,8 @@ pub fn parse_rate(text: &str) -> Result<u64, RateError> {
     }
 }
 
-/// Bytes for people, in IEC units: `1.5 MiB`.
-pub fn size(bytes: u64) -> String {
+/// Formats a number of bytes for users, in IEC units: `1.5 MiB`.
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;
@@ -51,23 +51,39 @@ pub fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-/// Bytes a second for people.
-pub fn rate(bytes_a_second: u64) -> String {
+/// Formats a rate for users.
+pub(crate) fn rate(bytes_a_second: u64) -> String {
     format!("{}/s", size(bytes_a_second))
 }
 
-/// A limit for people.
-pub fn limit(bytes_a_second: u64) -> String {
-    if bytes_a_second == 0 { "none".into() } else { rate(bytes_a_second) }
+/// Formats a rate limit as users type it: `500K`, `1.5MiB`, `none`. [`parse_rate`] reads it again.
+pub(crate) fn limit(bytes_a_second: u64) -> String {
+    const UNITS: [(&str, u64); 6] = [
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+        ("G", 1_000_000_000),
+        ("M", 1_000_000),
+        ("K", 1_000),
+    ];
+    if bytes_a_second == 0 {
+        return "none".into();
+    }
+    // The unit in which the number has at most two decimals.
+    let fits =
+        |unit: u64| bytes_a_second >= unit && bytes_a_second.checked_mul(100).is_some_and(|n| n % unit == 0);
+    let shown = UNITS.iter().filter(|(_, unit)| fits(*unit));
+    let shown = shown.map(|(name, unit)| format!("{}{name}", bytes_a_second as f64 / *unit as f64));
+    shown.min_by_key(String::len).unwrap_or_else(|| bytes_a_second.to_string())
 }
 
-/// So many of something: `1 source`, `2 sources`.
-pub fn count(number: usize, what: &str) -> String {
+/// Formats a number of things: `1 source`, `2 sources`.
+pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Seconds for people: `1h02m`, `3m05s`, `7s`.
-pub fn seconds(seconds: u64) -> String {
+/// Formats seconds for users: `1h02m`, `3m05s`, `7s`.
+pub(crate) fn seconds(seconds: u64) -> String {
     match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, s) => format!("{s}s"),
         (0, 0, m, s) => format!("{m}m{s:02}s"),
@@ -76,19 +92,53 @@ pub fn seconds(seconds: u64) -> String {
     }
 }
 
-/// Seconds, whole or not, as typed for a time limit.
+/// Parses a time limit in seconds, with or without a fraction.
 ///
 /// # Errors
-/// When it is not a positive number.
-pub fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let error = || format!("{text:?} is not a time: write seconds, like 30 or 2.5");
+/// Fails when it is not a positive number.
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let error = || format!("{text:?} is not a duration; write seconds, such as 30 or 2.5");
     let seconds: f64 = text.trim().parse().map_err(|_| error())?;
     if seconds > 0.0 { Duration::try_from_secs_f64(seconds).map_err(|_| error()) } else { Err(error()) }
+}
+
+/// Parses how long something lasts: a number with a unit, `s`, `m`, `h` or `d`.
+///
+/// # Errors
+/// Fails when it is anything else.
+pub(crate) fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    let error = || format!("{text:?} is not a time; write a number and a unit, such as 90m, 12h or 2d");
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(error()),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    // Whoever takes it has a limit far below this one.
+    let seconds = seconds.filter(|seconds| *seconds <= 1 << 40);
+    seconds.map(Duration::from_secs).ok_or_else(error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lifetimes_as_typed() {
+        for (text, seconds) in [("90s", 90), ("5m", 300), ("12h", 43_200), ("2d", 172_800), ("0d", 0)] {
+            assert_eq!(parse_lifetime(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in
+            ["", "2", "d", "-2d", "2.5d", "2 d", "2w", "99999999999999999999d", "9999999999999999999s"]
+        {
+            assert!(parse_lifetime(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn rates_as_typed() {
@@ -107,6 +157,16 @@ mod tests {
         for text in ["", "-1", "K", "1X", "fast", "1e9", "99999999999999999999G", "1.2.3", "nan", "inf"] {
             assert!(parse_rate(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn limits_are_shown_as_they_are_typed() {
+        for text in ["500K", "1MiB", "1.5MiB", "2G", "64KiB", "12.25M", "7"] {
+            let bytes = parse_rate(text).expect("a rate");
+            assert_eq!(limit(bytes), text);
+            assert_eq!(parse_rate(&limit(bytes)), Ok(bytes));
+        }
+        assert_eq!((limit(0), limit(1_234_567)), ("none".to_owned(), "1234567".to_owned()));
     }
 
     #[test]

@@ -1,24 +1,30 @@
-//! Wire to domain and back: the only place that sees both. What comes in is checked here and nowhere else.
+//! Conversions between wire and domain types. No other module uses both. Input is checked here and nowhere
+//! else.
 //!
-//! - [`found`]: the one message that is not generated.
+//! - [`folder`]: the index of a shared folder.
+//! - [`found`]: the only message that is not generated.
 
+pub mod folder;
 pub mod found;
 
 use crate::{
     domain::{
-        Bitfield, Blake3, FileHeader, FileId, FileName, GroupId, Manifest, PIECE_LENGTH, PeerId, PieceHash,
-        PieceIndex, PieceLayout, Sha1, Username,
+        Bitfield, Blake3, FileHeader, FileId, FileName, GroupId, Manifest, Name as _, PIECE_LENGTH, PeerId,
+        PieceHash, PieceIndex, PieceLayout, Sha1, Username,
         bitfield::BitfieldError,
+        folder::FolderShape,
         ids::IdError,
+        invite::{InviteSecret, LinkError},
         limits::{MANIFEST_FRAME_PIECES, MAX_PIECES_A_REQUEST},
         names::NameError,
+        obstacle::Obstacle,
     },
     pb,
     reason::Reason,
     ticket::VerifyingKey,
 };
 
-/// Why a message is refused.
+/// The reason why a message is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConvertError {
     /// A name is not allowed.
@@ -27,39 +33,47 @@ pub enum ConvertError {
     /// An id is malformed.
     #[error(transparent)]
     Id(#[from] IdError),
+    /// The secret of an invitation is malformed.
+    #[error("secret: {0}")]
+    Secret(LinkError),
     /// A message lacks a field.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// Longer than 1 TiB.
+    /// The file is longer than 1 TiB.
     #[error("a file has at most 1 TiB")]
     TooLong,
-    /// Not 524,288.
+    /// The piece length is not 524,288.
     #[error("piece_length is always 524,288")]
     PieceLength,
-    /// A digest of a wrong size.
+    /// A folder has too many files, or an index that is too long.
+    #[error(
+        "a folder has at most 1,000,000 files and an index of at most 256 MiB that lies in its virtual file"
+    )]
+    FolderShape,
+    /// A digest has the wrong size.
     #[error("{0} has a wrong number of bytes")]
     Digest(&'static str),
-    /// A run of hashes is empty, too long or lopsided.
+    /// A run of hashes is empty or too long, or its two hash lists differ in length.
     #[error("a run of piece hashes holds 1 to 4,096 pieces, 20 and 32 bytes each")]
     Run,
-    /// Not a bitfield of the file.
+    /// The bytes are not a bitfield of the file.
     #[error(transparent)]
     Bitfield(#[from] BitfieldError),
-    /// No piece, a repeated one, or too many.
+    /// The set is empty, too large, or has a piece twice.
     #[error("a set of pieces holds 1 to 65,536, each once")]
     PieceSet,
-    /// A piece that the file does not have.
+    /// The file does not have this piece.
     #[error("piece {0} is past the end of the file")]
     NoSuchPiece(u64),
 }
 
 impl ConvertError {
-    /// The reason that goes with it.
+    /// The reason on the wire for this error.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Name(..) => Reason::InvalidName,
             Self::NoSuchPiece(_) => Reason::OutOfRange,
-            Self::Run => Reason::InvalidManifest,
+            Self::Run | Self::FolderShape => Reason::InvalidManifest,
             _ => Reason::InvalidRequest,
         }
     }
@@ -79,19 +93,45 @@ pub fn username(text: &str) -> Result<Username, ConvertError> {
     text.parse().map_err(|error| ConvertError::Name("username", error))
 }
 
-/// Checks a group's name.
+/// Checks the name of a group that exists or may exist. It may be from before the present rule for names.
 ///
 /// # Errors
 /// [`ConvertError::Name`].
 pub fn group_id(text: &str) -> Result<GroupId, ConvertError> {
+    GroupId::stored(text).map_err(|error| ConvertError::Name("group_id", error))
+}
+
+/// Checks the name of a group to be made.
+///
+/// # Errors
+/// [`ConvertError::Name`].
+pub fn new_group_id(text: &str) -> Result<GroupId, ConvertError> {
     text.parse().map_err(|error| ConvertError::Name("group_id", error))
 }
 
-/// Checks a file's name.
+/// Checks what somebody shows of an invitation: its group and its secret.
+///
+/// # Errors
+/// [`ConvertError::Missing`], [`ConvertError::Name`] or [`ConvertError::Secret`].
+pub fn invite_key(key: Option<&pb::InviteKey>) -> Result<(GroupId, InviteSecret), ConvertError> {
+    let key = key.ok_or(ConvertError::Missing("invite"))?;
+    let secret = key.secret.parse().map_err(ConvertError::Secret)?;
+    Ok((group_id(&key.group_id)?, secret))
+}
+
+/// Checks the name of a file that exists or may exist. It may be from before the present rule for names.
 ///
 /// # Errors
 /// [`ConvertError::Name`].
 pub fn file_name(text: &str) -> Result<FileName, ConvertError> {
+    FileName::stored(text).map_err(|error| ConvertError::Name("name", error))
+}
+
+/// Checks the name of a file to be published.
+///
+/// # Errors
+/// [`ConvertError::Name`].
+pub fn new_file_name(text: &str) -> Result<FileName, ConvertError> {
     text.parse().map_err(|error| ConvertError::Name("name", error))
 }
 
@@ -114,13 +154,13 @@ pub fn peer_id(text: &str) -> Result<PeerId, ConvertError> {
 /// Checks a file reference.
 ///
 /// # Errors
-/// When it is missing or one of its fields is off.
+/// Fails if the reference is missing or one of its fields is invalid.
 pub fn file_ref(file: Option<&pb::FileRef>) -> Result<(GroupId, FileId), ConvertError> {
     let file = file.ok_or(ConvertError::Missing("file"))?;
     Ok((group_id(&file.group_id)?, file_id(&file.file_id)?))
 }
 
-/// A file reference for the wire.
+/// Converts a file reference for the wire.
 pub fn to_file_ref(group: &GroupId, file: FileId) -> pb::FileRef {
     pb::FileRef { group_id: group.to_string(), file_id: file.as_bytes().to_vec().into() }
 }
@@ -132,13 +172,25 @@ impl TryFrom<pb::FileHeader> for FileHeader {
         if header.piece_length != PIECE_LENGTH {
             return Err(ConvertError::PieceLength);
         }
+        let layout = PieceLayout::new(header.length).ok_or(ConvertError::TooLong)?;
         Ok(Self {
             name: file_name(&header.name)?,
-            layout: PieceLayout::new(header.length).ok_or(ConvertError::TooLong)?,
+            layout,
             sha1: Sha1::try_from(&header.sha1[..]).map_err(|_| ConvertError::Digest("sha1"))?,
             blake3: Blake3::try_from(&header.blake3[..]).map_err(|_| ConvertError::Digest("blake3"))?,
+            folder: header.folder.map(|shape| folder_shape(layout, &shape)).transpose()?,
         })
     }
+}
+
+/// Checks that a virtual file of this layout can have this shape.
+fn folder_shape(layout: PieceLayout, shape: &pb::FolderShape) -> Result<FolderShape, ConvertError> {
+    let shape = FolderShape { files: shape.files, index_length: shape.index_length };
+    if shape.fits(layout) { Ok(shape) } else { Err(ConvertError::FolderShape) }
+}
+
+fn to_folder_shape(shape: FolderShape) -> pb::FolderShape {
+    pb::FolderShape { files: shape.files, index_length: shape.index_length }
 }
 
 impl From<&FileHeader> for pb::FileHeader {
@@ -149,11 +201,12 @@ impl From<&FileHeader> for pb::FileHeader {
             piece_length: PIECE_LENGTH,
             sha1: header.sha1.as_bytes().to_vec().into(),
             blake3: header.blake3.as_bytes().to_vec().into(),
+            folder: header.folder.map(to_folder_shape),
         }
     }
 }
 
-/// Checks a run of hashes: its size, not its place.
+/// Checks the size of a run of hashes, but not its place in the file.
 ///
 /// # Errors
 /// [`ConvertError::Run`].
@@ -171,7 +224,7 @@ pub fn piece_hashes(run: &pb::PieceHashes) -> Result<Vec<PieceHash>, ConvertErro
     Ok(both.map(|(sha1, blake3)| PieceHash { sha1: (*sha1).into(), blake3: (*blake3).into() }).collect())
 }
 
-/// A run of hashes for the wire.
+/// Converts a run of hashes for the wire.
 pub fn to_piece_hashes(first_piece: u64, run: &[PieceHash]) -> pb::PieceHashes {
     pb::PieceHashes {
         first_piece,
@@ -180,7 +233,7 @@ pub fn to_piece_hashes(first_piece: u64, run: &[PieceHash]) -> pb::PieceHashes {
     }
 }
 
-/// A manifest's runs for the wire, each small enough for a frame.
+/// A manifest's runs for the wire, each small enough for one frame.
 pub fn manifest_runs(manifest: &Manifest) -> impl Iterator<Item = pb::PieceHashes> + '_ {
     let runs = manifest.pieces().chunks(MANIFEST_FRAME_PIECES);
     runs.zip((0u64..).step_by(MANIFEST_FRAME_PIECES)).map(|(run, first)| to_piece_hashes(first, run))
@@ -194,12 +247,13 @@ pub fn bitfield(layout: PieceLayout, bitfield: &pb::Bitfield) -> Result<Bitfield
     Ok(Bitfield::from_bytes(layout, &bitfield.bits)?)
 }
 
-/// A bitfield for the wire.
+/// Converts a bitfield for the wire.
 pub fn to_bitfield(bitfield: &Bitfield) -> pb::Bitfield {
     pb::Bitfield { bits: bitfield.as_bytes().to_vec().into() }
 }
 
-/// Checks a set of pieces of a file: at least one, each once, all there. The order is kept.
+/// Checks a set of pieces of a file. It must have at least one piece, each piece once, and only pieces of the
+/// file. The order is kept.
 ///
 /// # Errors
 /// [`ConvertError::PieceSet`] or [`ConvertError::NoSuchPiece`].
@@ -224,9 +278,35 @@ pub fn ticket_key(key: &pb::TicketKey) -> Result<VerifyingKey, ConvertError> {
     Ok(VerifyingKey { id: key.key_id.clone(), bytes })
 }
 
-/// A ticket key for the wire.
+/// Converts a ticket key for the wire.
 pub fn to_ticket_key(key: &VerifyingKey) -> pb::TicketKey {
     pb::TicketKey { key_id: key.id.clone(), public_key: key.bytes.to_vec().into() }
+}
+
+/// The obstacle of a message.
+pub fn obstacle(obstacle: pb::Obstacle) -> Obstacle {
+    match obstacle {
+        pb::Obstacle::Unspecified => Obstacle::Other,
+        pb::Obstacle::Refused => Obstacle::Refused,
+        pb::Obstacle::Silent => Obstacle::Silent,
+        pb::Obstacle::NoRoute => Obstacle::NoRoute,
+        pb::Obstacle::UnknownName => Obstacle::UnknownName,
+        pb::Obstacle::AnotherPeer => Obstacle::AnotherPeer,
+        pb::Obstacle::Clock => Obstacle::Clock,
+    }
+}
+
+/// An obstacle as a message says it.
+pub fn to_obstacle(obstacle: Obstacle) -> pb::Obstacle {
+    match obstacle {
+        Obstacle::Refused => pb::Obstacle::Refused,
+        Obstacle::Silent => pb::Obstacle::Silent,
+        Obstacle::NoRoute => pb::Obstacle::NoRoute,
+        Obstacle::UnknownName => pb::Obstacle::UnknownName,
+        Obstacle::AnotherPeer => pb::Obstacle::AnotherPeer,
+        Obstacle::Clock => pb::Obstacle::Clock,
+        Obstacle::Other => pb::Obstacle::Unspecified,
+    }
 }
 
 #[cfg(test)]
@@ -240,6 +320,7 @@ mod tests {
             piece_length: PIECE_LENGTH,
             sha1: vec![0; 20].into(),
             blake3: vec![0; 32].into(),
+            folder: None,
         }
     }
 
@@ -260,6 +341,25 @@ mod tests {
         }
         let bad = pb::FileHeader { blake3: vec![0; 31].into(), ..header() };
         assert_eq!(FileHeader::try_from(bad), Err(ConvertError::Digest("blake3")));
+        for (files, index_length) in [(1_000_001, 1), (1, 2), (1, u64::MAX)] {
+            let bad = pb::FileHeader { folder: Some(pb::FolderShape { files, index_length }), ..header() };
+            assert_eq!(FileHeader::try_from(bad), Err(ConvertError::FolderShape));
+        }
+    }
+
+    #[test]
+    fn a_name_of_an_earlier_rule_can_be_referred_to_but_not_made() {
+        for old in ["a\u{3000}b", "p\u{430}ypal", "a\u{202e}b"] {
+            assert!(group_id(old).is_ok() && new_group_id(old).is_err(), "{old:?}");
+        }
+        assert!(file_name("a\u{3000}b").is_ok() && new_file_name("a\u{3000}b").is_err());
+        assert!(FileHeader::try_from(pb::FileHeader { name: "a\u{3000}b".into(), ..header() }).is_ok());
+        for bad in ["", "..", "a/b", "a\0", "a "] {
+            assert!(file_name(bad).is_err(), "{bad:?}");
+        }
+        for bad in ["", "a/b", " a"] {
+            assert!(group_id(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

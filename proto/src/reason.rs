@@ -1,11 +1,12 @@
-//! The closed set of error reasons: one enum, its text on the wire both ways, and how to put it into a status.
+//! The closed set of error reasons: one enum, its text on the wire in both directions, and its place in a
+//! status.
 
 use std::{collections::HashMap, io, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// The domain of every `google.rpc.ErrorInfo` of ours.
+/// The domain of every `google.rpc.ErrorInfo` that this system sends.
 pub const DOMAIN: &str = "minitorrent";
 
 macro_rules! reasons {
@@ -17,20 +18,20 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// Every reason there is.
+            /// Every reason.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// The reason as text, as it is on the wire.
+            /// The text of the reason on the wire.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
             }
 
-            /// The reason of that text.
+            /// The reason with this text on the wire.
             pub fn from_text(text: &str) -> Option<Self> {
                 match text { $($text => Some(Self::$name),)+ _ => None }
             }
 
-            /// The status code that always goes with it.
+            /// The status code of this reason. It is always the same.
             pub fn code(self) -> Code {
                 match self { $(Self::$name => Code::$code,)+ }
             }
@@ -39,15 +40,15 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// A field of the request is off.
+    /// A field of the request is invalid.
     InvalidRequest = "INVALID_REQUEST", InvalidArgument;
     /// A name is not allowed.
     InvalidName = "INVALID_NAME", InvalidArgument;
     /// A password is too short, too long or too common.
     WeakPassword = "WEAK_PASSWORD", InvalidArgument;
-    /// The frames of a manifest are off.
+    /// The frames of a manifest are invalid.
     InvalidManifest = "INVALID_MANIFEST", InvalidArgument;
-    /// An index or a range that the file does not have.
+    /// The file does not have this index or range.
     OutOfRange = "OUT_OF_RANGE", OutOfRange;
     /// No session token, or one that is unknown, expired or revoked.
     NotLoggedIn = "NOT_LOGGED_IN", Unauthenticated;
@@ -55,61 +56,69 @@ reasons! {
     BadCredentials = "BAD_CREDENTIALS", Unauthenticated;
     /// The old password is wrong.
     WrongPassword = "WRONG_PASSWORD", PermissionDenied;
-    /// No client certificate, or not one of this tracker's.
+    /// No client certificate, or not one that this tracker issued.
     NoCertificate = "NO_CERTIFICATE", Unauthenticated;
-    /// Not a ticket that this tracker signed, or not yet valid.
+    /// The ticket is not one that this tracker signed, or is not yet valid.
     TicketInvalid = "TICKET_INVALID", Unauthenticated;
-    /// The ticket's time is over.
+    /// The ticket has expired.
     TicketExpired = "TICKET_EXPIRED", Unauthenticated;
     /// A member left the group since the ticket was signed: fetch a new one.
     StaleEpoch = "STALE_EPOCH", Unauthenticated;
-    /// A good ticket, but of another peer or for another file.
+    /// A valid ticket, but of another peer or for another file.
     TicketMismatch = "TICKET_MISMATCH", PermissionDenied;
     /// The caller is not a member of the group.
     NotAMember = "NOT_A_MEMBER", PermissionDenied;
     /// The caller is not the group's owner.
     NotTheOwner = "NOT_THE_OWNER", PermissionDenied;
-    /// The peer is another user's.
+    /// The peer belongs to another user.
     NotYourPeer = "NOT_YOUR_PEER", PermissionDenied;
+    /// The invitation is unknown, expired, revoked or used up.
+    InviteInvalid = "INVITE_INVALID", PermissionDenied;
+    /// The tracker makes no account for this caller.
+    RegistrationClosed = "REGISTRATION_CLOSED", PermissionDenied;
+    /// The group has no such invitation.
+    InviteNotFound = "INVITE_NOT_FOUND", NotFound;
     /// The group does not exist.
     GroupNotFound = "GROUP_NOT_FOUND", NotFound;
     /// The file does not exist in the group.
     FileNotFound = "FILE_NOT_FOUND", NotFound;
     /// The user is not a member of the group.
     UserNotFound = "USER_NOT_FOUND", NotFound;
-    /// The peer does not share the file, or holds none of the wanted pieces.
+    /// The peer does not share the file, or has none of the wanted pieces.
     NotShared = "NOT_SHARED", NotFound;
     /// There is no such download.
     DownloadNotFound = "DOWNLOAD_NOT_FOUND", NotFound;
     /// There is no such path, or it is not a regular file.
     PathNotFound = "PATH_NOT_FOUND", NotFound;
-    /// The name is taken.
+    /// The name is already in use.
     AlreadyExists = "ALREADY_EXISTS", AlreadyExists;
-    /// Member already, or asked already.
+    /// The user is already a member, or has already asked to join.
     AlreadyAsked = "ALREADY_ASKED", AlreadyExists;
     /// Another file is at the destination.
     DestinationExists = "DESTINATION_EXISTS", AlreadyExists;
     /// There is no such open request.
     NoSuchRequest = "NO_SUCH_REQUEST", FailedPrecondition;
-    /// Not a member, so it can't be done to or by them.
+    /// The user that the action names is not a member.
     TargetNotAMember = "TARGET_NOT_A_MEMBER", FailedPrecondition;
-    /// The owner can't be removed.
+    /// The action cannot remove the group's owner.
     TargetIsOwner = "TARGET_IS_OWNER", FailedPrecondition;
-    /// Somebody else is logged in at this daemon.
+    /// Another user is logged in at this daemon.
     LoggedInAsAnother = "LOGGED_IN_AS_ANOTHER", FailedPrecondition;
-    /// The daemon works with another tracker.
+    /// The daemon uses another tracker.
     AnotherTracker = "ANOTHER_TRACKER", FailedPrecondition;
     /// The file on disk is not what was shared.
     FileChanged = "FILE_CHANGED", FailedPrecondition;
-    /// A newer request of the same peer took this one's place.
+    /// A newer request of the same peer replaced this one.
     Replaced = "REPLACED", Aborted;
+    /// Another version of the file took its place in the group.
+    NewVersion = "NEW_VERSION", Aborted;
     /// Stopped by the user.
     Stopped = "STOPPED", Cancelled;
     /// Too many calls; try again later.
     RateLimited = "RATE_LIMITED", ResourceExhausted;
     /// A quota is used up.
     QuotaExceeded = "QUOTA_EXCEEDED", ResourceExhausted;
-    /// The server has all the work it takes; try again later.
+    /// The server is at its limit of work; try again later.
     Busy = "BUSY", ResourceExhausted;
     /// The disk is full.
     DiskFull = "DISK_FULL", ResourceExhausted;
@@ -121,24 +130,24 @@ reasons! {
     NoSource = "NO_SOURCE", Unavailable;
     /// The tracker does not answer.
     TrackerUnreachable = "TRACKER_UNREACHABLE", Unavailable;
-    /// The tracker's CA is not known to this peer, so it can't be told from another's.
+    /// This peer does not know the tracker's CA, so it cannot verify that this is the right tracker.
     AuthorityUnknown = "AUTHORITY_UNKNOWN", Unavailable;
-    /// The server is stopping, or its store is not to be had.
+    /// The server is stopping, its store is unavailable, or it does not know a group's epoch yet.
     NotServing = "NOT_SERVING", Unavailable;
-    /// The server's clock is too far from the tracker's for it to judge tickets.
+    /// The server's clock differs too much from the tracker's to judge tickets.
     ClockOff = "CLOCK_OFF", Unavailable;
     /// The bytes are not what the manifest says.
     Corrupt = "CORRUPT", DataLoss;
-    /// This user may not read or write a file or directory of this machine.
+    /// This user may not read or write a file or directory on this machine.
     NotPermitted = "NOT_PERMITTED", PermissionDenied;
-    /// A file can't be read or written.
+    /// A file cannot be read or written.
     Io = "IO", Unknown;
-    /// A fault of ours; the log of the server says more.
+    /// A bug in the server; its log has the details.
     Internal = "INTERNAL", Internal;
 }
 
 impl Reason {
-    /// A status that bears this reason.
+    /// A status with this reason.
     pub fn status(self, message: impl Into<String>) -> Status {
         Status::with_error_details(
             self.code(),
@@ -147,14 +156,14 @@ impl Reason {
         )
     }
 
-    /// A status that bears this reason and says when to try again.
+    /// A status with this reason and the time to wait before a retry.
     pub fn status_retry(self, message: impl Into<String>, after: Duration) -> Status {
         let mut details = ErrorDetails::with_error_info(self.as_str(), DOMAIN, HashMap::new());
         details.set_retry_info(Some(after));
         Status::with_error_details(self.code(), message, details)
     }
 
-    /// What a failure of the file system means.
+    /// The reason for an error of the file system.
     pub fn of_io(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::PathNotFound,
@@ -165,7 +174,7 @@ impl Reason {
         }
     }
 
-    /// The reason that a status bears, if it is one of ours.
+    /// The reason in a status, if it has one of this set.
     pub fn of(status: &Status) -> Option<Self> {
         let info = status.get_details_error_info()?;
         (info.domain == DOMAIN).then(|| Self::from_text(&info.reason))?
@@ -195,7 +204,7 @@ pub fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// How long the server asks to wait before the next try.
+/// How long the server asks the caller to wait before a retry.
 pub fn retry_after(status: &Status) -> Option<Duration> {
     status.get_details_retry_info()?.retry_delay
 }

@@ -1,18 +1,18 @@
-//! Tickets: the tracker's word that a peer may fetch one file of one group, checked by a serving peer without asking.
+//! Tickets: the tracker's signed statement that a peer may fetch one file of one group. A serving peer
+//! verifies a ticket without asking the tracker.
 //!
-//! PASETO v4.public, which is Ed25519 and nothing else: there is no algorithm to choose, so none to confuse. A ticket is
-//! shown to every peer that serves, so it is bound to the key of the peer that fetches (`cnf`): to anybody else it is
-//! worth nothing. It is bound to the group's epoch (`ep`), which grows when a member goes.
+//! The format is PASETO v4.public. It is Ed25519 only, so there is no choice of algorithm to confuse. A peer
+//! shows its ticket to every peer that serves it. So a ticket is bound to the key of the peer that fetches
+//! (`cnf`), and is useless to anybody else. It is also bound to the group's epoch (`ep`), which grows when a
+//! member leaves.
 //!
 //! Non-goals: delegation, attenuation, tickets for anything but pieces.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use data_encoding::HEXLOWER;
 use ed25519_compact::{KeyPair, Seed};
+use parking_lot::Mutex;
 use pasetors::{
     Public,
     keys::{AsymmetricPublicKey, AsymmetricSecretKey},
@@ -24,24 +24,25 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::{
-    domain::{Blake3, FileId, GroupId, PeerId, Username, limits::MAX_TICKET},
+    domain::{Blake3, FileId, GroupId, Name as _, PeerId, Username, limits::MAX_TICKET},
     reason::Reason,
 };
 
-/// How far the clocks of tracker and peer may be apart, in seconds.
+/// Maximum difference between the clocks of tracker and peer, in seconds.
 pub const LEEWAY: u64 = 60;
 
 const ISSUER: &str = "tracker";
 const AUDIENCE: &str = "peer-chunk";
-/// Signed along with every ticket and never sent: a signature for another use of the same key is no ticket.
+/// Signed together with every ticket, but never sent. A signature that the same key made for another use is
+/// not a ticket.
 const ASSERTION: &[u8] = b"minitorrent/chunk/v1";
-/// Verified tickets that a [`Verifier`] remembers.
+/// Maximum number of verified tickets that a [`Verifier`] remembers.
 const REMEMBERED: usize = 4_096;
 
-/// What a ticket says. Times are seconds since 1970, by the tracker's clock.
+/// The claims of a ticket. Times are seconds since 1970, by the tracker's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
-    /// Who fetches.
+    /// The user that fetches.
     pub user: Username,
     /// The group that the file is listed in.
     pub group: GroupId,
@@ -51,43 +52,43 @@ pub struct Claims {
     pub root: Blake3,
     /// The peer that may use the ticket.
     pub peer: PeerId,
-    /// The group's epoch when it was signed.
+    /// The group's epoch at signing.
     pub epoch: u64,
-    /// When it was signed.
+    /// The time of signing.
     pub issued: u64,
-    /// It counts from then on.
+    /// The start of its validity.
     pub not_before: u64,
-    /// It counts until then.
+    /// The end of its validity.
     pub expires: u64,
     /// Random, so that no two tickets are the same.
     pub id: [u8; 16],
 }
 
-/// Why a ticket is refused.
+/// The reason why a ticket is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum TicketError {
-    /// Not a ticket by a known key of the tracker.
-    #[error("not a ticket of this tracker")]
+    /// Not a ticket signed by a known key of the tracker.
+    #[error("the ticket was not signed by this tracker")]
     Invalid,
-    /// Its time has not come.
+    /// The ticket is not valid yet.
     #[error("the ticket is not valid yet")]
     NotYetValid,
-    /// Its time is over.
+    /// The ticket has expired.
     #[error("the ticket has expired")]
     Expired,
-    /// A member left the group since.
-    #[error("the ticket is from before the group last changed")]
+    /// A member left the group after signing.
+    #[error("the ticket was issued before the group's membership changed; fetch a new ticket")]
     StaleEpoch,
-    /// It is bound to another peer's key.
-    #[error("the ticket is another peer's")]
+    /// The ticket is bound to another peer's key.
+    #[error("the ticket belongs to another peer")]
     OtherPeer,
-    /// It is for another file.
+    /// The ticket is for another file.
     #[error("the ticket is for another file")]
     OtherFile,
 }
 
 impl TicketError {
-    /// The reason that goes with it.
+    /// The reason on the wire for this error.
     pub fn reason(self) -> Reason {
         match self {
             Self::Invalid | Self::NotYetValid => Reason::TicketInvalid,
@@ -98,8 +99,8 @@ impl TicketError {
     }
 }
 
-/// What must hold of a ticket besides its signature. Each is asked through [`Check::passes`]: a test leaves one out at a
-/// time, and sees what it is there for.
+/// The checks of a ticket besides its signature. Each goes through [`Check::passes`], so that a test can
+/// disable one at a time and prove what it protects against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
     Issuer,
@@ -128,7 +129,7 @@ impl From<TicketError> for tonic::Status {
 }
 
 impl Claims {
-    /// Whether the ticket, shown by the peer `shower` (known by its certificate), is for that peer and for `file`.
+    /// Checks that the ticket is for the peer `shower`, known by its certificate, and for `file`.
     ///
     /// # Errors
     /// [`TicketError::OtherPeer`], [`TicketError::OtherFile`].
@@ -142,7 +143,8 @@ impl Claims {
         Ok(())
     }
 
-    /// Whether the ticket counts at `now` (seconds since 1970). To be asked before every piece, not only once a stream.
+    /// Checks that the ticket is valid at `now` (seconds since 1970). Call this before every piece, not only
+    /// once per stream.
     ///
     /// # Errors
     /// [`TicketError::NotYetValid`], [`TicketError::Expired`].
@@ -156,7 +158,8 @@ impl Claims {
         Ok(())
     }
 
-    /// Whether the ticket counts in a group of this least epoch. To be asked before every piece as well.
+    /// Checks that the ticket is valid in a group whose oldest accepted epoch is `min_epoch`. Call this
+    /// before every piece as well.
     ///
     /// # Errors
     /// [`TicketError::StaleEpoch`].
@@ -171,9 +174,9 @@ impl Claims {
 /// A public key that tickets are verified with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyingKey {
-    /// Names the key in a ticket's footer.
+    /// The key's name in a ticket's footer.
     pub id: String,
-    /// Ed25519.
+    /// The Ed25519 public key.
     pub bytes: [u8; 32],
 }
 
@@ -196,7 +199,7 @@ impl std::fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// The signer with this Ed25519 seed; `None` for the one of all zeros, which is no secret.
+    /// The signer with this Ed25519 seed. Returns `None` for the seed of all zeros, which is not a secret.
     pub fn from_seed(seed: &[u8; 32]) -> Option<Self> {
         if *seed == [0; 32] {
             return None;
@@ -206,12 +209,12 @@ impl Signer {
         Some(Self { key, public: VerifyingKey::new(*pair.pk) })
     }
 
-    /// The key that verifies what this signs.
+    /// The key that verifies this signer's tickets.
     pub fn verifying_key(&self) -> &VerifyingKey {
         &self.public
     }
 
-    /// A ticket that says so: at most [`MAX_TICKET`] bytes.
+    /// Signs a ticket with these claims: at most [`MAX_TICKET`] bytes.
     pub fn sign(&self, claims: &Claims) -> String {
         let payload = serde_json::to_vec(&Payload::from(claims)).expect("text and numbers are always JSON");
         let footer = serde_json::to_vec(&Footer { kid: &self.public.id }).expect("text is always JSON");
@@ -220,12 +223,12 @@ impl Signer {
     }
 }
 
-/// Verifies tickets against the tracker's keys, and remembers those that it verified: a peer shows the same ticket with
-/// each of its requests. Bounded.
+/// Verifies tickets with the tracker's keys. A peer shows the same ticket with each of its requests, so the
+/// verifier remembers the tickets that it has verified. That memory is bounded.
 #[derive(Debug, Default)]
 pub struct Verifier {
     keys: HashMap<String, AsymmetricPublicKey<V4>>,
-    /// By the BLAKE3 of the whole ticket. Held for a lookup only.
+    /// By the BLAKE3 of the whole ticket. The lock is held for a lookup only.
     verified: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
 }
 
@@ -236,8 +239,9 @@ impl Verifier {
         Self { keys: keys.into_iter().filter_map(usable).collect(), verified: Mutex::default() }
     }
 
-    /// What the ticket says, if the tracker signed it for serving pieces and it counts at `now` (seconds since 1970).
-    /// Epoch, peer and file are the caller's to check: [`Claims::in_epoch`], [`Claims::covers`].
+    /// Returns the ticket's claims if the tracker signed it for serving pieces and it is valid at `now`
+    /// (seconds since 1970). The caller checks epoch, peer and file with [`Claims::in_epoch`] and
+    /// [`Claims::covers`].
     ///
     /// # Errors
     /// [`TicketError::Invalid`], [`TicketError::NotYetValid`], [`TicketError::Expired`].
@@ -246,7 +250,7 @@ impl Verifier {
             return Err(TicketError::Invalid);
         }
         let hash = *blake3::hash(ticket.as_bytes()).as_bytes();
-        let known = self.lock().get(&hash).cloned();
+        let known = self.verified.lock().get(&hash).cloned();
         let claims = match known {
             Some(claims) => claims,
             None => {
@@ -259,7 +263,7 @@ impl Verifier {
         Ok(claims)
     }
 
-    /// Signature first: nothing of the payload is read before it holds.
+    /// Verifies the signature first. Nothing of the payload is read before that.
     fn verify_signature(&self, ticket: &str) -> Result<Claims, TicketError> {
         let token = UntrustedToken::<Public, V4>::try_from(ticket).map_err(|_| TicketError::Invalid)?;
         let footer: Footer<'_> =
@@ -272,7 +276,7 @@ impl Verifier {
     }
 
     fn remember(&self, hash: [u8; 32], claims: Arc<Claims>, now: u64) {
-        let mut verified = self.lock();
+        let mut verified = self.verified.lock();
         if verified.len() >= REMEMBERED {
             verified.retain(|_, claims| claims.in_time(now).is_ok());
         }
@@ -280,10 +284,6 @@ impl Verifier {
             verified.clear();
         }
         verified.insert(hash, claims);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Arc<Claims>>> {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -293,7 +293,7 @@ struct Footer<'a> {
     kid: &'a str,
 }
 
-/// The claims as JSON. An unknown one makes the ticket invalid: it might be a condition.
+/// The claims as JSON. An unknown claim makes the ticket invalid, because it could be a condition.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Payload {
@@ -336,7 +336,7 @@ impl Payload {
         known.then_some(())?;
         Some(Claims {
             user: self.sub.parse().ok()?,
-            group: self.grp.parse().ok()?,
+            group: GroupId::stored(&self.grp).ok()?,
             file: FileId::try_from(&bytes(&self.fid)?[..]).ok()?,
             root: Blake3::try_from(&bytes(&self.root)?[..]).ok()?,
             peer: self.cnf.parse().ok()?,
@@ -360,7 +360,7 @@ mod tests {
     use super::*;
 
     std::thread_local! {
-        /// The check that passes whatever it finds, on this thread.
+        /// The check that is disabled on this thread: it passes whatever it finds.
         pub(super) static LEFT_OUT: Cell<Option<Check>> = const { Cell::new(None) };
     }
 
@@ -442,7 +442,7 @@ mod tests {
             (0, Err(TicketError::NotYetValid)),
             (u64::MAX, Err(TicketError::Expired)),
         ] {
-            // Twice: what is remembered is checked for its time all the same.
+            // Twice: a remembered ticket must be checked for its time as well.
             for _ in 0..2 {
                 assert_eq!(verifier.verify(&ticket, now).map(drop), outcome, "at {now}");
             }
@@ -465,7 +465,7 @@ mod tests {
             let missing = with(&|payload| drop(payload.remove(key)));
             assert_eq!(verifier.verify(&missing, NOW), Err(TicketError::Invalid), "without {key}");
             let wrong = with(&|payload| drop(payload.insert(key.clone(), "other".into())));
-            // Any text is a fine user or group.
+            // Any text is a valid user or group.
             let free = ["sub", "grp"].contains(&key.as_str());
             assert_eq!(verifier.verify(&wrong, NOW).is_ok(), free, "another {key}");
         }
@@ -527,7 +527,8 @@ mod tests {
         assert_eq!(claims.in_epoch(4), Err(TicketError::StaleEpoch));
     }
 
-    /// Whether a ticket of this payload, signed by `by` under the id `kid`, opens the file of [`claims`] to its peer.
+    /// Whether a ticket with this payload, signed by `by` under the id `kid`, gives the peer of [`claims`]
+    /// access to its file.
     fn opens(verifier: &Verifier, by: &Signer, kid: &str, payload: &Payload) -> bool {
         let payload = serde_json::to_string(payload).expect("JSON");
         let footer = serde_json::to_string(&Footer { kid }).expect("JSON");
@@ -542,7 +543,7 @@ mod tests {
     fn no_check_can_be_left_out() {
         let (signer, kid) = (signer(1), signer(1).public.id);
         let good = || Payload::from(&claims());
-        // Each is a good ticket but in one respect, which one check alone is there for.
+        // Each ticket is valid except in one respect, which exactly one check detects.
         let attacks = [
             (Check::Issuer, Payload { iss: "somebody".into(), ..good() }),
             (Check::Audience, Payload { aud: "another-use".into(), ..good() }),
@@ -562,7 +563,8 @@ mod tests {
             LEFT_OUT.set(None);
             assert!(!opens(&verifier(&signer), &signer, &kid, attack), "{check:?}");
         }
-        // Signature and key are one check against what is trusted: with a stranger among that, the stranger's count.
+        // Signature and key are one check against the trusted keys. If a stranger's key is trusted, the
+        // stranger's tickets are valid.
         let stranger = self::signer(2);
         let strangers = &stranger.public.id;
         assert!(!opens(&verifier(&signer), &stranger, strangers, &good()));
@@ -579,7 +581,7 @@ mod tests {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&count.to_le_bytes());
             verifier.remember(hash, Arc::clone(&remembered), NOW);
-            assert!(verifier.lock().len() <= REMEMBERED);
+            assert!(verifier.verified.lock().len() <= REMEMBERED);
         }
         assert!(verifier.verify(&signer.sign(&claims()), NOW).is_ok());
     }

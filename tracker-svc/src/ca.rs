@@ -1,24 +1,28 @@
-//! The tracker's certificate authority: its own certificate, and those of the peers.
+//! The tracker's certificate authority: the authority itself, the tracker's own certificate, and those of the
+//! peers.
 //!
-//! The authority is made once and kept (`ca.key` 0600, `ca.pem` 0644 is for everybody). The tracker's own certificate is
-//! made anew at each start and well before it runs out, its key never on disk; clients trust the authority, so they
-//! don't notice. ECDSA P-256 throughout, which every TLS client speaks.
+//! The authority is made once and kept (`ca.key` has mode 0600; `ca.pem` has 0644 and is public). The tracker
+//! makes its own certificate again at each start and well before it expires. The key of that certificate is
+//! never on disk. Clients trust the authority, so they do not notice. All keys are ECDSA P-256, which every
+//! TLS client supports.
 //!
-//! Non-goals: revocation lists (peers' certificates are short-lived, and tickets decide about data), intermediates.
+//! Non-goals: revocation lists (peers' certificates are short-lived, and tickets control access to data),
+//! intermediates.
 
 use std::{
+    collections::HashMap,
     fmt, fs,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use proto::{
-    domain::PeerId,
-    durable::{self, Readers},
-    transport::{TlsError, peer_id_of_spki, server_config},
-};
+use program::durable::{self, Readers};
+use proto::domain::{PeerId, expiry};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType, SerialNumber,
@@ -27,56 +31,67 @@ use rcgen::{
 use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transport::{TlsError, Validity, peer_id_of_spki, server_config, validity};
 use x509_parser::{
     certification_request::X509CertificationRequest, pem::parse_x509_pem, prelude::FromDer as _,
 };
+use zeroize::Zeroizing;
 
 const AUTHORITY_LIFE: Duration = Duration::from_hours(24 * 365 * 10);
 const OWN_LIFE: Duration = Duration::from_hours(24 * 90);
 const PEER_LIFE: Duration = Duration::from_hours(24 * 7);
-/// Certificates count from a while ago, for clients whose clocks are behind.
+/// Certificates are valid from this long before their issue, for clients whose clocks are slow.
 const BACKDATED: Duration = Duration::from_hours(1);
-/// How often the tracker looks whether its own certificate should be renewed, or was replaced on disk.
+/// Interval at which the tracker checks whether its own certificate is due for renewal, or was replaced on
+/// disk.
 const TEND_EVERY: Duration = Duration::from_mins(1);
-/// Longest certificate request, in bytes.
+/// Maximum length of a certificate request, in bytes.
 const MAX_CSR: usize = 4 << 10;
-/// Names that the tracker's own certificate always bears.
+/// Names that the tracker's own certificate always has.
 const OWN_NAMES: [&str; 4] = ["localhost", "127.0.0.1", "::1", "tracker"];
 
-/// Why there is no authority, or no certificate of its own.
+/// The reason why there is no authority, or no certificate of the tracker.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
-    /// A file can't be read or written.
+    /// A file cannot be read or written.
     #[error("{path}: {error}")]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the file system.
         #[source]
         error: std::io::Error,
     },
-    /// A file is not what it should be.
+    /// A file has invalid content.
     #[error("{path}: {what}")]
     Broken {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// What is wrong with it, and what to do.
         what: &'static str,
     },
-    /// A name can't be in a certificate.
-    #[error("not a host name or an IP address: {0:?}")]
+    /// A certificate is over, or not valid yet.
+    #[error("{path}: the certificate {what}")]
+    NotValid {
+        /// The certificate file.
+        path: PathBuf,
+        /// Which of the two, and what to do.
+        what: &'static str,
+    },
+    /// A certificate cannot contain this name.
+    #[error("{0:?} is not a host name or an IP address")]
     Name(String),
-    /// Certificate and key of the operator's own can't be used.
+    /// The operator's certificate and key cannot be used.
     #[error("{path}: {error}")]
     Tls {
         /// The certificate file.
         path: PathBuf,
-        /// Why.
+        /// The error of the TLS configuration.
         #[source]
         error: TlsError,
     },
-    /// Cryptography failed; not for any reason of the caller's.
-    #[error("can't make a certificate: {0}")]
+    /// Cryptography failed, for a reason that the caller cannot influence.
+    #[error("the certificate can't be created: {0}")]
     Crypto(String),
 }
 
@@ -86,7 +101,7 @@ impl From<rcgen::Error> for CaError {
     }
 }
 
-/// Why a certificate request is refused.
+/// The reason why a certificate request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CsrError {
     /// More than 4 KiB.
@@ -97,16 +112,16 @@ pub enum CsrError {
     NotP256,
     /// Its private key did not sign it.
     BadSignature,
-    /// A fault of ours.
+    /// An internal fault.
     Failed,
 }
 
-/// Where the tracker's own certificate comes from.
+/// The source of the tracker's own certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnCertificate {
-    /// Issued by the authority, for the names that are always there and these.
+    /// Issued by the authority, for the standard names and these.
     Issued(Vec<String>),
-    /// The operator's. The files are read again whenever they change.
+    /// The operator's files. They are read again whenever they change.
     Files {
         /// PEM, the certificate first.
         chain: PathBuf,
@@ -118,20 +133,33 @@ pub enum OwnCertificate {
 /// A certificate for a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedCert {
-    /// The peer with the key that was certified.
+    /// The peer that the certified key belongs to.
     pub peer: PeerId,
     /// PEM.
     pub certificate_pem: String,
-    /// When it runs out.
+    /// The end of its validity.
     pub expires: SystemTime,
 }
 
-/// The certificate authority, and the tracker's own TLS.
+/// The certificate authority, and the tracker's own TLS configuration.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     ca_pem: String,
     own: OwnCertificate,
     config: watch::Sender<Option<Arc<ServerConfig>>>,
+    /// The end of the tracker's own certificate, in seconds since 1970.
+    own_ends: AtomicU64,
+}
+
+/// A certificate, and when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CertificateEnd {
+    /// `own` or `authority`.
+    pub name: &'static str,
+    /// The end of its validity.
+    pub ends: SystemTime,
+    /// The time left at which it is renewed by itself, if it is.
+    renewed_with: Option<Duration>,
 }
 
 impl fmt::Debug for Authority {
@@ -141,42 +169,63 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Opens the authority in the data directory, or makes it there; then the tracker's own certificate.
+    /// Opens the authority in the data directory, or makes it there. Then makes or reads the tracker's own
+    /// certificate.
     ///
     /// # Errors
-    /// When a file can't be read or written or is broken (nothing is ever made anew over a broken one), or a name can't
-    /// be in a certificate.
+    /// Fails if a file cannot be read or written or is broken, or if a certificate cannot contain a name. A
+    /// broken file is never replaced.
     pub fn open_or_create(data_dir: &Path, own: OwnCertificate, now: SystemTime) -> Result<Self, CaError> {
         let (key, ca_pem) = open_or_create_root(data_dir, now)?;
+        Self::new(key, ca_pem, own, now)
+    }
+
+    /// Uses an authority that is kept elsewhere, in PEM. Then makes or reads the tracker's own certificate.
+    pub(crate) fn of_root(
+        key: &str,
+        ca_pem: String,
+        own: OwnCertificate,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
+        let broken = |what| CaError::Broken { path: "the authority in the database".into(), what };
+        let key = KeyPair::from_pkcs8_pem_and_sign_algo(key, &PKCS_ECDSA_P256_SHA256)
+            .map_err(|_| broken("its key is not a P-256 private key"))?;
+        check_root(&ca_pem, &key, now).map_err(broken)?;
+        Self::new(key, ca_pem, own, now)
+    }
+
+    fn new(key: KeyPair, ca_pem: String, own: OwnCertificate, now: SystemTime) -> Result<Self, CaError> {
         let issuer = Issuer::from_ca_cert_pem(&ca_pem, key)?;
-        let authority = Self { issuer, ca_pem, own, config: watch::Sender::new(None) };
+        let (config, own_ends) = (watch::Sender::new(None), AtomicU64::new(0));
+        let authority = Self { issuer, ca_pem, own, config, own_ends };
         authority.config.send_replace(Some(authority.own_config(now)?));
         Ok(authority)
     }
 
-    /// The authority's certificate: what clients and peers trust.
+    /// The authority's certificate, which clients and peers trust.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// Writes the authority's certificate to a second place, readable by everybody.
+    /// Writes the authority's certificate to another path, readable by everybody.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// Fails if the file cannot be written.
     pub fn write_ca(&self, path: &Path) -> Result<(), CaError> {
         write(path, self.ca_pem.as_bytes(), Readers::All)
     }
 
-    /// The tracker's own TLS, now and as it is renewed.
+    /// The tracker's own TLS configuration, with its renewals.
     pub fn server_config(&self) -> watch::Receiver<Option<Arc<ServerConfig>>> {
         self.config.subscribe()
     }
 
-    /// Certifies a peer's key for 7 days. Only the key is taken from the request, which it must have signed; the one
-    /// name in the certificate is the peer's, made from the key.
+    /// Issues a certificate for a peer's key, valid for 7 days. Only the key is used of the request, and the
+    /// key must have signed the request. The only name in the certificate is the peer's name, derived from
+    /// the key.
     ///
     /// # Errors
-    /// When the request is not PKCS #10, not signed by its key, or not of a P-256 key.
+    /// Fails if the request is not PKCS #10, is not signed by its key, or has a key other than P-256.
     pub fn issue_peer(&self, csr_der: &[u8], now: SystemTime) -> Result<IssuedCert, CsrError> {
         let key = requested_key(csr_der)?;
         let peer = peer_id_of_spki(&key.subject_public_key_info());
@@ -185,19 +234,22 @@ impl Authority {
         params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
         params.subject_alt_names = vec![dns_name(&peer.tls_name()).map_err(|_| CsrError::Failed)?];
         let certificate = params.signed_by(&key, &self.issuer).map_err(|error| {
-            tracing::error!(%error, "can't sign a peer's certificate");
+            tracing::error!(%error, "a peer's certificate can't be signed");
             CsrError::Failed
         })?;
         Ok(IssuedCert { peer, certificate_pem: certificate.pem(), expires })
     }
 
-    /// Keeps the tracker's own certificate fresh until `shutdown`: renewed after two thirds of its life, or read again
-    /// when its files change. Connections that stand are not disturbed.
+    /// Keeps the tracker's own certificate valid until `shutdown`. It is renewed after two thirds of its
+    /// life, or read again when its files change. Open connections are not affected.
     pub async fn tend(&self, shutdown: CancellationToken) {
+        let mut warned = HashMap::new();
+        self.warn(&mut warned, SystemTime::now());
         let mut issued = SystemTime::now();
         let mut files = self.own_files().ok();
         while shutdown.run_until_cancelled(tokio::time::sleep(TEND_EVERY)).await.is_some() {
             let now = SystemTime::now();
+            self.warn(&mut warned, now);
             let due = match self.own {
                 OwnCertificate::Issued(_) => {
                     now.duration_since(issued).is_ok_and(|age| age >= OWN_LIFE * 2 / 3)
@@ -225,10 +277,57 @@ impl Authority {
             OwnCertificate::Issued(names) => (PathBuf::from("own certificate"), self.issue_own(names, now)?),
             OwnCertificate::Files { chain, .. } => (chain.clone(), self.own_files()?),
         };
-        server_config(&chain, &key, None).map_err(|error| CaError::Tls { path, error })
+        let tls = |error| CaError::Tls { path: path.clone(), error };
+        let config = server_config(&chain, &key, None).map_err(tls)?;
+        let Validity { not_before, not_after } = validity(&chain).map_err(tls)?;
+        if now >= not_after {
+            return Err(CaError::NotValid { path, what: "has ended; put a new pair there" });
+        }
+        if now < not_before {
+            let what = "is not valid yet; is the clock of this host right?";
+            return Err(CaError::NotValid { path, what });
+        }
+        self.own_ends.store(since_1970(not_after), Ordering::Relaxed);
+        Ok(config)
     }
 
-    /// The operator's chain and key; empty when there are none.
+    /// When the tracker's own certificate and the authority end.
+    pub fn ends(&self) -> Vec<CertificateEnd> {
+        let own_ends = UNIX_EPOCH + Duration::from_secs(self.own_ends.load(Ordering::Relaxed));
+        let renewed_with = match self.own {
+            OwnCertificate::Issued(_) => Some(OWN_LIFE / 3),
+            OwnCertificate::Files { .. } => None,
+        };
+        let own = CertificateEnd { name: "own", ends: own_ends, renewed_with };
+        let authority = validity(&self.ca_pem).ok();
+        let authority = authority.map(|validity| CertificateEnd {
+            name: "authority",
+            ends: validity.not_after,
+            renewed_with: None,
+        });
+        std::iter::once(own).chain(authority).collect()
+    }
+
+    /// Logs a warning when one more of the days before the end of a certificate has come.
+    fn warn(&self, warned: &mut HashMap<&'static str, Option<u32>>, now: SystemTime) {
+        for CertificateEnd { name, ends, renewed_with } in self.ends() {
+            let left = ends.duration_since(now).unwrap_or_default();
+            let days = expiry::warning(left, renewed_with);
+            if warned.insert(name, days) != Some(days)
+                && let Some(days) = days
+            {
+                let hours = left.as_secs() / 3_600;
+                tracing::warn!(
+                    certificate = name,
+                    days,
+                    hours,
+                    "a certificate ends soon: replace it in time"
+                );
+            }
+        }
+    }
+
+    /// The operator's chain and key. Empty if the certificate is issued by the authority.
     fn own_files(&self) -> Result<(String, String), CaError> {
         let OwnCertificate::Files { chain, key } = &self.own else { return Ok(Default::default()) };
         let read = |path: &PathBuf| {
@@ -237,8 +336,8 @@ impl Authority {
         Ok((read(chain)?, read(key)?))
     }
 
-    /// A new certificate and key, and the authority's certificate at the end, for those who want to look at it before
-    /// they trust it.
+    /// A new certificate and key. The authority's certificate follows in the chain, for clients that fetch it
+    /// before they trust it.
     fn issue_own(&self, names: &[String], now: SystemTime) -> Result<(String, String), CaError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = leaf_params(now, now + OWN_LIFE);
@@ -252,8 +351,8 @@ impl Authority {
     }
 }
 
-/// The authority's key and certificate. The key is written first: with the key alone, the certificate was never handed
-/// out, and is made from it again.
+/// The authority's key and certificate. The key is written first. If only the key exists, the certificate was
+/// never given out, and a new one is made from the key.
 fn open_or_create_root(data_dir: &Path, now: SystemTime) -> Result<(KeyPair, String), CaError> {
     let (key_path, pem_path) = (data_dir.join("ca.key"), data_dir.join("ca.pem"));
     let key = durable::read_secret_if_there(&key_path);
@@ -263,13 +362,12 @@ fn open_or_create_root(data_dir: &Path, now: SystemTime) -> Result<(KeyPair, Str
     let pem = pem.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let key = match (key, &pem) {
         (Some(text), _) => {
-            let what = "not a P-256 private key in PEM; put back the file that belongs here";
+            let what = "the file is not a P-256 private key in PEM format; restore the original file";
             KeyPair::from_pkcs8_pem_and_sign_algo(&text, &PKCS_ECDSA_P256_SHA256)
                 .map_err(|_| CaError::Broken { path: key_path, what })?
         }
         (None, Some(_)) => {
-            let what =
-                "the key of ca.pem is missing; put it back, or remove ca.pem to begin with a new authority";
+            let what = "the key of ca.pem is missing; restore it, or remove ca.pem to create a new authority";
             return Err(CaError::Broken { path: key_path, what });
         }
         (None, None) => {
@@ -291,9 +389,16 @@ fn open_or_create_root(data_dir: &Path, now: SystemTime) -> Result<(KeyPair, Str
     }
 }
 
+/// Makes a new authority: its key and its certificate, in PEM.
+pub(crate) fn new_root(now: SystemTime) -> Result<(Zeroizing<String>, String), CaError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let pem = self_signed(&key, now)?;
+    Ok((Zeroizing::new(key.serialize_pem()), pem))
+}
+
 fn self_signed(key: &KeyPair, now: SystemTime) -> Result<String, CaError> {
     let mut params = base_params(now, now + AUTHORITY_LIFE);
-    // The key's own id in the name keeps two trackers' authorities apart in a trust store.
+    // The id of the key in the name distinguishes the authorities of two trackers in a trust store.
     let id = peer_id_of_spki(&key.subject_public_key_info()).to_string();
     params.distinguished_name = common_name(&format!("Mini Torrent authority {}", &id[..8]));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -303,21 +408,22 @@ fn self_signed(key: &KeyPair, now: SystemTime) -> Result<String, CaError> {
 }
 
 fn check_root(pem: &str, key: &KeyPair, now: SystemTime) -> Result<(), &'static str> {
-    let broken = "not a certificate in PEM; put back the file that belongs here";
+    let broken = "the file is not a certificate in PEM format; restore the original file";
     let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|_| broken)?;
     let certificate = pem.parse_x509().map_err(|_| broken)?;
     if certificate.public_key().raw != key.subject_public_key_info() {
-        return Err("ca.pem and ca.key don't belong together; put back the right ones");
+        return Err("ca.key is not the key of ca.pem; restore the original files");
     }
     let ends = certificate.validity().not_after.timestamp();
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    if i64::try_from(now).is_ok_and(|now| now >= ends) {
-        return Err("the authority has run out; remove ca.pem and ca.key to begin with a new one");
+    if i64::try_from(since_1970(now)).is_ok_and(|now| now >= ends) {
+        return Err(
+            "the authority's certificate has expired; remove ca.pem and ca.key to create a new authority",
+        );
     }
     Ok(())
 }
 
-/// The key that a certificate request is for, once it proved that it holds the private one.
+/// The public key of a certificate request. The request must be signed with the matching private key.
 fn requested_key(csr_der: &[u8]) -> Result<SubjectPublicKeyInfo, CsrError> {
     if csr_der.len() > MAX_CSR {
         return Err(CsrError::TooLong);
@@ -349,7 +455,7 @@ fn base_params(now: SystemTime, expires: SystemTime) -> CertificateParams {
     params.not_before = (now - BACKDATED).into();
     params.not_after = expires.into();
     params.use_authority_key_identifier_extension = true;
-    // 127 random bits, positive and never the same: clients mix up certificates of one issuer and serial.
+    // 127 random bits, positive and unique: clients confuse certificates with the same issuer and serial.
     let mut serial = rand::random::<[u8; 16]>();
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
@@ -371,9 +477,14 @@ fn name(text: &str) -> Result<SanType, CaError> {
 
 fn dns_name(text: &str) -> Result<SanType, CaError> {
     let bad = || CaError::Name(text.to_owned());
-    // The TLS library's own idea of a host name: one that it would refuse later must be refused now.
+    // This is the TLS library's rule for host names. A name that the library would refuse later must be
+    // refused now.
     rustls::pki_types::DnsName::try_from(text).map_err(|_| bad())?;
     Ok(SanType::DnsName(text.try_into().map_err(|_| bad())?))
+}
+
+fn since_1970(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn write(path: &Path, contents: &[u8], readers: Readers) -> Result<(), CaError> {
@@ -384,10 +495,10 @@ fn write(path: &Path, contents: &[u8], readers: Readers) -> Result<(), CaError> 
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use proto::transport::{client_config, peer_of_certificate};
     use rcgen::{PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
     use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
+    use transport::{client_config, peer_of_certificate};
 
     use super::*;
 
@@ -397,7 +508,7 @@ mod tests {
             .expect("opened")
     }
 
-    /// Whether a client that trusts `ca_pem` takes the server for `name`, over the whole handshake.
+    /// Whether a client that trusts `ca_pem` completes the handshake with the server as `name`.
     async fn accepted(authority: &Authority, ca_pem: &str, name: &str) -> bool {
         let config = authority.server_config().borrow().clone().expect("there is a certificate");
         let (ours, theirs) = tokio::io::duplex(64 << 10);
@@ -487,10 +598,47 @@ mod tests {
         broken(SystemTime::now() + AUTHORITY_LIFE);
         fs::write(path("ca.pem"), "not PEM").expect("written");
         broken(SystemTime::now());
-        // As after a crash between the two first writes.
+        // The state after a crash between the first two writes.
         fs::remove_file(path("ca.pem")).expect("removed");
         open(directory.path(), &[]);
         assert_eq!(fs::read(path("ca.key")).expect("there"), key);
+    }
+
+    /// A pair in files that is valid between these days from now.
+    fn pair(directory: &Path, days: std::ops::Range<i64>) -> OwnCertificate {
+        let day = |days: i64| {
+            let length = Duration::from_hours(24) * u32::try_from(days.unsigned_abs()).expect("few");
+            if days < 0 { SystemTime::now() - length } else { SystemTime::now() + length }
+        };
+        let mut params = leaf_params(SystemTime::now(), day(days.end));
+        params.not_before = day(days.start).into();
+        params.subject_alt_names = vec![dns_name("localhost").expect("a name")];
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
+        let (chain, key_path) = (directory.join("own.pem"), directory.join("own.key"));
+        fs::write(&chain, params.self_signed(&key).expect("signed").pem()).expect("written");
+        fs::write(&key_path, key.serialize_pem()).expect("written");
+        OwnCertificate::Files { chain, key: key_path }
+    }
+
+    #[test]
+    fn a_pair_that_is_over_or_not_valid_yet_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (days, says) in [(-9..-1, "has ended"), (2..9, "not valid yet")] {
+            let own = pair(dir.path(), days);
+            let error = Authority::open_or_create(dir.path(), own, SystemTime::now()).expect_err(says);
+            assert!(error.to_string().contains(says) && error.to_string().contains("own.pem"), "{error}");
+        }
+        let own = pair(dir.path(), -1..20);
+        let authority = Authority::open_or_create(dir.path(), own, SystemTime::now()).expect("a good pair");
+        // The same check guards a renewal: the old pair stays in use.
+        pair(dir.path(), -9..-1);
+        assert!(authority.own_config(SystemTime::now()).is_err());
+        let [own, root] = authority.ends()[..] else { panic!("two certificates") };
+        let mut warned = HashMap::new();
+        authority.warn(&mut warned, SystemTime::now());
+        assert_eq!(warned, HashMap::from([(own.name, Some(30)), (root.name, None)]));
+        authority.warn(&mut warned, SystemTime::now() + Duration::from_hours(24 * 15));
+        assert_eq!(warned[own.name], Some(7));
     }
 
     #[test]
@@ -544,7 +692,7 @@ mod tests {
         for at in 0..good.len() {
             let mut changed = good.clone();
             changed[at] ^= 0x10;
-            // A changed tag outside of what is signed may pass; another key never does.
+            // A changed tag outside the signed part may be accepted. Another key is never accepted.
             let issued = authority.issue_peer(&changed, SystemTime::now());
             assert!(issued.is_err() || issued.is_ok_and(|issued| issued.peer == peer), "byte {at}");
         }

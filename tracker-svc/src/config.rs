@@ -3,15 +3,18 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use etcetera::BaseStrategy as _;
-use proto::settings::{LogFormat, Setting, Settings, SettingsError, boolean, listen_address, log_format};
+use program::settings::{LogFormat, Setting, Settings, SettingsError, boolean, listen_address, log_format};
 
-use crate::ca::OwnCertificate;
+use crate::{ca::OwnCertificate, domain::invite::Registration, store::postgres::PostgresOptions};
 
-/// Every setting. All but `config` may stand in the configuration file; the data directory, too, where another file is
-/// named than the one in it.
+/// All settings. The configuration file may contain all of them except `config`. It may contain the data
+/// directory only if it is not the file in the data directory.
 pub const SETTINGS: &[Setting] = &[
     Setting::path("data_dir", "TRACKER_DATA_DIR"),
     Setting::outside("config", "TRACKER_CONFIG"),
+    Setting::plain("database", "TRACKER_DATABASE", ""),
+    Setting::path("database_password_file", "TRACKER_DATABASE_PASSWORD_FILE"),
+    Setting::path("cluster_key", "TRACKER_CLUSTER_KEY"),
     Setting::plain("listen", "TRACKER_LISTEN", "127.0.0.1:7700"),
     Setting::list("tls_name", "TRACKER_TLS_NAME"),
     Setting::path("tls_cert", "TRACKER_TLS_CERT"),
@@ -20,8 +23,11 @@ pub const SETTINGS: &[Setting] = &[
     Setting::plain("plaintext", "TRACKER_PLAINTEXT", "false"),
     Setting::plain("allow_insecure", "TRACKER_ALLOW_INSECURE", "false"),
     Setting::plain("metrics", "TRACKER_METRICS", ""),
+    Setting::plain("swarm", "TRACKER_SWARM", ""),
+    Setting::path("swarm_password_file", "TRACKER_SWARM_PASSWORD_FILE"),
     Setting::plain("reflection", "TRACKER_REFLECTION", "true"),
     Setting::plain("ticket_ttl", "TRACKER_TICKET_TTL", "30m"),
+    Setting::plain("registration", "TRACKER_REGISTRATION", "open"),
     Setting::plain("limit_local_accounts", "TRACKER_LIMIT_LOCAL_ACCOUNTS", "false"),
     Setting::plain("log", "TRACKER_LOG", "info"),
     Setting::plain("log_format", "TRACKER_LOG_FORMAT", "text"),
@@ -30,72 +36,89 @@ pub const SETTINGS: &[Setting] = &[
 /// The configuration file's name in the data directory.
 pub const FILE: &str = "config.toml";
 
-/// Shortest and longest life of a ticket.
+/// The allowed lifetimes of a ticket.
 const TICKET_TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(60)..=Duration::from_secs(24 * 3_600);
 
-/// What a tracker serves with.
+/// The settings of a tracker.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where it listens; port 0 picks a free one.
+    /// The address to listen at; port 0 picks a free port.
     pub listen: SocketAddr,
-    /// Where it keeps database, authority and keys. Absolute.
+    /// The directory of database, authority and keys. Absolute.
     pub data_dir: PathBuf,
-    /// Its own certificate.
+    /// The database that trackers share. `None` for a file in the data directory.
+    pub database: Option<PostgresOptions>,
+    /// The file of the key that encrypts the secrets in a shared database.
+    pub cluster_key: Option<PathBuf>,
+    /// The source of the tracker's own certificate.
     pub certificate: OwnCertificate,
-    /// A second place for the authority's certificate.
+    /// A second path for the authority's certificate.
     pub ca_out: Option<PathBuf>,
     /// Serve without TLS.
     pub plaintext: bool,
-    /// Without TLS to other machines too.
+    /// Serve without TLS to other machines too.
     pub allow_insecure: bool,
-    /// Where Prometheus metrics are served.
+    /// The address that serves Prometheus metrics.
     pub metrics: Option<SocketAddr>,
+    /// The Redis server by which trackers of one network share their swarms.
+    pub swarm: Option<String>,
+    /// The file with the password of that server.
+    pub swarm_password_file: Option<PathBuf>,
     /// Serve gRPC reflection.
     pub reflection: bool,
-    /// How long a ticket is good: also how long a peer that is cut off from the tracker may go on serving a member
-    /// who was removed. 1 minute to 24 hours.
+    /// The lifetime of a ticket, 1 minute to 24 hours. For this long, a peer that is cut off from the tracker
+    /// may also go on serving a member that was removed.
     pub ticket_ttl: Duration,
-    /// Count accounts made from loopback addresses for the hourly limit too.
+    /// Who may make an account.
+    pub registration: Registration,
+    /// Whether accounts made from loopback addresses count for the hourly limit too.
     pub limit_local_accounts: bool,
-    /// Which logs are written: a `tracing` filter.
+    /// A `tracing` filter that selects the logs to write.
     pub log: String,
-    /// How.
+    /// The format of the logs.
     pub log_format: LogFormat,
 }
 
 impl Config {
-    /// Makes values of what stands.
+    /// Parses the resolved settings.
     ///
     /// # Errors
-    /// The first setting that can't be used, alone or beside another.
+    /// Fails at the first setting that is invalid, alone or in combination.
     pub fn new(data_dir: PathBuf, settings: &Settings) -> Result<Self, SettingsError> {
+        let password = settings.optional("database_password_file", str::parse::<PathBuf>)?;
         let config = Self {
+            database: settings
+                .optional("database", |address| PostgresOptions::new(address, password.as_deref()))?,
+            cluster_key: settings.optional("cluster_key", str::parse::<PathBuf>)?,
             listen: settings.parse("listen", listen_address)?,
             certificate: certificate(settings)?,
             ca_out: settings.optional("ca_out", str::parse::<PathBuf>)?,
             plaintext: settings.parse("plaintext", boolean)?,
             allow_insecure: settings.parse("allow_insecure", boolean)?,
             metrics: settings.optional("metrics", listen_address)?,
+            swarm: settings.optional("swarm", swarm)?,
+            swarm_password_file: settings.optional("swarm_password_file", str::parse::<PathBuf>)?,
             reflection: settings.parse("reflection", boolean)?,
             ticket_ttl: settings.parse("ticket_ttl", ticket_ttl)?,
+            registration: settings.parse("registration", str::parse::<Registration>)?,
             limit_local_accounts: settings.parse("limit_local_accounts", boolean)?,
             log: settings.parse("log", log_filter)?,
             log_format: settings.parse("log_format", log_format)?,
             data_dir,
         };
         if config.plaintext && !config.allow_insecure && !config.listen.ip().is_loopback() {
-            let why = "without TLS only a loopback address is served, unless --allow-insecure says that all may read";
+            let why = "without TLS the tracker serves only on a loopback address; --allow-insecure permits other addresses, and makes passwords and tokens readable on the network";
             return settings.parse("plaintext", |_| Err(why));
         }
         Ok(config)
     }
 }
 
-/// The data directory where none is given: the user's directory for state.
+/// The default data directory: the user's directory for state.
 ///
 /// # Errors
-/// When the user has no home directory.
+/// Fails if the user has no home directory.
 pub fn default_data_dir() -> Result<PathBuf, etcetera::HomeDirError> {
     let base = etcetera::base_strategy::Xdg::new()?;
     Ok(base.state_dir().unwrap_or_else(|| base.data_dir()).join("mini-torrent/tracker"))
@@ -107,13 +130,31 @@ fn certificate(settings: &Settings) -> Result<OwnCertificate, SettingsError> {
     match (chain, key) {
         (Some(chain), Some(key)) => Ok(OwnCertificate::Files { chain, key }),
         (None, None) => Ok(OwnCertificate::Issued(settings.list("tls_name"))),
-        (Some(_), None) => settings.parse("tls_key", |_| Err("a certificate needs its key too")),
-        (None, Some(_)) => settings.parse("tls_cert", |_| Err("a key needs its certificate too")),
+        (Some(_), None) => settings.parse("tls_key", |_| Err("--tls-cert needs --tls-key")),
+        (None, Some(_)) => settings.parse("tls_cert", |_| Err("--tls-key needs --tls-cert")),
     }
 }
 
+/// Reads the address of a Redis server. A password in it would be shown with the settings.
+fn swarm(text: &str) -> Result<String, String> {
+    let has_scheme = ["redis://", "rediss://", "unix://"].iter().any(|scheme| text.starts_with(scheme));
+    if !has_scheme {
+        return Err(format!(
+            "{text:?} is not an address like redis://HOST:6379, rediss://HOST:6379 or unix://PATH"
+        ));
+    }
+    let authority = text.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
+    if authority.rsplit_once('@').is_some_and(|(login, _)| login.contains(':')) {
+        return Err(
+            "the address contains a password; put it into a file, and name that with --swarm-password-file"
+                .to_owned(),
+        );
+    }
+    Ok(text.to_owned())
+}
+
 fn ticket_ttl(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is not a time from 1m to 24h, like 30m");
+    let bad = || format!("{text:?} is not a duration from 1m to 24h, such as 30m");
     let span: jiff::Span = text.parse().map_err(|_| bad())?;
     let ttl = Duration::try_from(span).map_err(|_| bad())?;
     if TICKET_TTL.contains(&ttl) { Ok(ttl) } else { Err(bad()) }
@@ -125,7 +166,7 @@ fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseErr
 
 #[cfg(test)]
 mod tests {
-    use proto::settings::{Layers, Typed};
+    use program::settings::{Layers, Typed};
 
     use super::*;
 
@@ -150,6 +191,17 @@ mod tests {
     }
 
     #[test]
+    fn a_swarm_store_is_an_address_without_a_password() {
+        for good in ["redis://h:6379", "rediss://user@h/1", "unix:///run/redis.sock"] {
+            assert_eq!(config(&[("swarm", good)]).expect("good").swarm.as_deref(), Some(good));
+        }
+        for (bad, part) in [("h:6379", "redis://HOST"), ("redis://:secret@h", "--swarm-password-file")] {
+            let error = config(&[("swarm", bad)]).expect_err(bad).to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
     fn plaintext_is_for_loopback_unless_somebody_insists() {
         assert!(config(&[("plaintext", "true")]).is_ok());
         let open = [("plaintext", "true"), ("listen", "0.0.0.0:7700")];
@@ -166,6 +218,7 @@ mod tests {
             ("ticket_ttl", "-5m"),
             ("log_format", "xml"),
             ("plaintext", "perhaps"),
+            ("registration", "sometimes"),
             ("metrics", "1"),
         ] {
             let error = config(&[(name, value)]).expect_err(value).to_string();

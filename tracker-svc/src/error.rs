@@ -1,53 +1,54 @@
-//! Everything that can go wrong in a call, and the one table of what the caller is told.
+//! The errors of calls, and the one table of the statuses that callers get.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::{convert::ConvertError, domain::manifest::ManifestError, reason::Reason};
 use tonic::{Code, Status};
+use transport::LogThrottle;
 
 use crate::{
     ca::CsrError,
-    domain::{Refusal, address::AddressError},
+    domain::{Refusal, address::AddressError, invite::InviteError},
     store::StoreError,
 };
 
-/// Why a call failed.
+/// The reason why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrackerError {
-    /// A rule forbids it.
+    /// A rule refuses it.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A field is off.
+    /// A field is invalid.
     #[error(transparent)]
     Convert(#[from] ConvertError),
-    /// The frames of a manifest are off.
+    /// The frames of a manifest are invalid.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// A message in a stream can't be read; what the library says of it.
-    #[error("the request can't be read")]
+    /// A message in a stream cannot be decoded. The status is the library's.
+    #[error("the request can't be decoded")]
     Unreadable(Status),
-    /// Something else of the request is off; says what.
+    /// Something else in the request is invalid; the text says what.
     #[error("{0}")]
     Invalid(&'static str),
-    /// A password is not allowed; says why.
+    /// A password is not allowed; the text says why.
     #[error("{0}")]
     WeakPassword(&'static str),
-    /// All the work that is taken on is taken.
-    #[error("too busy: try again later")]
+    /// The tracker is at its limit of concurrent work.
+    #[error("the tracker is too busy; try again later")]
     Busy(Duration),
     /// Too many calls.
-    #[error("too many calls: try again later")]
+    #[error("too many calls; try again later")]
     RateLimited(Duration),
     /// The caller took too long.
     #[error("{0}")]
     TooSlow(&'static str),
-    /// The tracker stops, or its store is not to be had.
-    #[error("not serving: try again later")]
+    /// The tracker is stopping, or its store is unavailable.
+    #[error("the tracker is not serving; try again later")]
     NotServing,
     /// The store's disk is full.
     #[error("the tracker's disk is full")]
     DiskFull,
-    /// A fault of ours. What it was goes into the log; the caller is told nothing of it.
+    /// An internal fault. Its text goes into the log only; the caller is not told.
     #[error("internal fault: {0}")]
     Internal(String),
 }
@@ -56,11 +57,23 @@ impl From<AddressError> for TrackerError {
     fn from(error: AddressError) -> Self {
         Self::Invalid(match error {
             AddressError::Malformed => {
-                "advertise is HOST:PORT: an IP address or a host name, at most 255 bytes"
+                "advertise must be HOST:PORT with an IP address or a host name, at most 255 bytes"
             }
-            AddressError::Port => "a port is 1-65535",
-            AddressError::Unreachable => "advertise can't be reached from elsewhere",
-            AddressError::Loopback => "a loopback address is only taken from loopback",
+            AddressError::Port => "the port in advertise must be 1-65535",
+            AddressError::Unreachable => "advertise is an address that other hosts can't reach",
+            AddressError::Loopback => {
+                "advertise may be a loopback address only for a peer that connects over loopback"
+            }
+            AddressError::TooMany => "a peer can announce at most 4 addresses",
+        })
+    }
+}
+
+impl From<InviteError> for TrackerError {
+    fn from(error: InviteError) -> Self {
+        Self::Invalid(match error {
+            InviteError::Uses => "an invitation has 1 to 1,000 uses",
+            InviteError::Lifetime => "an invitation lasts from 1 minute to 90 days",
         })
     }
 }
@@ -68,11 +81,11 @@ impl From<AddressError> for TrackerError {
 impl From<CsrError> for TrackerError {
     fn from(error: CsrError) -> Self {
         match error {
-            CsrError::TooLong => Self::Invalid("csr_der has at most 4 KiB"),
+            CsrError::TooLong => Self::Invalid("csr_der is longer than 4 KiB"),
             CsrError::Malformed => Self::Invalid("csr_der is not a PKCS #10 certificate request"),
-            CsrError::NotP256 => Self::Invalid("the request's key is not an ECDSA P-256 key"),
-            CsrError::BadSignature => Self::Invalid("the request is not signed by its own key"),
-            CsrError::Failed => Self::Internal("can't sign a peer's certificate".to_owned()),
+            CsrError::NotP256 => Self::Invalid("the key in csr_der is not an ECDSA P-256 key"),
+            CsrError::BadSignature => Self::Invalid("csr_der is not signed by its own key"),
+            CsrError::Failed => Self::Internal("a peer's certificate can't be signed".to_owned()),
         }
     }
 }
@@ -82,11 +95,17 @@ impl From<StoreError> for TrackerError {
         match error {
             StoreError::Refused(refusal) => Self::Refused(refusal),
             StoreError::Unavailable(why) => {
-                tracing::warn!(why, "the store is not available");
+                static UNAVAILABLE: LogThrottle = LogThrottle::new();
+                if let Some(times) = UNAVAILABLE.due(Instant::now()) {
+                    tracing::warn!(why, times, "the store is not available");
+                }
                 Self::NotServing
             }
             StoreError::Full => {
-                tracing::error!("the store's disk is full");
+                static FULL: LogThrottle = LogThrottle::new();
+                if let Some(times) = FULL.due(Instant::now()) {
+                    tracing::error!(times, "the store's disk is full");
+                }
                 Self::DiskFull
             }
             StoreError::Fault(why) => Self::Internal(why),
@@ -117,21 +136,22 @@ impl From<TrackerError> for Status {
             TrackerError::DiskFull => Reason::DiskFull.status(message),
             TrackerError::Internal(why) => {
                 tracing::error!(why, "internal fault");
-                Reason::Internal.status("internal fault: the tracker's log says more")
+                Reason::Internal.status("internal fault; see the tracker's log")
             }
         }
     }
 }
 
-/// Gives the library's own refusals of messages that it can't read a reason, and a code that puts the blame right:
-/// broken protobuf and frames are INVALID_ARGUMENT rather than INTERNAL. `None` for a status to be left as it is.
-pub fn readable(status: &Status) -> Option<Status> {
+/// Replaces the library's own statuses for messages that it cannot decode. The new status has a reason, and a
+/// code that names the right side: broken protobuf and frames get INVALID_ARGUMENT instead of INTERNAL.
+/// Returns `None` for a status that needs no change.
+pub(crate) fn readable(status: &Status) -> Option<Status> {
     if Reason::of(status).is_some() {
         return None;
     }
     match status.code() {
-        Code::Internal => Some(Reason::InvalidRequest.status("the request can't be read")),
-        Code::OutOfRange => Some(Reason::OutOfRange.status("the request is larger than it may be")),
+        Code::Internal => Some(Reason::InvalidRequest.status("the request can't be decoded")),
+        Code::OutOfRange => Some(Reason::OutOfRange.status("the request is larger than the limit")),
         _ => None,
     }
 }
@@ -144,6 +164,9 @@ fn refused(refusal: Refusal, message: String) -> Status {
         Refusal::NotAMember => Reason::NotAMember,
         Refusal::NotTheOwner | Refusal::NotThePublisher => Reason::NotTheOwner,
         Refusal::NotYourPeer => Reason::NotYourPeer,
+        Refusal::InviteInvalid => Reason::InviteInvalid,
+        Refusal::InviteNotFound => Reason::InviteNotFound,
+        Refusal::RegistrationClosed | Refusal::RegistrationByInvite => Reason::RegistrationClosed,
         Refusal::GroupNotFound => Reason::GroupNotFound,
         Refusal::FileNotFound => Reason::FileNotFound,
         Refusal::UserNotFound | Refusal::MemberNotFound => Reason::UserNotFound,

@@ -1,75 +1,40 @@
-//! What changed in the store that running streams must hear of.
+//! Changes in the store that running streams must be told about.
 //!
-//! Changes are written in the transaction that makes them, and read back by one pump, which then broadcasts them: so
-//! those of the operator's commands, which are other processes, arrive on the same way as our own, each once and in
-//! order. Our own arrive at once (a commit wakes the pump), others within [`POLL`].
+//! A change is written in the transaction that makes it. One pump reads changes from the store and broadcasts
+//! them. So changes by the operator's commands, which run in other processes, arrive in the same way as the
+//! tracker's own: each once and in order. The tracker's own arrive at once, because a commit wakes the pump.
+//! Others arrive within [`POLL`].
 
 use std::{sync::Arc, time::Duration};
 
-use proto::domain::{FileId, GroupId, Username};
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{domain::SessionHash, store::Store};
+use crate::{domain::Change, store::Store};
 
-/// How often the store is asked for changes of other processes.
+/// Interval at which the store is polled for changes by other processes.
 pub const POLL: Duration = Duration::from_secs(2);
 
-/// How many changes a listener may be behind before it misses some: about a second of the fastest store.
+/// A pause between two reads after which the log may lack changes: half as long as it keeps them.
+const LONG: Duration = Duration::from_mins(30);
+
+/// Number of changes that a listener may be behind before it misses some: about one second of the fastest
+/// store.
 const BACKLOG: usize = 4_096;
 
-/// Something that ends a right.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A session is over: logout, password change, disabling.
-    SessionEnded {
-        /// The session.
-        session: SessionHash,
-    },
-    /// A user has no rights in a group any more: left, put out, or disabled. Tickets below `epoch` are void.
-    MemberGone {
-        /// The group.
-        group: GroupId,
-        /// The user.
-        user: Username,
-        /// The group's new epoch.
-        epoch: u64,
-    },
-    /// A file was unlisted.
-    FileGone {
-        /// The group it was in.
-        group: GroupId,
-        /// The file.
-        file: FileId,
-    },
-    /// A group ended, and all its files with it. Tickets below `epoch` are void; a group of that name made anew starts
-    /// above it.
-    GroupGone {
-        /// The group.
-        group: GroupId,
-        /// An epoch above all that it had.
-        epoch: u64,
-    },
-    /// An account was disabled; its sessions and memberships are told of one by one before.
-    UserDisabled {
-        /// The user.
-        user: Username,
-    },
-}
-
-/// What a listener gets.
+/// A message to a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// A change.
     Change(Change),
-    /// Some changes were missed: whatever the listener holds must be checked against the store anew.
+    /// Some changes were missed. The listener must check its state against the store again.
     Missed,
 }
 
 /// Broadcasts changes.
 #[derive(Clone, Debug)]
 pub struct Events {
-    sender: broadcast::Sender<Change>,
+    sender: broadcast::Sender<Heard>,
 }
 
 impl Default for Events {
@@ -79,28 +44,36 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Hears all changes from now on.
+    /// Starts a listener, which receives all later changes.
     pub fn listen(&self) -> Listener {
         Listener { receiver: self.sender.subscribe() }
     }
 
     /// Reads changes from the store and broadcasts them, until `shutdown`.
     ///
-    /// A store that fails is asked again at the next poll: changes wait there.
+    /// If the store fails, the pump tries again at the next poll. The changes stay in the store.
+    ///
+    /// After a pause that was so long that changes may have been deleted unread, the listeners hear of that.
     pub async fn pump(self, store: Arc<dyn Store>, mut last: i64, shutdown: CancellationToken) {
+        let mut read = Instant::now();
         loop {
-            match store.changes(last).await {
+            let begun = Instant::now();
+            let found = store.changes(last).await;
+            if found.is_ok() && begun.duration_since(std::mem::replace(&mut read, begun)) > LONG {
+                let _ = self.sender.send(Heard::Missed);
+            }
+            match found {
                 Ok(changes) if changes.is_empty() => {}
                 Ok(changes) => {
                     for (number, change) in changes {
                         last = number;
                         tracing::debug!(?change, "broadcast");
-                        // Nobody listening is no error.
-                        let _ = self.sender.send(change);
+                        // A broadcast without listeners is not an error.
+                        let _ = self.sender.send(Heard::Change(change));
                     }
                     continue;
                 }
-                Err(error) => tracing::warn!(%error, "cannot read changes"),
+                Err(error) => tracing::warn!(%error, "changes in the store can't be read"),
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -111,17 +84,17 @@ impl Events {
     }
 }
 
-/// Hears changes.
+/// Receives changes.
 #[derive(Debug)]
 pub struct Listener {
-    receiver: broadcast::Receiver<Change>,
+    receiver: broadcast::Receiver<Heard>,
 }
 
 impl Listener {
-    /// The next change; `None` once the tracker stops. Cancel safe.
+    /// Returns the next change, or `None` when the tracker stops. Cancel safe.
     pub async fn next(&mut self) -> Option<Heard> {
         match self.receiver.recv().await {
-            Ok(change) => Some(Heard::Change(change)),
+            Ok(heard) => Some(heard),
             Err(broadcast::error::RecvError::Lagged(_)) => Some(Heard::Missed),
             Err(broadcast::error::RecvError::Closed) => None,
         }

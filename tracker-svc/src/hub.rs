@@ -1,24 +1,31 @@
-//! The living side of the swarms: time, locks, and a mailbox for each announce stream.
+//! The runtime of the swarms: time, locks, and a mailbox for each announce stream.
 //!
-//! Nothing here is on disk. Files are spread over shards, each a [`Swarms`] behind a short lock; what a stream is to be
-//! told waits in its [`Mailbox`].
+//! Nothing here is stored on disk. Files are distributed over shards. Each shard is a [`Swarms`] behind a
+//! lock that is held briefly. The pending reports of a stream are in its [`Mailbox`].
 //!
-//! Access: a stream checks with the store what its peer may announce, while changes of access arrive from elsewhere. Who
-//! checks reads [`Hub::generation`] before, announces, and compares after; whoever brings a change counts it up before
-//! removing anything. So either the change finds the announce, or the announce finds the change.
+//! Access: a stream asks the store about its user's groups and files, while changes of access arrive from
+//! elsewhere. So a stream reads [`Hub::generation`] before it asks the store, acts on the answer, and then
+//! calls [`Hub::changed_since`]. A change increments the generation before it removes anything. So either the
+//! change finds what the stream did, or the stream detects the change and asks the store again.
+//!
+//! A stream learns about its groups from the store, never from an earlier stream of the same peer. Leases
+//! outlive streams, and neither stream was told about a change that happened between them.
 
 mod mailbox;
+#[cfg(test)]
+mod orders;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::histogram::Histogram;
 use proto::{
     domain::{FileId, GroupId, PeerId, PieceLayout, Username},
@@ -27,22 +34,45 @@ use proto::{
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::mailbox::{Letter, Mailbox, Over};
+pub(crate) use self::mailbox::{Letter, Mailbox, Over, Unreached};
 use crate::{
     domain::{
-        population::{Count, Population},
+        Change,
         selection::{FewestPieces, Policy},
-        swarm::{Announcer, Holds, News, NoBaseline, Source, Swarms, Wake},
+        swarm::{
+            AnnouncingPeer, FileAnnounce, NoBaseline, SourceInfo, SourceUpdate, Swarms, TrackerNo, Wake,
+        },
+        swarm_counts::{Count, SwarmCounts},
     },
-    events::{Change, Heard, Listener},
+    events::{Heard, Listener},
     keys::TicketKeys,
     metrics,
 };
 
-/// Power of two; enough that two cores seldom meet.
-const SHARDS: usize = 64;
-/// How often leases are looked over.
+/// A power of two, large enough that two cores rarely use the same shard at once.
+pub(crate) const SHARDS: usize = 64;
+/// Interval at which leases are checked.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+
+/// If the clock moves away from elapsed time by this much, peers are told at once. A smaller change is
+/// reported with the next message. Tickets are checked against the clock to the second.
+const CLOCK_STEP: Duration = Duration::from_secs(1);
+
+/// Detects that the clock was set.
+struct ClockWatch {
+    passed: std::time::Instant,
+    clock: SystemTime,
+}
+
+impl ClockWatch {
+    /// Whether the clock was set by [`CLOCK_STEP`] or more since the last call.
+    fn was_set(&mut self, passed: std::time::Instant, clock: SystemTime) -> bool {
+        let expected = self.clock + passed.saturating_duration_since(self.passed);
+        *self = Self { passed, clock };
+        let off = clock.duration_since(expected).unwrap_or_else(|earlier| earlier.duration());
+        off >= CLOCK_STEP
+    }
+}
 
 /// The swarms and the streams.
 pub struct Hub {
@@ -52,15 +82,18 @@ pub struct Hub {
     instance: [u8; 16],
     started: Instant,
     generation: AtomicU64,
-    /// Of the streams; owned by [`Hub::run`].
+    /// Milliseconds to add to [`Hub::now`] to get the clock that all trackers of the network share, in
+    /// milliseconds since 1970.
+    shared_clock: AtomicU64,
+    /// The tasks of the streams; owned by [`Hub::run`].
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
-    /// Seconds that taking in an announce took.
+    /// Seconds spent on handling an announce.
     pub(crate) latency: Histogram,
 }
 
 impl Hub {
-    /// No peer has announced yet. Streams end at `shutdown`.
+    /// Makes a hub without peers. Streams end at `shutdown`.
     pub fn new(shutdown: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
@@ -69,17 +102,21 @@ impl Hub {
             instance: rand::random(),
             started: Instant::now(),
             generation: AtomicU64::new(0),
+            shared_clock: AtomicU64::new(
+                SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as u64
+            ),
             tasks: TaskTracker::new(),
             shutdown,
             latency: metrics::latency(),
         })
     }
 
-    /// Expires leases, and brings changes of access and of ticket keys to the streams, until shutdown; then waits for
-    /// the streams to end. The listener must have been made before the first stream.
+    /// Expires leases, and passes changes of access and of ticket keys to the streams, until shutdown. Then
+    /// waits for the streams to end. The listener must be made before the first stream.
     pub async fn run(self: Arc<Self>, mut changes: Listener, keys: Arc<TicketKeys>) {
         let mut verifying = keys.verifying_keys();
         let mut tick = tokio::time::interval(EXPIRE_EVERY);
+        let mut clock = ClockWatch { passed: std::time::Instant::now(), clock: SystemTime::now() };
         loop {
             tokio::select! {
                 biased;
@@ -92,42 +129,92 @@ impl Hub {
                 Ok(()) = verifying.changed() => {
                     self.streams().values().for_each(|mailbox| mailbox.renew_keys());
                 }
-                _ = tick.tick() => self.expire(),
+                _ = tick.tick() => {
+                    if clock.was_set(std::time::Instant::now(), SystemTime::now()) {
+                        tracing::warn!("the tracker's clock was set: every peer is told");
+                        self.tell_clock();
+                    }
+                    self.expire();
+                }
             }
         }
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// How many files are announced, by all peers together.
+    /// The number of announced files, summed over all peers.
     pub(crate) fn leases(&self) -> u64 {
         let each = (0..SHARDS).map(|number| self.shard_number(number).leases() as u64);
         each.sum()
     }
 
-    /// Random at each start.
+    /// An id that is random at each start.
     pub(crate) fn instance(&self) -> [u8; 16] {
         self.instance
     }
 
-    /// Since the start: the swarms' time.
+    /// The time since the start, which is the swarms' clock.
     pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// How many changes of access there were.
+    /// Sets the clock that all trackers of the network share, in milliseconds since 1970.
+    pub(crate) fn set_shared_clock(&self, now: u64) {
+        self.shared_clock.store(now.saturating_sub(self.now().as_millis() as u64), Ordering::Relaxed);
+    }
+
+    /// When the open stream of a peer was opened, by the clock that all trackers share. 0 if none is open.
+    pub(crate) fn stream_since(&self, peer: &PeerId) -> u64 {
+        self.streams().get(peer).map_or(0, |mailbox| mailbox.since())
+    }
+
+    /// Whether the peer has a stream here, or announced this file or one of its shard here.
+    pub(crate) fn is_here(&self, peer: &PeerId, file: FileId) -> bool {
+        self.streams().contains_key(peer) || self.shard(file).0.is_here(peer)
+    }
+
+    /// Ends what a peer announces here, because its newest stream is at another tracker.
+    pub(crate) fn move_away(&self, peer: &PeerId) {
+        let stream = self.streams().get(peer).map(Arc::clone);
+        if let Some(stream) = stream {
+            stream.close(Over::Elsewhere);
+        }
+        self.everywhere(|swarms| if swarms.is_here(peer) { swarms.forget(peer) } else { Vec::new() });
+    }
+
+    /// Forgets all peers of another tracker.
+    pub(crate) fn forget_tracker(&self, tracker: TrackerNo) {
+        self.everywhere(|swarms| swarms.unlearn_others(tracker, &HashSet::new()));
+    }
+
+    /// The number of access changes so far.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// Opens a stream's mailbox; an older stream of the same peer ends.
+    /// Whether access changed since `seen`, and updates `seen`. If so, the store's last answer may be out of
+    /// date.
+    pub(crate) fn changed_since(&self, seen: &mut u64) -> bool {
+        let now = self.generation();
+        std::mem::replace(seen, now) != now
+    }
+
+    /// Returns the file's layout if the stream may announce the file without asking the store. That is so if
+    /// the peer's lease on the file holds, and the stream is told about changes in the group.
+    pub(crate) fn admitted(&self, stream: &Mailbox, group: &GroupId, file: FileId) -> Option<PieceLayout> {
+        let hears = stream.knows_group(group);
+        hears.then(|| self.shard(file).0.announced(&stream.peer, group, file)).flatten()
+    }
+
+    /// Opens a stream's mailbox. An older stream of the same peer ends.
     pub(crate) fn open(&self, mailbox: &Arc<Mailbox>) {
+        mailbox.opened(self.shared_clock.load(Ordering::Relaxed) + self.now().as_millis() as u64);
         if let Some(older) = self.streams().insert(mailbox.peer, Arc::clone(mailbox)) {
-            older.close(Over::Replaced);
+            older.close(Over::Replaced(mailbox.from));
         }
     }
 
-    /// The stream is over. What its peer announced stays until its lease ends.
+    /// Closes a stream's mailbox. The peer's announces stay until its lease ends.
     pub(crate) fn close(&self, mailbox: &Arc<Mailbox>) {
         let mut streams = self.streams();
         if streams.get(&mailbox.peer).is_some_and(|open| Arc::ptr_eq(open, mailbox)) {
@@ -137,16 +224,16 @@ impl Hub {
 
     /// The shard of a file, and its number.
     pub(crate) fn shard(&self, file: FileId) -> (MutexGuard<'_, Swarms>, usize) {
-        // File ids are random, so their first byte spreads them well.
+        // File ids are random, so the first byte distributes them evenly.
         let number = usize::from(file.as_bytes()[0]) % SHARDS;
         (self.shard_number(number), number)
     }
 
     pub(crate) fn shard_number(&self, number: usize) -> MutexGuard<'_, Swarms> {
-        self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[number].lock()
     }
 
-    /// Marks those streams.
+    /// Marks the streams of the woken leechers.
     pub(crate) fn wake(&self, wakes: &[Wake]) {
         if wakes.is_empty() {
             return;
@@ -159,35 +246,73 @@ impl Hub {
         }
     }
 
-    /// Takes an announce into the file's swarm, wakes whom it concerns, and says which shard it went to. Whether the peer
-    /// may announce the file was decided before.
+    /// Passes an announce to the file's swarm, wakes the leechers that it concerns, and returns the number of
+    /// the shard. The caller has already checked that the peer may announce the file. Does nothing if the
+    /// stream `is_over`. This is asked under the lock of the shard: a newer stream of the peer changes the
+    /// swarm only after the older one is over, so the older one can't undo the change.
     ///
     /// # Errors
-    /// As [`Swarms::announce`].
+    /// Same as [`Swarms::announce`].
     pub fn announce(
         &self,
-        who: &Announcer,
-        group: &GroupId,
-        file: FileId,
-        layout: PieceLayout,
-        holds: Holds,
-        wants_sources: bool,
+        who: &AnnouncingPeer,
+        announce: FileAnnounce,
+        is_over: impl FnOnce() -> bool,
     ) -> Result<usize, NoBaseline> {
-        let (mut swarms, shard) = self.shard(file);
-        let wakes = swarms.announce(self.now(), who, group, file, layout, holds, wants_sources);
+        let (mut swarms, shard) = self.shard(announce.file);
+        if is_over() {
+            return Ok(shard);
+        }
+        let wakes = swarms.announce(self.now(), who, announce);
         drop(swarms);
         self.wake(&wakes?);
         Ok(shard)
     }
 
+    /// Ends the announce of a file by a stream's peer, unless the stream is over ([`Hub::announce`]).
+    pub(crate) fn leave_file(&self, stream: &Mailbox, file: FileId) {
+        let (mut swarms, _) = self.shard(file);
+        if stream.over().is_none() {
+            let wakes = swarms.leave(&stream.peer, file);
+            drop(swarms);
+            self.wake(&wakes);
+        }
+    }
+
     /// See [`Swarms::pull`].
-    pub fn pull(&self, peer: &PeerId, file: FileId) -> Option<News> {
+    pub fn pull(&self, peer: &PeerId, file: FileId) -> Option<SourceUpdate> {
         self.shard(file).0.pull(peer, file, &*self.policy, rand::random())
     }
 
+    /// Tells a source that the leecher could not reach it, if the leecher was told about it and the address.
+    pub(crate) fn tell_unreached(
+        &self,
+        leecher: (&PeerId, IpAddr),
+        file: FileId,
+        source: &PeerId,
+        report: Unreached,
+    ) {
+        let told = self.shard(file).0.was_told(leecher.0, leecher.1, file, source, &report.address);
+        if told && let Some(mailbox) = self.streams().get(source) {
+            mailbox.tell_unreached(report);
+        }
+    }
+
     /// See [`Swarms::find`].
-    pub(crate) fn find(&self, file: FileId) -> Vec<Source> {
+    pub(crate) fn find(&self, file: FileId) -> Vec<SourceInfo> {
         self.shard(file).0.find(file, &*self.policy, rand::random())
+    }
+
+    /// See [`Swarms::everyone`].
+    pub(crate) fn everyone(&self, file: FileId, after: Option<&PeerId>, most: usize) -> Vec<SourceInfo> {
+        self.shard(file).0.everyone(file, after, most)
+    }
+
+    /// Forgets all announces of a stream's peer, unless a newer stream of that peer has taken its place.
+    pub(crate) fn leave(&self, mailbox: &Mailbox) {
+        if mailbox.over().is_none() {
+            self.everywhere(|swarms| swarms.forget(&mailbox.peer));
+        }
     }
 
     fn expire(&self) {
@@ -211,6 +336,11 @@ impl Hub {
                 self.tell_epoch(group, *epoch);
                 self.end_group(group, Some(user), Reason::NotAMember);
             }
+            Change::MemberCame { group, user, epoch } => {
+                let streams = self.streams();
+                let theirs = streams.values().filter(|mailbox| mailbox.user == *user);
+                theirs.for_each(|mailbox| mailbox.tell_member(group, *epoch));
+            }
             Change::GroupGone { group, epoch } => {
                 self.tell_epoch(group, *epoch);
                 self.end_group(group, None, Reason::NotAMember);
@@ -225,16 +355,18 @@ impl Hub {
         }
     }
 
-    /// Some changes were missed: nothing that is here can be relied on, so all peers begin anew.
+    /// Handles missed changes: the state here may be wrong, so all peers must start again.
     fn start_over(&self) {
         tracing::warn!("changes came faster than they could be applied: every peer announces anew");
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.streams().values().for_each(|mailbox| mailbox.close(Over::Stale));
         for shard in &self.shards {
-            *shard.lock().unwrap_or_else(PoisonError::into_inner) = Swarms::default();
+            shard.lock().start_over();
         }
     }
 
+    /// Removes all announces of these streams' peers, and reports nothing more to them. A stream that waits
+    /// for its client ends in the same way as every call that lost its right.
     fn end_streams(&self, theirs: impl Fn(&Mailbox) -> bool) {
         let ended: Vec<_> =
             self.streams().values().filter(|mailbox| theirs(mailbox)).map(Arc::clone).collect();
@@ -242,6 +374,10 @@ impl Hub {
             mailbox.close(Over::SessionEnded);
             self.everywhere(|swarms| swarms.forget(&mailbox.peer));
         }
+    }
+
+    fn tell_clock(&self) {
+        self.streams().values().for_each(|mailbox| mailbox.tell_clock());
     }
 
     fn tell_epoch(&self, group: &GroupId, epoch: u64) {
@@ -266,17 +402,17 @@ impl Hub {
     }
 
     fn streams(&self) -> MutexGuard<'_, HashMap<PeerId, Arc<Mailbox>>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+        self.streams.lock()
     }
 }
 
-impl Population for Hub {
+impl SwarmCounts for Hub {
     fn count(&self, _: &GroupId, file: FileId) -> Count {
         self.shard(file).0.count(file)
     }
 }
 
-/// Where the tracker sees a caller; without a network there is none.
+/// The address at which the tracker sees a caller. Loopback for a caller without a network address.
 pub(crate) fn observed(ip: Option<IpAddr>) -> IpAddr {
     ip.unwrap_or(IpAddr::from([127, 0, 0, 1])).to_canonical()
 }
@@ -286,7 +422,10 @@ mod tests {
     use proto::domain::PIECE_LENGTH;
 
     use super::*;
-    use crate::{domain::swarm::LEASE, events::Events};
+    use crate::{
+        domain::swarm::{Holds, LEASE},
+        events::Events,
+    };
 
     fn id(number: u8) -> PeerId {
         PeerId::from([number; 32])
@@ -297,14 +436,20 @@ mod tests {
     }
 
     fn mailbox(number: u8) -> Arc<Mailbox> {
-        Mailbox::new(id(number), "ann".parse().expect("a username"), [number; 32].into())
+        Mailbox::new(
+            id(number),
+            "ann".parse().expect("a username"),
+            [number; 32].into(),
+            [127, 0, 0, 1].into(),
+        )
     }
 
     fn announce(hub: &Hub, number: u8, holds: Holds) {
         let who = announcer(number);
         let group = "films".parse().expect("a group");
-        let wants = !matches!(holds, Holds::All);
-        hub.announce(&who, &group, file(1), layout(), holds, wants).expect("all that it holds");
+        let wants_sources = !matches!(holds, Holds::All);
+        let announce = FileAnnounce { group, file: file(1), layout: layout(), holds, wants_sources };
+        hub.announce(&who, announce, || false).expect("all that it holds");
     }
 
     fn renew(hub: &Hub, number: u8) {
@@ -312,9 +457,9 @@ mod tests {
         hub.wake(&wakes);
     }
 
-    fn announcer(number: u8) -> Announcer {
+    fn announcer(number: u8) -> AnnouncingPeer {
         let user = format!("user{number}").parse().expect("a username");
-        Announcer { id: id(number), user, address: "192.0.2.1:1".into(), load: 0 }
+        AnnouncingPeer { id: id(number), user, addresses: "192.0.2.1:1".into(), load: 0 }
     }
 
     fn layout() -> PieceLayout {
@@ -337,7 +482,7 @@ mod tests {
         announce(&hub, 2, nothing());
         leecher.arrived().await;
         assert_eq!(leecher.take(64).woken, [file(1)]);
-        assert_eq!(hub.pull(&id(2), file(1)).expect("news").sources[0].id, id(1));
+        assert_eq!(hub.pull(&id(2), file(1)).expect("update").sources[0].id, id(1));
 
         let silent_since = hub.now();
         let heartbeat = async {
@@ -352,10 +497,29 @@ mod tests {
         }
         let silence = hub.now() - silent_since;
         assert!(silence > LEASE && silence <= LEASE + 2 * EXPIRE_EVERY, "{silence:?}");
-        assert_eq!(hub.pull(&id(2), file(1)).expect("news").gone, [id(1)]);
+        assert_eq!(hub.pull(&id(2), file(1)).expect("update").gone, [id(1)]);
         assert_eq!(hub.count(&"films".parse().expect("a group"), file(1)), Count { seeders: 0, leechers: 1 });
         hub.shutdown.cancel();
         running.await.expect("it ends");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_told_to_every_stream() {
+        let at = Duration::from_millis;
+        let (start, epoch) = (std::time::Instant::now(), SystemTime::UNIX_EPOCH + at(1_000_000_000));
+        let mut watch = ClockWatch { passed: start, clock: epoch };
+        assert!(!watch.was_set(start + at(60_000), epoch + at(60_900)), "it only runs a little fast");
+        assert!(watch.was_set(start + at(61_000), epoch + at(7_200_000)), "two hours ahead");
+        assert!(!watch.was_set(start + at(62_000), epoch + at(7_201_000)), "told once");
+        assert!(watch.was_set(start + at(63_000), epoch + at(63_000)), "and back");
+
+        let hub = Hub::new(CancellationToken::new());
+        let stream = mailbox(1);
+        hub.open(&stream);
+        assert!(stream.take(64).is_empty());
+        hub.tell_clock();
+        assert!(stream.take(64).clock);
+        assert!(stream.take(64).is_empty());
     }
 
     #[test]

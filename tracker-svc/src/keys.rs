@@ -1,46 +1,68 @@
-//! The keys that tickets are signed with: made at first start, changed every 30 days, kept until no ticket of theirs counts.
+//! The keys that sign tickets. The first is made at first start. A new one replaces it every 30 days. An old
+//! key is kept until all its tickets have expired.
 //!
-//! A new key is handed out for a while before it signs, so that every connected peer knows it by then; an old one is
-//! kept for twice the life of a ticket after.
+//! The keys are in a file of the data directory, or in the database that several trackers share
+//! ([`crate::vault`]). There each tracker reads them again regularly. Whichever first finds that a key is due
+//! makes it, and the others read it.
+//!
+//! A new key is distributed for some time before it signs, so that every connected peer knows it by then. An
+//! old key is kept for twice the life of a ticket after its replacement.
 
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use data_encoding::BASE64;
-use proto::{
-    durable::{self, Readers},
-    ticket::{Signer, VerifyingKey},
-};
+use parking_lot::Mutex;
+use program::durable::{self, Readers};
+use proto::ticket::{Signer, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-/// How long a key signs.
+use crate::vault::{self, Vault, VaultError};
+
+/// How long a key signs, in seconds.
 const SIGNS_FOR: u64 = 30 * 24 * 3_600;
-/// How long a key is handed out before it signs.
+/// How long a key is distributed before it signs, in seconds.
 const KNOWN_BEFORE: u64 = 600;
 
-/// Why there are no ticket keys.
+/// The same where trackers share the keys: their clocks may differ by ten minutes, and the others learn of the
+/// key a minute later.
+const KNOWN_BEFORE_BY_ALL: u64 = 1_800;
+/// How long trackers that share the keys keep an old one longer, because their clocks may differ.
+const CLOCKS: u64 = 900;
+
+/// The reason why there are no ticket keys.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// The file can't be read or written.
+    /// The file cannot be read or written.
     #[error("{0}: {1}")]
     File(PathBuf, #[source] std::io::Error),
-    /// The file is not what it should be; it is never overwritten then.
-    #[error("{0}: not a file of ticket keys; put back the right one, or remove it to begin with a new key")]
+    /// The file has invalid content. It is never overwritten in this case.
+    #[error("{0} is not a file of ticket keys; restore the original file, or remove it to create a new key")]
     Broken(PathBuf),
+    /// The shared keys cannot be read or written.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+/// Where the keys are kept.
+enum Keep {
+    File(PathBuf),
+    Shared(Vault),
 }
 
 /// The ticket keys. Times are seconds since 1970.
 pub struct TicketKeys {
-    path: PathBuf,
+    keep: Keep,
     /// Life of a ticket, in seconds.
     ticket_life: u64,
-    /// Oldest first, never empty. Held for a moment, also while the file is written: nobody is to see half a change.
+    /// Oldest first, never empty. The lock is held briefly, also while the file is written, so that no reader
+    /// sees half a change.
     ring: Mutex<Vec<Key>>,
     verifying: watch::Sender<Arc<[VerifyingKey]>>,
 }
@@ -61,7 +83,7 @@ struct KeysFile {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyLine {
-    /// Names the key in tickets; for people, it follows from the seed.
+    /// The key's name in tickets. It follows from the seed; it is here for people.
     kid: String,
     /// Base64 of the Ed25519 seed.
     seed: Zeroizing<String>,
@@ -71,7 +93,7 @@ struct KeyLine {
 
 impl fmt::Debug for TicketKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TicketKeys").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("TicketKeys").finish_non_exhaustive()
     }
 }
 
@@ -79,9 +101,9 @@ impl TicketKeys {
     /// Opens `keys.json` in the data directory, or makes it there with a first key.
     ///
     /// # Errors
-    /// When it can't be read or written, or is broken.
+    /// Fails if the file cannot be read or written, or is broken.
     pub fn open_or_create(data_dir: &Path, ticket_life: Duration, now: u64) -> Result<Self, KeysError> {
-        let path = data_dir.join("keys.json");
+        let path = data_dir.join(vault::TICKET_KEYS_FILE);
         let text =
             durable::read_secret_if_there(&path).map_err(|error| KeysError::File(path.clone(), error))?;
         let ring = match text.map(Zeroizing::new) {
@@ -89,56 +111,113 @@ impl TicketKeys {
             None => Vec::new(),
         };
         let verifying = watch::Sender::new(verifying(&ring));
-        let keys = Self { path, ticket_life: ticket_life.as_secs(), ring: Mutex::new(ring), verifying };
-        keys.tend(now)?;
+        let keep = Keep::File(path.clone());
+        let keys = Self { keep, ticket_life: ticket_life.as_secs(), ring: Mutex::new(ring), verifying };
+        keys.tend_file(&path, now)?;
         Ok(keys)
     }
 
-    /// The key that signs now.
+    /// Opens the keys that trackers share, or makes a first one there.
+    ///
+    /// # Errors
+    /// Fails if the keys cannot be read or written, or are broken.
+    pub async fn open_shared(vault: Vault, ticket_life: Duration, now: u64) -> Result<Self, KeysError> {
+        let verifying = watch::Sender::new(verifying(&[]));
+        let (keep, ring) = (Keep::Shared(vault.clone()), Mutex::default());
+        let keys = Self { keep, ticket_life: ticket_life.as_secs(), ring, verifying };
+        keys.tend_shared(&vault, now).await?;
+        Ok(keys)
+    }
+
+    /// The key that signs at `now`.
     pub fn signer(&self, now: u64) -> Arc<Signer> {
-        let ring = self.lock();
+        let ring = self.ring.lock();
         let key = ring.iter().rev().find(|key| key.signs_from <= now).or(ring.first());
         Arc::clone(&key.expect("there is always a key").signer)
     }
 
-    /// Every key that a ticket in force may be signed with, and the one that will sign next; now, and as they change.
+    /// All keys whose tickets may still be valid, and the next signing key. The watch also receives later
+    /// changes.
     pub fn verifying_keys(&self) -> watch::Receiver<Arc<[VerifyingKey]>> {
         self.verifying.subscribe()
     }
 
-    /// Adds a key when the newest has signed for long enough, and drops those whose last tickets are over. To be called
-    /// now and then.
+    /// Adds a key when the newest has signed for long enough, and drops keys whose last tickets have expired.
+    /// Learns what other trackers changed. Call it regularly.
     ///
     /// # Errors
-    /// When the file can't be written; the keys stay as they were.
-    pub fn tend(&self, now: u64) -> Result<(), KeysError> {
-        let mut ring = self.lock();
-        let mut keys: Vec<Key> = Vec::new();
-        for (at, key) in ring.iter().enumerate() {
-            let replaced = ring.get(at + 1).map(|next| next.signs_from);
-            if replaced.is_none_or(|since| now <= since.saturating_add(2 * self.ticket_life)) {
-                keys.push(key.clone());
-            }
+    /// Fails if the keys cannot be read or written. They then stay as they were.
+    pub async fn tend(&self, now: u64) -> Result<(), KeysError> {
+        match &self.keep {
+            Keep::File(path) => self.tend_file(path, now),
+            Keep::Shared(vault) => self.tend_shared(vault, now).await,
         }
-        match ring.last().map(|key| key.signs_from) {
-            None => keys.push(new_key(now)),
-            Some(since) if now >= since.saturating_add(SIGNS_FOR) => keys.push(new_key(now + KNOWN_BEFORE)),
-            Some(_) if keys.len() == ring.len() => return Ok(()),
-            Some(_) => {}
-        }
-        let file = KeysFile { keys: keys.iter().map(line).collect() };
-        let text =
-            Zeroizing::new(serde_json::to_vec_pretty(&file).expect("text and numbers are always JSON"));
-        durable::write(&self.path, &text, Readers::Owner)
-            .map_err(|error| KeysError::File(self.path.clone(), error))?;
+    }
+
+    fn tend_file(&self, path: &Path, now: u64) -> Result<(), KeysError> {
+        let mut ring = self.ring.lock();
+        let Some(keys) = renewed(&ring, now, 2 * self.ticket_life, KNOWN_BEFORE) else { return Ok(()) };
+        durable::write(path, &text(&keys), Readers::Owner)
+            .map_err(|error| KeysError::File(path.to_owned(), error))?;
         self.verifying.send_replace(verifying(&keys));
         *ring = keys;
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Key>> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn tend_shared(&self, vault: &Vault, now: u64) -> Result<(), KeysError> {
+        for _ in 0..vault::TRIES {
+            let (version, stored) = match vault.read(vault::TICKET_KEYS).await? {
+                None => (None, Vec::new()),
+                Some((version, bytes)) => {
+                    let keys = std::str::from_utf8(&bytes).ok().and_then(parse);
+                    (Some(version), keys.ok_or(VaultError::Damaged(vault::TICKET_KEYS))?)
+                }
+            };
+            let kept_for = 2 * self.ticket_life + CLOCKS;
+            let keys = match renewed(&stored, now, kept_for, KNOWN_BEFORE_BY_ALL) {
+                None => stored,
+                Some(keys) if vault.replace(vault::TICKET_KEYS, version, &text(&keys)).await? => keys,
+                // Another tracker was faster. Its keys count.
+                Some(_) => continue,
+            };
+            let mut ring = self.ring.lock();
+            let fresh = verifying(&keys);
+            self.verifying.send_if_modified(|known| {
+                let is_new = !known.iter().map(|key| &key.id).eq(fresh.iter().map(|key| &key.id));
+                if is_new {
+                    *known = fresh;
+                }
+                is_new
+            });
+            *ring = keys;
+            return Ok(());
+        }
+        Err(VaultError::Contended(vault::TICKET_KEYS).into())
     }
+}
+
+/// The keys after all that is due at `now`, or `None` if nothing is. An old key stays for `kept_for` seconds
+/// after its replacement, and a new one signs after `known_before` seconds.
+fn renewed(ring: &[Key], now: u64, kept_for: u64, known_before: u64) -> Option<Vec<Key>> {
+    let mut keys: Vec<Key> = Vec::new();
+    for (at, key) in ring.iter().enumerate() {
+        let replaced = ring.get(at + 1).map(|next| next.signs_from);
+        if replaced.is_none_or(|since| now <= since.saturating_add(kept_for)) {
+            keys.push(key.clone());
+        }
+    }
+    match ring.last().map(|key| key.signs_from) {
+        None => keys.push(new_key(now)),
+        Some(since) if now >= since.saturating_add(SIGNS_FOR) => keys.push(new_key(now + known_before)),
+        Some(_) if keys.len() == ring.len() => return None,
+        Some(_) => {}
+    }
+    Some(keys)
+}
+
+fn text(keys: &[Key]) -> Zeroizing<Vec<u8>> {
+    let file = KeysFile { keys: keys.iter().map(line).collect() };
+    Zeroizing::new(serde_json::to_vec_pretty(&file).expect("text and numbers are always JSON"))
 }
 
 fn verifying(ring: &[Key]) -> Arc<[VerifyingKey]> {
@@ -213,17 +292,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_new_key_is_known_before_it_signs_and_an_old_one_after() {
+    #[tokio::test]
+    async fn a_new_key_is_known_before_it_signs_and_an_old_one_after() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let keys = open(directory.path(), NOW).expect("made");
         let mut changes = keys.verifying_keys();
         let old = signing(&keys, NOW);
-        keys.tend(NOW + SIGNS_FOR - 1).expect("nothing to do");
+        keys.tend(NOW + SIGNS_FOR - 1).await.expect("nothing to do");
         assert!(!changes.has_changed().expect("open"));
 
         let turn = NOW + SIGNS_FOR;
-        keys.tend(turn).expect("a new key");
+        keys.tend(turn).await.expect("a new key");
         assert!(changes.has_changed().expect("open"));
         changes.mark_unchanged();
         let [first, new] = &ids(&keys)[..] else { panic!("two keys") };
@@ -231,9 +310,9 @@ mod tests {
         assert_eq!(signing(&keys, turn + KNOWN_BEFORE), *new);
 
         let gone = turn + KNOWN_BEFORE + 2 * LIFE;
-        keys.tend(gone).expect("nothing to do");
+        keys.tend(gone).await.expect("nothing to do");
         assert_eq!(ids(&keys).len(), 2);
-        keys.tend(gone + 1).expect("one key less");
+        keys.tend(gone + 1).await.expect("one key less");
         assert_eq!(ids(&keys).as_slice(), std::slice::from_ref(new));
         let opened = open(directory.path(), gone + 1).expect("opened");
         assert_eq!(ids(&opened).as_slice(), std::slice::from_ref(new));

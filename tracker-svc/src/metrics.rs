@@ -1,11 +1,12 @@
-//! What a tracker counts, for Prometheus.
+//! The metrics of a tracker, for Prometheus.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
-    time::Instant,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use http::{Request, Response};
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -16,12 +17,10 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use proto::{
-    reason::{Reason, code_name},
-    transport::{Answer, Surround},
-};
+use proto::reason::{Reason, code_name};
 use tonic::{Code, Status};
 use tower::Service;
+use transport::{Middleware, ResponseFuture};
 
 use crate::domain::access;
 
@@ -41,21 +40,31 @@ struct Method {
     method: &'static str,
 }
 
-/// What is counted. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Certificate {
+    certificate: &'static str,
+}
+
+/// The metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     calls: Family<Call, Counter>,
     failures: Family<Why, Counter>,
     seconds: Family<Method, Histogram, fn() -> Histogram>,
-    /// Sessions that are open.
+    /// Open sessions.
     pub sessions: Gauge<u64, AtomicU64>,
-    /// Files that are announced, by all peers together.
+    /// Announced files, summed over all peers.
     pub leases: Gauge<u64, AtomicU64>,
-    /// Calls that hash a password or wait for their turn to.
+    /// Calls that hash a password or wait to.
     pub hashing: Gauge<u64, AtomicU64>,
-    /// Whether the store could be written when it was last tried: 1 or 0.
+    /// Whether the last probe could write the store: 1 or 0.
     pub store_writable: Gauge<u64, AtomicU64>,
+    /// Whether the store answers by which trackers share their swarms: 1 or 0. 0 if they do not.
+    pub swarm_store_answers: Gauge<u64, AtomicU64>,
+    /// Other trackers of the network that are alive.
+    pub other_trackers: Gauge<u64, AtomicU64>,
+    certificate_ends: Family<Certificate, Gauge<u64, AtomicU64>>,
 }
 
 /// A histogram of times from 0.1 ms to 6.5 s.
@@ -74,41 +83,64 @@ impl Default for Metrics {
             leases: Gauge::default(),
             hashing: Gauge::default(),
             store_writable: Gauge::default(),
+            swarm_store_answers: Gauge::default(),
+            other_trackers: Gauge::default(),
+            certificate_ends: Family::default(),
         };
-        // Those of the store are there from the first scrape on, so that a rate knows where it began.
+        // The counters of store failures exist from the first scrape on, so that a rate has a start value.
         for reason in [Reason::DiskFull, Reason::NotServing, Reason::Internal] {
             let _ = metrics.failures.get_or_create(&Why { reason: reason.as_str() });
         }
         metrics.register(|registry| {
             registry.register("calls", "Calls by method and status code", metrics.calls.clone());
-            let help = "Calls that failed, by the reason that the caller was told";
+            let help = "Failed calls, by the reason that the caller received";
             registry.register("failures", help, metrics.failures.clone());
-            registry.register("call_seconds", "Time until an answer began", metrics.seconds.clone());
+            registry.register(
+                "call_seconds",
+                "Time from a call to the start of its response",
+                metrics.seconds.clone(),
+            );
             registry.register("sessions", "Sessions that are open", metrics.sessions.clone());
             let help = "Files that are announced, by all peers together";
             registry.register("leases", help, metrics.leases.clone());
-            registry.register("hashing", "Calls that hash a password or wait to", metrics.hashing.clone());
-            let help = "Whether the store could be written when last tried";
+            registry.register(
+                "hashing",
+                "Calls that hash a password or wait for their turn",
+                metrics.hashing.clone(),
+            );
+            let help = "Whether the last write to the store succeeded";
             registry.register("store_writable", help, metrics.store_writable.clone());
+            let help = "Whether the store answers by which trackers share their swarms";
+            registry.register("swarm_store_answers", help, metrics.swarm_store_answers.clone());
+            let help = "Other trackers of the network that are alive";
+            registry.register("other_trackers", help, metrics.other_trackers.clone());
+            let help = "When a certificate ends, in seconds since 1970";
+            registry.register("certificate_ends", help, metrics.certificate_ends.clone());
         });
         metrics
     }
 }
 
 impl Metrics {
-    /// Adds what another part counts.
+    /// Registers the metrics of another part.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
-        add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+        add(&mut self.registry.lock());
     }
 
-    /// Everything in the OpenMetrics text format.
+    /// All metrics in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let registry = self.registry.lock();
         if let Err(error) = encode(&mut text, &registry) {
             tracing::error!(%error, "metrics can't be written");
         }
         text
+    }
+
+    /// Sets when a certificate ends.
+    pub fn set_certificate_end(&self, certificate: &'static str, ends: SystemTime) {
+        let seconds = ends.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.certificate_ends.get_or_create(&Certificate { certificate }).set(seconds);
     }
 
     fn count(&self, method: &'static str, failed: Option<&Status>, since: Instant) {
@@ -121,18 +153,18 @@ impl Metrics {
     }
 }
 
-/// The label of a path. Only names from the table become labels: a stranger can't make more of them.
+/// The label of a path. Only names in the table become labels, so that callers cannot create more of them.
 fn method(path: &str) -> &'static str {
     access::TABLE.iter().find(|(listed, _)| *listed == path).map_or("unknown", |(path, _)| path)
 }
 
-/// Counts every call; a stream counts by how it begins.
-impl<S, A, B> Surround<S, A> for Metrics
+/// Counts every call. A stream is counted by its first response.
+impl<S, A, B> Middleware<S, A> for Metrics
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
 {
-    fn call(&self, inner: &mut S, request: Request<A>) -> Answer<S, A> {
+    fn call(&self, inner: &mut S, request: Request<A>) -> ResponseFuture<S, A> {
         let (metrics, since, method) = (self.clone(), Instant::now(), method(request.uri().path()));
         let answer = inner.call(request);
         Box::pin(async move {

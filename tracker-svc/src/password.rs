@@ -1,15 +1,17 @@
-//! Passwords: which are let in, and argon2id off the async threads, a few at once.
+//! Passwords: the rules for them, and argon2id outside the async threads, a few at once.
 //!
-//! A hash takes 19 MiB and a core for tens of milliseconds. So at most half the cores hash, a short queue waits, and
-//! whoever would wait longer is told to come back: a flood of logins leaves the rest of the tracker served.
+//! A hash takes 19 MiB and a core for tens of milliseconds. So at most half the cores hash, and a short queue
+//! waits. A caller that would have to wait longer is told to retry later. A flood of logins therefore does
+//! not stop the rest of the tracker.
 //!
-//! The 19 MiB are used again and never given back: what is held is what has ever been at work at once, and no more.
-//! Freed after each hash, they would stay with the allocator, once for every thread that has hashed.
+//! The 19 MiB blocks are reused and never freed. Their number is the highest number of hashes that ever ran
+//! at once. If each block were freed after its hash, the allocator would keep one for every thread that has
+//! hashed.
 
 use std::{
     cell::RefCell,
     num::NonZeroUsize,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -21,6 +23,7 @@ use argon2::{
         try_generate_salt,
     },
 };
+use parking_lot::Mutex;
 use proto::domain::limits::PASSWORD_LENGTH;
 use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization as _;
@@ -28,15 +31,15 @@ use zeroize::Zeroizing;
 
 use crate::error::TrackerError;
 
-/// Calls that may wait for a hash.
+/// Maximum number of calls that wait for a hash.
 const QUEUE: usize = 64;
-/// How long one may wait.
+/// Maximum wait of a call.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// OWASP's least, and the crate's default: argon2id with 19 MiB, two passes, one lane.
+/// OWASP's minimum, and the crate's default: argon2id with 19 MiB, two passes, one lane.
 const COSTS: Params = Params::DEFAULT;
 
-/// Lower-case, one a line, sorted: at least 3,000 that guessers try first.
+/// At least 3,000 passwords that guessers try first: lower-case, one per line, sorted.
 static COMMON: LazyLock<Vec<&'static str>> =
     LazyLock::new(|| include_str!("common_passwords.txt").lines().collect());
 
@@ -44,68 +47,70 @@ static COMMON: LazyLock<Vec<&'static str>> =
 pub struct Password(Zeroizing<String>);
 
 impl Password {
-    /// Takes a password to be checked against a hash: only its length is bounded.
+    /// Makes a password to be checked against a hash. Only its length is limited.
     ///
     /// # Errors
-    /// [`TrackerError::WeakPassword`] when it is longer than any password may be.
+    /// [`TrackerError::WeakPassword`] if it is longer than any password may be.
     pub fn given(text: String) -> Result<Self, TrackerError> {
         let text = Zeroizing::new(text);
         if text.len() > *PASSWORD_LENGTH.end() {
-            return Err(TrackerError::WeakPassword("a password has at most 1,024 bytes"));
+            return Err(TrackerError::WeakPassword("a password may have at most 1,024 bytes"));
         }
         Ok(Self(Zeroizing::new(text.nfc().collect())))
     }
 
-    /// Takes a password to be set: no hash is run for one that may not be.
+    /// Makes a password to be set. It is checked before any hash is computed.
     ///
     /// # Errors
-    /// [`TrackerError::WeakPassword`] when it is too short, too long or common.
+    /// [`TrackerError::WeakPassword`] if it is too short, too long or common.
     pub fn chosen(text: String) -> Result<Self, TrackerError> {
         let password = Self::given(text)?;
         if !PASSWORD_LENGTH.contains(&password.0.len()) {
-            return Err(TrackerError::WeakPassword("a password has 8 to 1,024 bytes"));
+            return Err(TrackerError::WeakPassword("a password must have 8 to 1,024 bytes"));
         }
         let lower = Zeroizing::new(password.0.to_lowercase());
         if COMMON.binary_search(&lower.as_str()).is_ok() {
-            return Err(TrackerError::WeakPassword("that password is one of the first that a guesser tries"));
+            return Err(TrackerError::WeakPassword(
+                "that password is on the list of common passwords; choose another",
+            ));
         }
         Ok(password)
     }
 }
 
-/// What checking a password gave.
+/// The result of checking a password.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is another one.
+    /// The password is wrong.
     Wrong,
-    /// It is the one; the stored hash is as strong as today's.
+    /// The password is right, and the stored hash has today's costs.
     Right,
-    /// It is the one; the stored hash should be replaced by this one.
+    /// The password is right, and this hash should replace the stored one.
     Rehashed(String),
 }
 
 /// Hashes and checks passwords. Cheap to clone.
 #[derive(Clone)]
 pub struct Hasher {
-    /// Places at work and in the queue together.
+    /// Permits of the calls that run or wait.
     places: Arc<Semaphore>,
-    /// Places at work.
+    /// Permits of the calls that run.
     work: Arc<Semaphore>,
-    /// The memory of those at work, while they are not: at most one for each place.
-    spare: Arc<Mutex<Vec<Memory>>>,
-    /// What an unknown user's password is checked against, so that it costs the same.
+    /// The memory blocks that are not in use: at most one for each permit of `work`.
+    spare: Arc<Mutex<Vec<HashMemory>>>,
+    /// The hash for unknown users, so that checking their passwords costs the same.
     dummy: Arc<str>,
 }
 
 impl Hasher {
-    /// A hasher for this machine.
+    /// Makes a hasher for this machine.
     ///
     /// # Errors
-    /// When the machine's random source fails.
+    /// Fails if the machine's random source fails.
     pub fn new() -> Result<Self, TrackerError> {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let workers = (cores / 2).max(1);
-        let mut memory = Memory::default();
+        let mut memory = HashMemory::default();
         let dummy = memory.hash(&Password(Zeroizing::new("nobody's password".into())))?;
         Ok(Self {
             places: Arc::new(Semaphore::new(workers + QUEUE)),
@@ -115,24 +120,25 @@ impl Hasher {
         })
     }
 
-    /// Calls that hash or wait, now.
+    /// The number of calls that hash or wait.
     pub fn waiting(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         ((cores / 2).max(1) + QUEUE).saturating_sub(self.places.available_permits())
     }
 
-    /// The PHC string of a password.
+    /// Returns the PHC string of a password.
     ///
     /// # Errors
-    /// [`TrackerError::Busy`], or a fault of ours.
+    /// [`TrackerError::Busy`], or an internal fault.
     pub async fn hash(&self, password: Password) -> Result<String, TrackerError> {
         self.run(move |memory| memory.hash(&password)).await
     }
 
-    /// Checks a password against a stored PHC string; without one, does the same work and finds it wrong.
+    /// Checks a password against a stored PHC string. Without a stored one, does the same work and returns
+    /// [`Verdict::Wrong`].
     ///
     /// # Errors
-    /// [`TrackerError::Busy`], or a fault of ours.
+    /// [`TrackerError::Busy`], or an internal fault.
     pub async fn verify(&self, password: Password, stored: Option<&str>) -> Result<Verdict, TrackerError> {
         let (known, against) = (stored.is_some(), stored.unwrap_or(&self.dummy).to_owned());
         self.run(move |memory| {
@@ -144,7 +150,7 @@ impl Hasher {
 
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Memory) -> Result<T, TrackerError> + Send + 'static,
+        work: impl FnOnce(&mut HashMemory) -> Result<T, TrackerError> + Send + 'static,
     ) -> Result<T, TrackerError> {
         let busy = || TrackerError::Busy(PATIENCE);
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| busy())?;
@@ -152,24 +158,25 @@ impl Hasher {
         let turn = turn.await.map_err(|_| busy())?.map_err(|_| TrackerError::NotServing)?;
         let spare = Arc::clone(&self.spare);
         let done = tokio::task::spawn_blocking(move || {
-            // Held until the work is done, also when the caller is gone: a thread can't be called back.
+            // Held until the work is done, even if the caller has gone: a blocking thread cannot be
+            // cancelled.
             let (_place, _turn) = (place, turn);
-            let lock = || spare.lock().unwrap_or_else(PoisonError::into_inner);
+            let lock = || spare.lock();
             let mut memory = lock().pop().unwrap_or_default();
             let outcome = work(&mut memory);
-            // Before the turn is given on: whoever has it next finds this memory.
+            // This comes before the permit is released, so that the next holder finds this memory.
             lock().push(memory);
             outcome
         });
-        done.await.map_err(|error| TrackerError::Internal(format!("the hashing thread: {error}")))?
+        done.await.map_err(|error| TrackerError::Internal(format!("the hashing thread failed: {error}")))?
     }
 }
 
-/// What argon2 works in. Empty until its first hash.
+/// The memory that argon2 works in. Empty until its first hash.
 #[derive(Default)]
-struct Memory(Vec<Block>);
+struct HashMemory(Vec<Block>);
 
-impl Memory {
+impl HashMemory {
     fn hash(&mut self, password: &Password) -> Result<String, TrackerError> {
         let salt = try_generate_salt().map_err(|error| fault(error.into()))?;
         let hash = Reusing::new(self)
@@ -189,7 +196,8 @@ impl Memory {
         Ok(if is_current { Verdict::Right } else { Verdict::Rehashed(self.hash(password)?) })
     }
 
-    /// So many blocks. More than [`COSTS`] ask for are for one hash only, which is replaced by one of today's.
+    /// Returns `count` blocks. If that is more than [`COSTS`] need, the blocks are for one hash only. A hash
+    /// with today's costs replaces it afterwards.
     fn blocks<'a>(&'a mut self, count: usize, more: &'a mut Vec<Block>) -> Result<&'a mut [Block], Error> {
         let usual = COSTS.block_count();
         let (blocks, size) = if count <= usual { (&mut self.0, usual) } else { (more, count) };
@@ -200,12 +208,12 @@ impl Memory {
     }
 }
 
-/// Argon2 as the crate has it, but in memory that is there already. To verify is the crate's part, with a comparison in
-/// constant time.
-struct Reusing<'a>(RefCell<&'a mut Memory>);
+/// The crate's Argon2, but in existing memory. The crate does the verification, with a comparison in constant
+/// time.
+struct Reusing<'a>(RefCell<&'a mut HashMemory>);
 
 impl<'a> Reusing<'a> {
-    fn new(memory: &'a mut Memory) -> Self {
+    fn new(memory: &'a mut HashMemory) -> Self {
         Self(RefCell::new(memory))
     }
 }
@@ -289,7 +297,7 @@ mod tests {
         assert_eq!(unknown, Verdict::Wrong);
     }
 
-    /// A hash as the crate makes it by itself.
+    /// A hash made by the crate alone.
     fn by_the_crate(memory: u32, passes: u32, lanes: u32, length: Option<usize>) -> String {
         let params = Params::new(memory, passes, lanes, length).expect("good parameters");
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
@@ -301,7 +309,7 @@ mod tests {
     async fn hashes_of_other_costs_are_verified_and_replaced() {
         let hasher = Hasher::new().expect("a hasher");
         let verify = async |text: &str, stored: &str| hasher.verify(given(text), Some(stored)).await;
-        // Less memory than today's, more, and more lanes.
+        // Less memory than today's costs, more memory, and more lanes.
         for stored in [
             by_the_crate(8_192, 1, 1, None),
             by_the_crate(30_000, 1, 1, None),
@@ -314,7 +322,7 @@ mod tests {
         }
         let short = by_the_crate(19_456, 2, 1, Some(16));
         assert_eq!(verify("correct horse", &short).await.expect("a verdict"), Verdict::Right);
-        // More than there is: one account's bad row is not everybody's end.
+        // More memory than the machine has: one account's bad row must not stop the tracker.
         let absurd = by_the_crate(8_192, 1, 1, None).replace("m=8192", "m=4294967295");
         assert_eq!(verify("correct horse", &absurd).await.expect("a verdict"), Verdict::Wrong);
     }
@@ -343,10 +351,10 @@ mod tests {
         for hash in hashes.join_all().await {
             assert!(hash.is_ok(), "{hash:?}");
         }
-        // Costs that today's memory is too small for leave nothing behind.
+        // A hash that needs more memory than today's costs must not leave any behind.
         let larger = by_the_crate(30_000, 1, 1, None);
         hasher.verify(given("correct horse"), Some(&larger)).await.expect("a verdict");
-        let spare = hasher.spare.lock().expect("nobody panicked");
+        let spare = hasher.spare.lock();
         assert!((1..=workers).contains(&spare.len()), "{} kept by {workers}", spare.len());
         for memory in spare.iter() {
             assert_eq!(memory.0.capacity(), COSTS.block_count());

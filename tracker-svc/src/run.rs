@@ -1,4 +1,4 @@
-//! The program around the library: signals, the one line on standard output, the end in time.
+//! The program around the library: signals, the line on standard output, and the time limit for stopping.
 
 use std::{
     io::{self, Write as _},
@@ -7,37 +7,43 @@ use std::{
 };
 
 use anyhow::Context as _;
-use proto::transport::{listen, raise_open_files};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use transport::{Limits, Listener, raise_open_files};
 
-use crate::{Tracker, config::Config, store::sqlite::Sqlite};
+use crate::{Tracker, config::Config, database};
 
-/// After a signal everything is over by then: the drain takes 8 seconds at most.
+/// Time limit after a signal. The drain takes at most 8 seconds of it.
 const END: Duration = Duration::from_millis(9_300);
-/// Closing the store only tidies up: what was acknowledged is on disk.
+/// Time limit for closing the store. This only tidies up: acknowledged changes are already on disk.
 const CLOSE: Duration = Duration::from_millis(400);
 
-/// Serves what `config` says until SIGTERM or SIGINT.
+/// Open files that connections leave for everything else. The database uses up to 3 for each of its 7
+/// connections (the file, its log and their shared memory). Backups and temporary files use a few. The
+/// runtime, the log and the listeners use 16.
+const RESERVED_FILES: u64 = 64;
+
+/// Serves with `config` until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When the data directory can't be used or the address can't be bound.
+/// Fails if the data directory cannot be used or the address cannot be bound.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let open_files = raise_open_files();
-    tracing::info!(data_dir = ?config.data_dir, open_files, "starting");
+    let limits = Limits::tracker().within(open_files.saturating_sub(RESERVED_FILES));
+    tracing::info!(data_dir = ?config.data_dir, open_files, places = ?limits.places, "starting");
     let shutdown = on_signals()?;
-    let store = Arc::new(Sqlite::open(&config.data_dir).await?);
-    let tracker = Tracker::prepare(store.clone(), &config).await?;
-    let bound = listen(config.listen);
-    let listener = bound.with_context(|| format!("can't listen at {}", config.listen))?;
+    let store = database::open(&config).await?;
+    let tracker = Tracker::prepare(Arc::clone(&store), &config).await?;
+    let bound = Listener::bind(config.listen);
+    let listener = bound.with_context(|| format!("the tracker can't listen at {}", config.listen))?;
     let scheme = if config.plaintext { "http" } else { "https" };
     let mut out = io::stdout();
     writeln!(out, "listening {scheme}://{}", listener.local_addr()?)?;
     out.flush()?;
-    // No service manager is no error.
+    // Running without a service manager is not an error.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let overdue = async {
         shutdown.cancelled().await;
@@ -45,8 +51,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         sleep(END).await;
     };
     tokio::select! {
-        served = tracker.serve(listener, shutdown.clone()) => served?,
-        () = overdue => tracing::warn!("some work did not end in time and was cut"),
+        served = tracker.serve_within(listener, limits, shutdown.clone()) => served?,
+        () = overdue => tracing::warn!("some work did not end in time and was aborted"),
     }
     let _ = timeout(CLOSE, store.close()).await;
     tracing::info!("stopped");

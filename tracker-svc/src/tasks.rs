@@ -1,4 +1,4 @@
-//! What a tracker does besides answering: each a loop that ends when the tracker stops.
+//! The background work of a tracker. Each task is a loop that ends when the tracker stops.
 
 use std::{
     future::Future,
@@ -6,28 +6,42 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use proto::transport::serve_scrapes;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
+use transport::serve_scrapes;
 
 use crate::{
     Tracker,
+    ca::Authority,
+    cluster::{Cluster, Standing},
     grpc::limits::Rates,
     hub::Hub,
     keys::TicketKeys,
     metrics::Metrics,
     password::Hasher,
-    store::{Result, Store},
+    store::{Result, Store, StoreError},
 };
 
-/// How often the store is tried, and the gauges are read.
+/// Interval at which the store is probed and the gauges are set.
 const PROBE_EVERY: Duration = Duration::from_secs(5);
-/// How often the store's old rows are dropped.
+/// The same where trackers share the store, which can go away while they run. Together with
+/// [`PROBE_WITHIN`] it takes less than 5 seconds until the health status says so.
+const PROBE_SHARED_EVERY: Duration = Duration::from_secs(1);
+/// How long a probe may take.
+const PROBE_WITHIN: Duration = Duration::from_secs(3);
+/// The name under which the health service tells whether the store answers by which trackers share their swarms.
+pub(crate) const SWARM_STORE: &str = "swarm-store";
+/// Interval at which expired sessions are ended.
+const EXPIRE_EVERY: Duration = Duration::from_secs(10);
+/// Interval at which old rows of the store are deleted.
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
-/// How often rates of those who went away are forgotten, and ticket keys looked after.
+/// Interval at which unused rates are dropped, and ticket keys are renewed if due.
 const TEND_EVERY: Duration = Duration::from_mins(1);
-/// How often an unencrypted listener is warned of.
+/// Interval of the warning about an unencrypted listener.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
 impl Tracker {
@@ -35,17 +49,25 @@ impl Tracker {
     pub(crate) async fn start_tasks(&mut self, tasks: &mut JoinSet<()>, insecure: bool) -> Result<()> {
         let last = self.store.last_change().await?;
         let (store, stop) = (|| Arc::clone(&self.store), || self.stopping.clone());
-        // It listens before there is anything to hear.
+        // The listeners must exist before the pump sends the first change.
         tasks.spawn(Arc::clone(&self.hub).run(self.events.listen(), Arc::clone(&self.keys)));
+        tasks.spawn(Arc::clone(&self.rights).run(self.events.listen(), stop()));
         tasks.spawn(self.events.clone().pump(store(), last, stop()));
         tasks.spawn(until(stop(), sweep(store())));
+        tasks.spawn(until(stop(), expire(store())));
         tasks.spawn(until(stop(), prune(store())));
         tasks.spawn(until(stop(), tend(Arc::clone(&self.rates), Arc::clone(&self.keys))));
+        if let Some(board) = &self.board {
+            let (hub, standing) = (Arc::clone(&self.hub), Arc::clone(&self.standing));
+            tasks.spawn(Cluster::new(hub, Arc::clone(board), standing).run(stop()));
+        }
         let watch = Watch {
+            standing: self.board.as_ref().map(|_| Arc::clone(&self.standing)),
             store: store(),
             hub: Arc::clone(&self.hub),
             hasher: self.hasher.clone(),
             metrics: self.metrics.clone(),
+            authority: Arc::clone(&self.authority),
             health: self.health.clone(),
             services: self.services.clone(),
         };
@@ -71,8 +93,8 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()> + Send) {
 async fn sweep(store: Arc<dyn Store>) {
     loop {
         if let Err(error) = store.sweep().await {
-            tracing::warn!(%error, "manifests can't be swept away");
-            // What is left is found again then.
+            tracing::warn!(%error, "old manifests can't be deleted");
+            // The next sweep finds the rest.
             sleep(TEND_EVERY).await;
             continue;
         }
@@ -80,10 +102,19 @@ async fn sweep(store: Arc<dyn Store>) {
     }
 }
 
+async fn expire(store: Arc<dyn Store>) {
+    loop {
+        if let Err(error) = store.expire_sessions(SystemTime::now()).await {
+            tracing::warn!(%error, "expired sessions can't be ended");
+        }
+        sleep(EXPIRE_EVERY).await;
+    }
+}
+
 async fn prune(store: Arc<dyn Store>) {
     loop {
         if let Err(error) = store.prune(SystemTime::now()).await {
-            tracing::warn!(%error, "old rows can't be dropped");
+            tracing::warn!(%error, "old rows can't be deleted");
         }
         sleep(PRUNE_EVERY).await;
     }
@@ -94,39 +125,54 @@ async fn tend(rates: Arc<Rates>, keys: Arc<TicketKeys>) {
         sleep(TEND_EVERY).await;
         rates.forget();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if let Err(error) = keys.tend(now) {
-            tracing::error!(%error, "ticket keys can't be renewed");
+        if let Err(error) = keys.tend(now).await {
+            tracing::error!(%error, "the ticket keys can't be renewed");
         }
     }
 }
 
 async fn warn() {
     loop {
-        tracing::warn!("serving without TLS beyond loopback: passwords and tokens can be read on the way");
+        tracing::warn!(
+            "serving without TLS on a public address; passwords and tokens can be read on the network"
+        );
         sleep(WARN_EVERY).await;
     }
 }
 
-/// Keeps health and gauges true.
+/// Keeps health status and gauges up to date.
 struct Watch {
+    /// How it goes with the store by which swarms are shared. `None` if they are not.
+    standing: Option<Arc<Standing>>,
     store: Arc<dyn Store>,
     hub: Arc<Hub>,
     hasher: Hasher,
     metrics: Metrics,
+    authority: Arc<Authority>,
     health: HealthReporter,
     services: Vec<&'static str>,
 }
 
 impl Watch {
     async fn run(self) {
+        let every = if self.store.shared().is_some() { PROBE_SHARED_EVERY } else { PROBE_EVERY };
         loop {
-            sleep(PROBE_EVERY).await;
+            sleep(every).await;
             self.look().await;
         }
     }
 
+    /// Whether the store can be written. Only a shared store can leave the question open.
+    async fn probe(&self) -> Result<()> {
+        if self.store.shared().is_none() {
+            return self.store.probe().await;
+        }
+        let late = |_| Err(StoreError::Unavailable("it did not answer in time".into()));
+        timeout(PROBE_WITHIN, self.store.probe()).await.unwrap_or_else(late)
+    }
+
     async fn look(&self) {
-        let writable = match self.store.probe().await {
+        let writable = match self.probe().await {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!(%error, "the store can't be written");
@@ -136,15 +182,25 @@ impl Watch {
         let status = if writable { ServingStatus::Serving } else { ServingStatus::NotServing };
         tell_health(&self.health, &self.services, status).await;
         self.metrics.store_writable.set(writable.into());
+        if let Some(standing) = &self.standing {
+            let (answers, others) = (standing.is_reachable(), standing.others());
+            let status = if answers { ServingStatus::Serving } else { ServingStatus::NotServing };
+            self.health.set_service_status(SWARM_STORE, status).await;
+            self.metrics.swarm_store_answers.set(answers.into());
+            self.metrics.other_trackers.set(others);
+        }
+        for end in self.authority.ends() {
+            self.metrics.set_certificate_end(end.name, end.ends);
+        }
         self.metrics.leases.set(self.hub.leases());
         self.metrics.hashing.set(self.hasher.waiting() as u64);
-        if let Ok(sessions) = self.store.sessions_open().await {
+        if writable && let Ok(sessions) = self.store.sessions_open().await {
             self.metrics.sessions.set(sessions);
         }
     }
 }
 
-/// Says the same of all services, and of the tracker as a whole.
+/// Sets the health status of all services, and of the tracker as a whole.
 pub(crate) async fn tell_health(health: &HealthReporter, services: &[&'static str], status: ServingStatus) {
     for service in services.iter().chain(&[""]) {
         health.set_service_status(service, status).await;

@@ -1,11 +1,13 @@
-//! The program itself: what it prints, how it ends, and the operator's verbs beside it.
+//! The program itself: its output, its exit, and the operator's commands while it serves.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{Read as _, Write as _},
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
+
+use testkit::process::Server;
 
 fn tracker(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tracker-svc"));
@@ -21,67 +23,38 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A tracker that serves; killed when dropped.
-struct Serving {
-    child: Child,
-    url: String,
+/// Starts to serve.
+fn serve(data_dir: &Path, args: &[&str]) -> Server {
+    let mut command = tracker(&[&["serve", "--listen", "127.0.0.1:0"], args].concat());
+    // No service manager has to listen there.
+    command.env("TRACKER_DATA_DIR", data_dir).env("NOTIFY_SOCKET", data_dir.join("notify"));
+    Server::start(command.stderr(Stdio::null())).expect("it starts")
 }
 
-impl Serving {
-    fn start(data_dir: &Path, args: &[&str]) -> Self {
-        let mut child = tracker(&[&["serve", "--listen", "127.0.0.1:0"], args].concat())
-            .env("TRACKER_DATA_DIR", data_dir)
-            // Nobody need listen there.
-            .env("NOTIFY_SOCKET", data_dir.join("notify"))
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        let mut line = String::new();
-        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
-        out.read_line(&mut line).expect("a line");
-        let url = line.strip_prefix("listening ").unwrap_or_else(|| panic!("{line:?}")).trim().to_owned();
-        // Nothing else may come on standard output: the rest is checked at the end.
-        child.stdout = Some(out.into_inner());
-        Self { child, url }
-    }
-
-    /// Sends SIGTERM or SIGINT and waits for the end; says how long it took.
-    fn end(mut self, signal: rustix::process::Signal) -> Duration {
-        let since = Instant::now();
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).expect("it runs");
-        let status = self.child.wait().expect("it ends");
-        let mut rest = String::new();
-        self.child.stdout.take().expect("a pipe").read_to_string(&mut rest).expect("readable");
-        assert!(status.success(), "{status}");
-        assert_eq!(rest, "", "exactly one line is printed");
-        since.elapsed()
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Sends a signal and waits for the end. Returns how long that took.
+fn end(mut serving: Server, signal: &str) -> Duration {
+    let gone = serving.end(signal).expect("it ends");
+    assert!(gone.status.success(), "{}", gone.status);
+    assert_eq!(gone.printed, "", "exactly one line is printed");
+    gone.took
 }
 
 #[test]
-fn it_serves_says_where_and_ends_on_either_signal() {
+fn the_tracker_prints_its_address_and_ends_on_sigterm_and_sigint() {
     let dir = tempfile::tempdir().expect("a directory");
-    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
-        let serving = Serving::start(dir.path(), &[]);
-        assert!(serving.url.starts_with("https://127.0.0.1:"), "{}", serving.url);
-        let health = run(dir.path(), &["health", "--tracker", &serving.url]);
+    for signal in ["TERM", "INT"] {
+        let serving = serve(dir.path(), &[]);
+        assert!(serving.address().starts_with("https://127.0.0.1:"), "{}", serving.address());
+        let health = run(dir.path(), &["health", "--tracker", serving.address()]);
         assert!(health.status.success(), "{}", text(&health.stderr));
-        let url = serving.url.clone();
-        assert!(serving.end(signal) < Duration::from_secs(10));
+        let url = serving.address().to_owned();
+        assert!(end(serving, signal) < Duration::from_secs(10));
         assert!(!run(dir.path(), &["health", "--tracker", &url]).status.success());
     }
 }
 
 #[test]
-fn a_service_manager_is_told_of_the_beginning_and_the_end() {
+fn a_service_manager_is_notified_of_start_and_stop() {
     let dir = tempfile::tempdir().expect("a directory");
     let manager = std::os::unix::net::UnixDatagram::bind(dir.path().join("notify")).expect("a socket");
     manager.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
@@ -90,30 +63,30 @@ fn a_service_manager_is_told_of_the_beginning_and_the_end() {
         let length = manager.recv(&mut buffer).expect("a message");
         text(&buffer[..length]).trim().to_owned()
     };
-    let serving = Serving::start(dir.path(), &[]);
+    let serving = serve(dir.path(), &[]);
     assert_eq!(heard(), "READY=1");
-    serving.end(rustix::process::Signal::TERM);
+    end(serving, "TERM");
     assert_eq!(heard(), "STOPPING=1");
 }
 
 #[test]
-fn it_ends_in_time_with_idle_and_half_open_clients() {
+fn the_tracker_stops_in_time_with_idle_and_half_open_clients() {
     let dir = tempfile::tempdir().expect("a directory");
-    let serving = Serving::start(dir.path(), &["--plaintext"]);
-    let address = serving.url.strip_prefix("http://").expect("a plaintext URL").to_owned();
+    let serving = serve(dir.path(), &["--plaintext"]);
+    let address = serving.address().strip_prefix("http://").expect("a plaintext URL").to_owned();
     let connect = || std::net::TcpStream::connect(&address).expect("it listens");
     let _silent = connect();
     let mut half = connect();
     half.write_all(b"PRI * HTTP/2.0\r\n").expect("written");
     let mut open = connect();
     open.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("written");
-    assert!(serving.end(rustix::process::Signal::TERM) < Duration::from_secs(10));
+    assert!(end(serving, "TERM") < Duration::from_secs(10));
 }
 
 #[test]
 fn a_second_tracker_on_the_same_data_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
-    let _serving = Serving::start(dir.path(), &[]);
+    let _serving = serve(dir.path(), &[]);
     let second = run(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
     assert!(!second.status.success());
     assert_eq!(text(&second.stdout), "");
@@ -121,7 +94,7 @@ fn a_second_tracker_on_the_same_data_is_refused() {
 }
 
 #[test]
-fn settings_that_cannot_be_are_refused_at_once() {
+fn invalid_settings_are_refused_at_once() {
     let dir = tempfile::tempdir().expect("a directory");
     let refused = |args: &[&str]| {
         let since = Instant::now();
@@ -161,7 +134,7 @@ fn settings_are_shown_with_where_they_came_from() {
     assert!(line("log_format ").ends_with("default"));
     assert!(line("data_dir ").ends_with("environment") && line("config ").ends_with("default"));
     assert!(line("config ").contains(&dir.path().join("config.toml").display().to_string()));
-    // Named elsewhere, the file can say where the data is.
+    // A configuration file in another place may set the data directory.
     let elsewhere = dir.path().join("elsewhere.toml");
     std::fs::write(&elsewhere, "data_dir = 'data'").expect("written");
     let output = tracker(&["config", "show", "--config"]).arg(&elsewhere).output().expect("it runs");
@@ -170,12 +143,12 @@ fn settings_are_shown_with_where_they_came_from() {
 }
 
 #[test]
-fn metrics_are_served_where_asked() {
+fn metrics_are_served_at_the_configured_address() {
     let dir = tempfile::tempdir().expect("a directory");
-    // A port that was free a moment ago.
+    // A port that was free just before.
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
-    let serving = Serving::start(dir.path(), &["--metrics", &free.to_string()]);
-    assert!(run(dir.path(), &["health", "--tracker", &serving.url]).status.success());
+    let serving = serve(dir.path(), &["--metrics", &free.to_string()]);
+    assert!(run(dir.path(), &["health", "--tracker", serving.address()]).status.success());
     let mut socket = std::net::TcpStream::connect(free).expect("it listens");
     socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("written");
     let mut page = String::new();
@@ -188,7 +161,7 @@ fn metrics_are_served_where_asked() {
 fn backup_audit_and_accounts_work_beside_a_serving_tracker() {
     let (dir, elsewhere) =
         (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
-    let serving = Serving::start(dir.path(), &[]);
+    let serving = serve(dir.path(), &[]);
     let copy = elsewhere.path().join("copy.db");
     let copy = copy.to_str().expect("UTF-8");
     let backup = run(dir.path(), &["backup", copy]);
@@ -201,9 +174,9 @@ fn backup_audit_and_accounts_work_beside_a_serving_tracker() {
     let place = elsewhere.path().join("data");
     let restored = run(&place, &["restore", copy]);
     assert!(restored.status.success(), "{}", text(&restored.stderr));
-    // The same authority, so that everybody who trusts it still does.
+    // The authority is the same, so that everybody that trusts it still does.
     let ca = |dir: &Path| std::fs::read_to_string(dir.join("ca.pem")).expect("the CA's certificate");
-    let serving = Serving::start(&place, &[]);
+    let serving = serve(&place, &[]);
     assert_eq!(ca(&place), ca(dir.path()));
-    assert!(run(&place, &["health", "--tracker", &serving.url]).status.success());
+    assert!(run(&place, &["health", "--tracker", serving.address()]).status.success());
 }

@@ -1,4 +1,4 @@
-//! The store: scenarios that every backend must play alike, and what is SQLite's own.
+//! The store: scenarios that each database must pass, and tests of SQLite's own properties.
 
 use std::{
     os::unix::fs::PermissionsExt as _,
@@ -10,25 +10,24 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use proto::domain::{FileHeader, GroupId, PeerId, PieceLayout, Username};
-use tracker_svc::{
-    domain::{
-        Action, Applicant, Caller, Membership, Origin, Ownership, Refusal, Requirement, SessionHash,
-        Standing,
-        access::{self, Proof},
-        quota::Quota,
-        session,
-    },
-    events::Change,
-    store::{
-        Accounts as _, Files as _, HashRun, ManifestId, Store, StoreError,
-        sqlite::{self, OpenError, Sqlite},
-    },
+use proto::domain::{FileHeader, GroupId, PeerId, PieceLayout, Username, invite::InviteSecret};
+use tracker_core::{
+    Action, Applicant, Caller, Change, Membership, Origin, Ownership, Refusal, Requirement, SessionHash,
+    Standing,
+    access::{self, Proof},
+    invite::NewInvite,
+    quota::Quota,
+    session,
+};
+use tracker_svc::store::{
+    Accounts as _, Files as _, HashRun, IfTaken, InviteKey, ManifestId, Store, StoreError,
+    postgres::{Postgres, PostgresOptions},
+    sqlite::{self, OpenError, Sqlite},
 };
 
-/// One test a scenario and backend.
+/// One test for each scenario and database.
 macro_rules! conformance {
-    ($($scenario:ident => $sqlite:ident;)+) => {
+    ($($scenario:ident => $sqlite:ident, $postgres:ident;)+) => {
         $(
             #[tokio::test]
             async fn $sqlite() {
@@ -36,23 +35,33 @@ macro_rules! conformance {
                 let store = Arc::new(Sqlite::open(dir.path()).await.expect("a store"));
                 $scenario(World::new(store)).await;
             }
+
+            #[tokio::test]
+            async fn $postgres() {
+                let server = testkit::postgres::Postgres::start();
+                let options = PostgresOptions::new(&server.url(), None).expect("an address");
+                let store = Arc::new(Postgres::open(&options).await.expect("a store"));
+                $scenario(World::new(store)).await;
+            }
         )+
     };
 }
 
 conformance! {
-    epochs_never_go_back => epochs_never_go_back_sqlite;
-    changes_are_told_in_order => changes_are_told_in_order_sqlite;
-    each_change_is_audited_and_a_refusal_changes_nothing => each_change_is_audited_sqlite;
-    a_stale_proof_does_nothing => a_stale_proof_does_nothing_sqlite;
-    sessions_open_only_on_the_password_that_was_checked => sessions_open_only_on_the_password_sqlite;
-    peers_are_bound_to_their_users => peers_are_bound_to_their_users_sqlite;
-    manifests_that_no_file_has_are_swept_away => manifests_are_swept_away_sqlite;
-    what_is_over_is_dropped => what_is_over_is_dropped_sqlite;
-    groups_are_full_at_a_thousand => groups_are_full_at_a_thousand_sqlite;
+    epochs_never_decrease => epochs_never_decrease_sqlite, epochs_never_decrease_postgres;
+    changes_are_reported_in_order => changes_are_reported_in_order_sqlite, changes_are_reported_in_order_postgres;
+    each_change_is_audited_and_a_refusal_changes_nothing => each_change_is_audited_sqlite, each_change_is_audited_postgres;
+    a_stale_proof_does_nothing => a_stale_proof_does_nothing_sqlite, a_stale_proof_does_nothing_postgres;
+    uses_of_invitations_are_counted_exactly => uses_of_invitations_are_counted_sqlite, uses_of_invitations_are_counted_postgres;
+    sessions_open_only_on_the_password_that_was_checked => sessions_open_only_on_the_password_sqlite, sessions_open_only_on_the_password_postgres;
+    peers_are_bound_to_their_users => peers_are_bound_to_their_users_sqlite, peers_are_bound_to_their_users_postgres;
+    manifests_without_a_file_are_removed => manifests_without_a_file_are_removed_sqlite, manifests_without_a_file_are_removed_postgres;
+    expired_sessions_and_old_rows_are_removed => expired_sessions_and_old_rows_are_removed_sqlite, expired_sessions_and_old_rows_are_removed_postgres;
+    a_stepping_clock_neither_revives_nor_prolongs_sessions => a_stepping_clock_revives_no_session_sqlite, a_stepping_clock_revives_no_session_postgres;
+    groups_are_full_at_a_thousand => groups_are_full_at_a_thousand_sqlite, groups_are_full_at_a_thousand_postgres;
 }
 
-/// A store, and what it takes to call it.
+/// A store, and everything needed to call it.
 struct World {
     store: Arc<dyn Store>,
     sessions: AtomicU64,
@@ -64,7 +73,7 @@ impl World {
     }
 
     async fn account(&self, name: &str) -> Caller {
-        self.store.create_account(&user(name), "hash", &origin()).await.expect("an account");
+        self.store.create_account(&user(name), "hash", None, &origin()).await.expect("an account");
         self.login(name).await
     }
 
@@ -95,7 +104,7 @@ impl World {
         self.store.create_group(caller, group, &origin()).await.expect("a group");
     }
 
-    /// Asks and is let in.
+    /// Asks to join, and is accepted.
     async fn join(&self, caller: &Caller, group: &GroupId, owner: &Caller) {
         self.store.ask(caller, group, &origin()).await.expect("a request");
         let owner = self.owner(owner, group).await;
@@ -120,7 +129,8 @@ impl World {
     /// Stages and publishes a file of two pieces.
     async fn publish(&self, member: &Membership, name: &str) -> ManifestId {
         let manifest = self.stage(member, 2).await;
-        let published = self.store.publish(member, &header(name), [7; 32], manifest, &origin()).await;
+        let published =
+            self.store.publish(member, &header(name), [7; 32], manifest, IfTaken::Refuse, &origin()).await;
         assert!(!published.expect("listed").already);
         manifest
     }
@@ -151,6 +161,7 @@ fn header(name: &str) -> FileHeader {
         layout: PieceLayout::new(600_000).expect("a length"),
         sha1: [3; 20].into(),
         blake3: [4; 32].into(),
+        folder: None,
     }
 }
 
@@ -170,7 +181,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, StoreError>, refusal: Refusal) 
     }
 }
 
-async fn epochs_never_go_back(world: World) {
+async fn epochs_never_decrease(world: World) {
     let (ann, bob, g1) = (world.account("ann").await, world.account("bob").await, group("g1"));
     world.create(&ann, &g1).await;
     let mut epochs = vec![world.epoch(&ann, &g1).await];
@@ -195,7 +206,7 @@ async fn epochs_never_go_back(world: World) {
     assert!(epochs.is_sorted_by(|a, b| a < b), "{epochs:?}");
 }
 
-async fn changes_are_told_in_order(world: World) {
+async fn changes_are_reported_in_order(world: World) {
     let (ann, bob, g1) = (world.account("ann").await, world.account("bob").await, group("g1"));
     world.create(&ann, &g1).await;
     world.join(&bob, &g1, &ann).await;
@@ -204,13 +215,16 @@ async fn changes_are_told_in_order(world: World) {
         world.publish(&member, "f").await;
         world.store.file_id(&member, &header("f").name).await.expect("a read").expect("a file")
     };
-    assert_eq!(world.changes().await, [], "gaining a right is no change to be told");
+    let epoch = world.epoch(&ann, &g1).await;
+    let came = Change::MemberCame { group: g1.clone(), user: user("bob"), epoch };
+    assert_eq!(world.changes().await, std::slice::from_ref(&came));
     world.store.set_disabled(bob.user(), true, &origin()).await.expect("disabled");
     let epoch = world.epoch(&ann, &g1).await;
     let member = world.member(&ann, &g1).await;
     world.store.unpublish(&member, &header("f").name, &origin()).await.expect("unlisted");
     world.store.end_session(&ann, &origin()).await.expect("ended");
     let told = [
+        came,
         Change::SessionEnded { session: bob.session() },
         Change::MemberGone { group: g1.clone(), user: user("bob"), epoch },
         Change::UserDisabled { user: user("bob") },
@@ -218,10 +232,10 @@ async fn changes_are_told_in_order(world: World) {
         Change::SessionEnded { session: ann.session() },
     ];
     assert_eq!(world.changes().await, told);
-    assert_eq!(world.store.last_change().await.expect("a number"), 5);
-    let later = world.store.changes(4).await.expect("changes");
-    assert_eq!(later, [(5, told[4].clone())]);
-    // A commit that wrote changes wakes whoever waits for them.
+    assert_eq!(world.store.last_change().await.expect("a number"), 6);
+    let later = world.store.changes(5).await.expect("changes");
+    assert_eq!(later, [(6, told[5].clone())]);
+    // A commit that wrote changes wakes the tasks that wait for them.
     world.store.changed().await;
 }
 
@@ -230,7 +244,7 @@ async fn each_change_is_audited_and_a_refusal_changes_nothing(world: World) {
     world.create(&ann, &g1).await;
     world.join(&bob, &g1, &ann).await;
     let owner = world.owner(&ann, &g1).await;
-    refused(world.store.create_account(&user("ann"), "x", &origin()).await, Refusal::UsernameTaken);
+    refused(world.store.create_account(&user("ann"), "x", None, &origin()).await, Refusal::UsernameTaken);
     refused(world.store.create_group(&bob, &g1, &origin()).await, Refusal::GroupTaken);
     refused(world.store.ask(&bob, &g1, &origin()).await, Refusal::AlreadyAMember);
     refused(world.store.reject(&owner, bob.user(), &origin()).await, Refusal::NoSuchRequest);
@@ -258,6 +272,43 @@ async fn each_change_is_audited_and_a_refusal_changes_nothing(world: World) {
     assert_eq!(world.actions().await, expected);
 }
 
+async fn uses_of_invitations_are_counted_exactly(world: World) {
+    let (ann, g1, now) = (world.account("ann").await, group("g1"), SystemTime::now());
+    world.create(&ann, &g1).await;
+    let owner = world.owner(&ann, &g1).await;
+    let secret = InviteSecret::from([7; 16]);
+    let hour = Some(Duration::from_hours(1));
+    let new = NewInvite::new(&secret, 2, hour, None, now).expect("an invitation");
+    let id = world.store.create_invite(&owner, &new, &origin()).await.expect("made");
+    let key = InviteKey { group: g1.clone(), hash: new.hash };
+    let mut guests = Vec::new();
+    for name in ["bob", "dan", "eve"] {
+        guests.push(world.account(name).await);
+    }
+    let origin = origin();
+    let joins = guests.iter().map(|guest| world.store.join_by_invite(guest, &key, &origin));
+    let outcomes = futures_util::future::join_all(joins).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2, "{outcomes:?}");
+    for (guest, outcome) in guests.iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => drop(world.member(guest, &g1).await),
+            outcome => refused(outcome, Refusal::InviteInvalid),
+        }
+    }
+    assert!(!world.store.is_invited(&key, now).await.expect("a read"));
+    let rows = world.store.invites(&owner, 0, 10, now).await.expect("rows");
+    assert_eq!(rows.iter().map(|row| (row.id, row.uses, row.uses_left)).collect::<Vec<_>>(), [(id, 2, 0)]);
+    assert!(world.store.invites(&owner, id, 10, now).await.expect("rows").is_empty(), "the next page");
+    let later = now + Duration::from_hours(2);
+    assert!(world.store.invites(&owner, 0, 10, later).await.expect("rows").is_empty(), "it has expired");
+    world.store.prune(later).await.expect("pruned");
+    refused(world.store.revoke_invite(&owner, id, &origin).await, Refusal::InviteNotFound);
+    // An account that is made by an invitation that is used up is not made.
+    let made = world.store.create_account(&user("fay"), "hash", Some(&key), &origin).await;
+    refused(made, Refusal::InviteInvalid);
+    assert!(world.store.credentials(&user("fay")).await.expect("a read").is_none());
+}
+
 async fn a_stale_proof_does_nothing(world: World) {
     let (ann, bob, g1) = (world.account("ann").await, world.account("bob").await, group("g1"));
     world.create(&ann, &g1).await;
@@ -269,9 +320,10 @@ async fn a_stale_proof_does_nothing(world: World) {
     let heir = world.owner(&bob, &g1).await;
     world.store.delete_group(&heir, &origin()).await.expect("deleted");
     world.create(&ann, &g1).await;
-    // The group of that name is another one now.
+    // The group with that name is now a different group.
     let manifest = world.stage(&member, 2).await;
-    let published = world.store.publish(&member, &header("f"), [7; 32], manifest, &origin()).await;
+    let published =
+        world.store.publish(&member, &header("f"), [7; 32], manifest, IfTaken::Refuse, &origin()).await;
     refused(published, Refusal::NotAMember);
     refused(world.store.delete_group(&heir, &origin()).await, Refusal::NotAMember);
     assert_eq!(world.store.members(&member, 0, 10).await.expect("a list"), []);
@@ -311,14 +363,14 @@ async fn peers_are_bound_to_their_users(world: World) {
     register(&ann, 3, now).await.expect("a renewal is not one more");
     assert_eq!(world.store.peer_owner(peer(3)).await.expect("a read"), Some(user("ann")));
     assert_eq!(world.store.peer_owner(peer(99)).await.expect("a read"), None);
-    // The machine changes hands: whoever proved to have the key last has the peer.
+    // The machine changes hands: the peer belongs to the last user that proved to have its key.
     register(&bob, 3, now).await.expect("registered");
     assert_eq!(world.store.peer_owner(peer(3)).await.expect("a read"), Some(user("bob")));
-    // Peers whose certificates have run out make room.
+    // Peers with expired certificates do not count.
     register(&ann, 16, now + week + week).await.expect("registered");
 }
 
-async fn manifests_that_no_file_has_are_swept_away(world: World) {
+async fn manifests_without_a_file_are_removed(world: World) {
     let (ann, g1) = (world.account("ann").await, group("g1"));
     world.create(&ann, &g1).await;
     let member = world.member(&ann, &g1).await;
@@ -332,7 +384,7 @@ async fn manifests_that_no_file_has_are_swept_away(world: World) {
     world.store.sweep().await.expect("swept");
     assert!(world.has_hashes(kept).await, "a bound manifest is not given up");
     assert!(!world.has_hashes(unlisted).await && !world.has_hashes(given_up).await);
-    // The whole quota is free again but for the one that is kept.
+    // The whole quota is free again, except for the manifest that is kept.
     let pieces = u32::try_from(Quota::ManifestBytes.limit() / 52).expect("fits");
     refused(
         world.store.stage_manifest(&member, pieces, SystemTime::now()).await,
@@ -345,21 +397,39 @@ async fn manifests_that_no_file_has_are_swept_away(world: World) {
     assert!(!world.has_hashes(kept).await);
 }
 
-async fn what_is_over_is_dropped(world: World) {
+async fn expired_sessions_and_old_rows_are_removed(world: World) {
     let ann = world.account("ann").await;
     let now = SystemTime::now();
-    world.store.prune(now + session::IDLE / 2).await.expect("pruned");
+    world.store.expire_sessions(now + session::IDLE / 2).await.expect("expired");
     assert!(world.store.session(ann.session()).await.expect("a read").is_some());
     world.store.touch_session(ann.session(), now + session::IDLE / 2).await.expect("touched");
-    world.store.prune(now + session::IDLE + Duration::from_secs(9)).await.expect("pruned");
+    world.store.expire_sessions(now + session::IDLE + Duration::from_secs(9)).await.expect("expired");
     assert!(world.store.session(ann.session()).await.expect("a read").is_some(), "it was used");
-    world.store.prune(now + session::IDLE * 2).await.expect("pruned");
+    world.store.expire_sessions(now + session::IDLE * 2).await.expect("expired");
     assert!(world.store.session(ann.session()).await.expect("a read").is_none());
     assert_eq!(world.changes().await, [Change::SessionEnded { session: ann.session() }]);
     assert_eq!(world.actions().await, ["create_user", "login"]);
     world.store.prune(now + Duration::from_hours(91 * 24)).await.expect("pruned");
     assert_eq!(world.actions().await, Vec::<String>::new());
     assert_eq!(world.changes().await, []);
+}
+
+async fn a_stepping_clock_neither_revives_nor_prolongs_sessions(world: World) {
+    let now = SystemTime::now();
+    let ann = world.account("ann").await;
+    let session = async || world.store.session(ann.session()).await.expect("a read");
+    // The clock goes ahead and back. A session that was used meanwhile does not live longer because of it.
+    let ahead = now + session::IDLE / 2;
+    world.store.touch_session(ann.session(), ahead).await.expect("touched");
+    world.store.expire_sessions(ahead).await.expect("expired");
+    world.store.expire_sessions(now).await.expect("expired");
+    let kept = session().await.expect("it lives");
+    assert!(kept.is_alive(now));
+    assert!(!kept.is_alive(now + session::IDLE), "it was last used now, by the clock that counts");
+    // The clock goes far ahead and back. Expired sessions stay expired.
+    world.store.expire_sessions(now + session::IDLE).await.expect("expired");
+    world.store.expire_sessions(now).await.expect("expired");
+    assert_eq!(session().await, None);
 }
 
 async fn groups_are_full_at_a_thousand(world: World) {
@@ -402,7 +472,7 @@ async fn the_data_dir_is_private_and_has_one_tracker() {
 }
 
 #[tokio::test]
-async fn the_operator_works_beside_the_tracker() {
+async fn operator_commands_work_beside_a_running_tracker() {
     let dir = tempfile::tempdir().expect("a directory");
     assert!(matches!(Sqlite::open_beside(dir.path()).await, Err(OpenError::Missing(_))));
     let world = World::new(Arc::new(Sqlite::open(dir.path()).await.expect("a store")));
@@ -429,7 +499,7 @@ async fn damage_is_found_at_the_start() {
 }
 
 #[tokio::test]
-async fn what_was_staged_when_the_tracker_died_is_swept_away() {
+async fn staged_manifests_are_removed_after_a_crash() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Arc::new(Sqlite::open(dir.path()).await.expect("a store"));
     let world = World::new(store.clone());
@@ -447,7 +517,7 @@ async fn what_was_staged_when_the_tracker_died_is_swept_away() {
 }
 
 #[tokio::test]
-async fn a_backup_taken_while_writing_is_whole_and_comes_back_without_old_rights() {
+async fn a_backup_during_writes_is_complete_and_restores_no_sessions() {
     let (dir, elsewhere) =
         (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let store = Arc::new(Sqlite::open(dir.path()).await.expect("a store"));
@@ -459,13 +529,21 @@ async fn a_backup_taken_while_writing_is_whole_and_comes_back_without_old_rights
     let copy = elsewhere.path().join("copy.db");
     let writing = async {
         for n in 0..50 {
-            store.create_account(&user(&format!("user{n}")), "hash", &origin()).await.expect("an account");
+            store
+                .create_account(&user(&format!("user{n}")), "hash", None, &origin())
+                .await
+                .expect("an account");
         }
     };
     let (taken, ()) = tokio::join!(sqlite::backup(dir.path(), &copy), writing);
     taken.expect("a backup");
     assert_eq!(mode(&copy), 0o600);
     assert!(sqlite::backup(dir.path(), &copy).await.is_err(), "nothing is overwritten");
+    let open = elsewhere.path().join("open");
+    std::fs::create_dir(&open).expect("made");
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("ours");
+    let refused = sqlite::backup(dir.path(), &open.join("copy.db")).await;
+    assert!(refused.is_err() && !open.join("copy.db").exists(), "others could take its place");
     let place = elsewhere.path().join("data");
     assert_eq!(sqlite::restore(&place, &copy).await.expect("restored"), None);
     assert_eq!(std::fs::read_to_string(place.join("ca.pem")).expect("kept"), "the CA");

@@ -1,62 +1,51 @@
-//! SwarmService over a real socket and a real store: tickets, announce streams, and what ends them.
+//! SwarmService over a real socket and a real store: tickets, announce streams, and the reasons for which
+//! streams end.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "swarm/cluster.rs"]
+mod cluster;
+
 use std::{
-    future::Future,
-    sync::Arc,
+    collections::VecDeque,
+    ops::Deref,
     time::{Duration, SystemTime},
 };
 
 use proto::{
     convert,
-    domain::{Bitfield, FileHeader, FileId, FileName, GroupId, PIECE_LENGTH, PeerId, PieceLayout, Username},
-    pb::{self, file_announce::Holding, swarm_service_client::SwarmServiceClient},
+    domain::{
+        Bitfield, FileHeader, FileId, FileName, GroupId, Name as _, PIECE_LENGTH, PeerId, PieceLayout,
+        Username,
+    },
+    pb::{self, file_announce::Holding},
     reason::Reason,
     ticket::{TicketError, Verifier},
-    transport::{
-        Around, ChannelTuning, ClientSecurity, Limits, Remote, RequestIds, Security, connect, listen, serve,
-    },
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use testkit::{client::Client, content::file_id, wait::eventually, world::unix_now};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tonic::{
-    Code, Request, Status, Streaming,
-    service::{Routes, interceptor::InterceptedService},
-    transport::Channel,
-};
-use tower::ServiceBuilder;
-use tracker_svc::{
-    domain::{Caller, Membership, Origin, Ownership, Requirement, SessionHash, access, session},
-    events::Events,
-    grpc::{authn::Authn, gate::Gate, swarm::SwarmService},
-    hub::Hub,
-    keys::TicketKeys,
-    store::{
-        Accounts as _, Files as _, Groups as _, Log as _, Peers as _, Sessions as _, Store, sqlite::Sqlite,
-    },
-};
+use tonic::{Code, Status, Streaming};
+use tracker_core::{Caller, Membership, Origin, Ownership, Requirement, SessionHash, access};
+use tracker_svc::store::{Accounts as _, Files as _, Groups as _, IfTaken, Peers as _, Sessions as _};
 
 const LONG: Duration = Duration::from_secs(20);
 const TTL: Duration = Duration::from_secs(1_800);
 
-/// A tracker with nothing but SwarmService.
-struct Tracker {
-    store: Arc<Sqlite>,
-    keys: Arc<TicketKeys>,
-    channel: Channel,
-    shutdown: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
-    _directory: tempfile::TempDir,
-}
+/// A tracker, and the calls of its store that set a scene.
+struct Tracker(testkit::tracker::Tracker);
 
-type Sign = Box<dyn FnMut(Request<()>) -> Result<Request<()>, Status> + Send>;
-type Client = SwarmServiceClient<InterceptedService<Channel, Sign>>;
+impl Deref for Tracker {
+    type Target = testkit::tracker::Tracker;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
 
 struct User {
     name: Username,
-    token: String,
+    client: Client,
     caller: Caller,
 }
 
@@ -64,63 +53,21 @@ fn origin() -> Origin {
     Origin { actor: None, ip: None, request: "test".into(), at: SystemTime::now() }
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
-}
-
 impl Tracker {
     async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(Sqlite::open(directory.path()).await.unwrap());
-        let keys = Arc::new(TicketKeys::open_or_create(directory.path(), TTL, now()).unwrap());
-        let (events, shutdown) = (Events::default(), CancellationToken::new());
-        let dynamic: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
-        let hub = Hub::new(shutdown.clone());
-        let listener = events.listen();
-        let last = store.last_change().await.unwrap();
-        let running = tokio::spawn(Arc::clone(&hub).run(listener, Arc::clone(&keys)));
-        let pumping = tokio::spawn(events.pump(Arc::clone(&dynamic), last, shutdown.clone()));
-        let service = SwarmService::new(Arc::clone(&dynamic), hub, Arc::clone(&keys), TTL);
-        let routes = Routes::new(pb::swarm_service_server::SwarmServiceServer::new(service));
-        let service = ServiceBuilder::new()
-            .layer(Around(RequestIds))
-            .layer(Around(Authn::new(dynamic)))
-            .service(routes);
-        let socket = listen(([127, 0, 0, 1], 0).into()).unwrap();
-        let port = socket.local_addr().unwrap().port();
-        let serving = serve(socket, Security::Plaintext, service, Limits::tracker(), shutdown.clone());
-        let serving = tokio::spawn(async move { serving.await.unwrap() });
-        let remote = Remote::Tcp { host: "127.0.0.1".into(), port };
-        let channel = connect(remote, ClientSecurity::Plaintext, &ChannelTuning::control()).await.unwrap();
-        Self { store, keys, channel, shutdown, tasks: vec![running, pumping, serving], _directory: directory }
+        Self(testkit::tracker::Tracker::start().await)
     }
 
     async fn stop(self) {
-        self.shutdown.cancel();
-        for task in self.tasks {
-            timeout(LONG, task).await.expect("it ends").unwrap();
-        }
+        timeout(LONG, self.0.stop()).await.expect("it ends");
     }
 
     async fn user(&self, name: &str) -> User {
-        let name: Username = name.parse().unwrap();
-        self.store.create_account(&name, "hash", &origin()).await.unwrap();
-        let credentials = self.store.credentials(&name).await.unwrap().unwrap();
-        let token = session::token(&rand::random());
-        let hash = SessionHash::of_token(&token).unwrap();
-        self.store.open_session(&credentials, None, hash, &origin()).await.unwrap();
+        let client = self.0.user(name).await;
+        let hash = SessionHash::of_token(client.token.as_deref().unwrap()).unwrap();
         let session = self.store.session(hash).await.unwrap().unwrap();
         let caller = access::authenticate(Requirement::Session, session, SystemTime::now()).unwrap();
-        User { name, token, caller }
-    }
-
-    fn client(&self, user: &User) -> Client {
-        let bearer = format!("Bearer {}", user.token);
-        let sign: Sign = Box::new(move |mut request| {
-            request.metadata_mut().insert("authorization", bearer.parse().unwrap());
-            Ok(request)
-        });
-        SwarmServiceClient::with_interceptor(self.channel.clone(), sign)
+        User { name: name.parse().unwrap(), client, caller }
     }
 
     async fn peer(&self, user: &User) -> PeerId {
@@ -131,16 +78,21 @@ impl Tracker {
     }
 
     async fn member(&self, user: &User, group: &GroupId) -> Membership {
-        Gate::new(Arc::clone(&self.store) as Arc<dyn Store>).enter(&user.caller, group).await.unwrap()
+        self.enter(user, group).await
     }
 
     async fn owner(&self, user: &User, group: &GroupId) -> Ownership {
-        Gate::new(Arc::clone(&self.store) as Arc<dyn Store>).enter(&user.caller, group).await.unwrap()
+        self.enter(user, group).await
     }
 
-    /// A group of the first user that the others are members of.
+    async fn enter<P: access::Proof>(&self, user: &User, group: &GroupId) -> P {
+        let place = self.store.place(user.caller.account(), group).await.unwrap();
+        access::admit(&user.caller, group, place).unwrap()
+    }
+
+    /// A group of the first user, with the others as members.
     async fn group(&self, name: &str, users: &[&User]) -> GroupId {
-        let group: GroupId = name.parse().unwrap();
+        let group = GroupId::stored(name).unwrap();
         self.store.create_group(&users[0].caller, &group, &origin()).await.unwrap();
         for user in &users[1..] {
             self.store.ask(&user.caller, &group, &origin()).await.unwrap();
@@ -153,21 +105,26 @@ impl Tracker {
     /// A file of four pieces.
     async fn file(&self, user: &User, group: &GroupId, name: &str) -> FileId {
         let member = self.member(user, group).await;
-        let name: FileName = name.parse().unwrap();
-        let header = FileHeader { name, layout: layout(), sha1: [1; 20].into(), blake3: [2; 32].into() };
+        let name = FileName::stored(name).unwrap();
+        let header =
+            FileHeader { name, layout: layout(), sha1: [1; 20].into(), blake3: [2; 32].into(), folder: None };
         let manifest = self.store.stage_manifest(&member, 4, SystemTime::now()).await.unwrap();
-        let published = self.store.publish(&member, &header, [3; 32], manifest, &origin()).await.unwrap();
+        let published = self
+            .store
+            .publish(&member, &header, [3; 32], manifest, IfTaken::Refuse, &origin())
+            .await
+            .unwrap();
         published.file
     }
 
     async fn announce(&self, user: &User, first: pb::AnnounceRequest) -> Stream {
         let (sender, receiver) = mpsc::channel(64);
         sender.send(first).await.unwrap();
-        let answers = self.client(user).announce(ReceiverStream::new(receiver)).await.unwrap().into_inner();
-        Stream { sender, answers }
+        let answers = user.client.swarm().announce(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        Stream { sender, answers, epochs: VecDeque::new() }
     }
 
-    /// A stream that was welcomed.
+    /// Opens a stream and waits for the welcome.
     async fn welcomed(&self, user: &User, peer: PeerId, files: Vec<pb::FileAnnounce>) -> Stream {
         let mut stream = self.announce(user, hello(peer, "", files)).await;
         let welcome = stream.next().await.unwrap().welcome.expect("welcome comes first");
@@ -181,15 +138,19 @@ impl Tracker {
 struct Stream {
     sender: mpsc::Sender<pb::AnnounceRequest>,
     answers: Streaming<pb::AnnounceResponse>,
+    /// Received epochs that no test has read yet.
+    epochs: VecDeque<pb::GroupEpoch>,
 }
 
 impl Stream {
     async fn next(&mut self) -> Result<pb::AnnounceResponse, Status> {
         let answer = timeout(LONG, self.answers.message()).await.expect("an answer in time")?;
-        Ok(answer.expect("the stream goes on"))
+        let answer = answer.expect("the stream goes on");
+        self.epochs.extend(answer.epochs.iter().cloned());
+        Ok(answer)
     }
 
-    /// The next change, however many answers without any come before.
+    /// The next change. Skips responses without changes.
     async fn change(&mut self) -> pb::SwarmChange {
         loop {
             if let Some(change) = self.next().await.unwrap().changes.into_iter().next() {
@@ -198,15 +159,17 @@ impl Stream {
         }
     }
 
+    /// The next received epoch.
     async fn epoch(&mut self) -> pb::GroupEpoch {
         loop {
-            if let Some(epoch) = self.next().await.unwrap().epochs.into_iter().next() {
+            if let Some(epoch) = self.epochs.pop_front() {
                 return epoch;
             }
+            self.next().await.unwrap();
         }
     }
 
-    /// How the stream ends.
+    /// The status with which the stream ends.
     async fn end(&mut self) -> Status {
         loop {
             match self.next().await {
@@ -226,8 +189,13 @@ fn layout() -> PieceLayout {
 }
 
 fn hello(peer: PeerId, advertise: &str, files: Vec<pb::FileAnnounce>) -> pb::AnnounceRequest {
-    let hello = pb::AnnounceHello { peer_id: peer.to_string(), port: 7_000, advertise: advertise.into() };
-    pb::AnnounceRequest { hello: Some(hello), files, load: 0 }
+    let hello = pb::AnnounceHello {
+        peer_id: peer.to_string(),
+        port: 7_000,
+        advertise: advertise.into(),
+        ..Default::default()
+    };
+    pb::AnnounceRequest { hello: Some(hello), files, ..Default::default() }
 }
 
 fn has(group: &GroupId, file: FileId, holding: Holding) -> pb::FileAnnounce {
@@ -251,18 +219,8 @@ fn refused(status: &Status) -> (Code, Option<Reason>) {
     (status.code(), Reason::of(status))
 }
 
-/// Polls until the condition holds.
-async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
-    let poll = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
-    };
-    timeout(LONG, poll).await.expect("the condition comes true");
-}
-
 #[tokio::test]
-async fn sources_are_pushed_as_they_come_gain_and_leave() {
+async fn sources_are_pushed_when_they_join_gain_pieces_and_leave() {
     let tracker = Tracker::start().await;
     let (ann, bob, cas) = (tracker.user("ann").await, tracker.user("bob").await, tracker.user("cas").await);
     let group = tracker.group("films", &[&ann, &bob, &cas]).await;
@@ -286,25 +244,63 @@ async fn sources_are_pushed_as_they_come_gain_and_leave() {
     assert_eq!(peers(&change.sources), [c.to_string()]);
 
     let find = || async {
-        let request = pb::FindPeersRequest { group_id: group.to_string(), name: "movie.mp4".into() };
-        tracker.client(&bob).find_peers(request).await.unwrap().into_inner()
+        let request = pb::FindPeersRequest {
+            group_id: group.to_string(),
+            name: "movie.mp4".into(),
+            ..Default::default()
+        };
+        bob.client.swarm().find_peers(request).await.unwrap().into_inner()
     };
     let found = find().await;
     assert_eq!(found.file_id, file.as_bytes().to_vec());
     assert_eq!(peers(&found.read().unwrap()), [c.to_string(), a.to_string()], "fewest pieces first");
 
+    // Everyone, in pages: also the leecher without a piece, and the caller's own peer.
+    let mut everyone = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = pb::FindPeersRequest {
+            group_id: group.to_string(),
+            name: "movie.mp4".into(),
+            everyone: true,
+            page_size: 2,
+            page_token,
+        };
+        let page = bob.client.swarm().find_peers(request).await.unwrap().into_inner();
+        everyone.extend(page.read().unwrap());
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let mut expected = [(a, 4), (b, 0), (c, 1)];
+    expected.sort();
+    let expected = expected.map(|(id, pieces)| (id.to_string(), pieces));
+    let got: Vec<_> = peers(&everyone).into_iter().zip(everyone.iter().map(|peer| peer.pieces)).collect();
+    assert_eq!(got, expected);
+    assert!(everyone.iter().all(|peer| peer.peer.as_ref().unwrap().addresses.is_empty()));
+    let forged = pb::FindPeersRequest {
+        group_id: group.to_string(),
+        name: "movie.mp4".into(),
+        everyone: true,
+        page_token: "forged".into(),
+        ..Default::default()
+    };
+    let status = bob.client.swarm().find_peers(forged).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+
     seeder.say(vec![has(&group, file, Holding::Left(true))]).await;
     let change = leecher.change().await;
     assert_eq!((change.gone_peer_ids, change.sources.len()), (vec![a.to_string()], 0));
 
-    // A stream that breaks off leaves its peer its lease.
+    // When a stream breaks off, its peer keeps its lease.
     drop((other, seeder));
     assert_eq!(peers(&find().await.read().unwrap()), [c.to_string()]);
     tracker.stop().await;
 }
 
 #[tokio::test]
-async fn removal_tells_the_others_the_epoch_and_ends_the_members_files() {
+async fn a_removal_sends_the_epoch_to_others_and_ends_the_members_files() {
     let tracker = Tracker::start().await;
     let (ann, bob) = (tracker.user("ann").await, tracker.user("bob").await);
     let group = tracker.group("films", &[&ann, &bob]).await;
@@ -323,8 +319,8 @@ async fn removal_tells_the_others_the_epoch_and_ends_the_members_files() {
     let change = leecher.change().await;
     assert_eq!((change.ended, change.reason.as_str()), (true, "NOT_A_MEMBER"));
 
-    // What the member says of the group from then on is answered alike, whether or not the file exists.
-    let missing = FileId::try_from(&[9; 16][..]).unwrap();
+    // From then on the member gets the same response about the group, whether or not the file exists.
+    let missing = file_id(9);
     for file in [file, missing] {
         leecher.say(vec![has(&group, file, nothing())]).await;
         let change = leecher.change().await;
@@ -341,9 +337,10 @@ async fn removal_tells_the_others_the_epoch_and_ends_the_members_files() {
     let owner = tracker.owner(&ann, &group).await;
     let second = tracker.file(&ann, &group, "second.mp4").await;
     seeder.say(vec![has(&group, second, Holding::Complete(true))]).await;
-    let request = pb::FindPeersRequest { group_id: group.to_string(), name: "second.mp4".into() };
-    until(|| async {
-        let found = tracker.client(&ann).find_peers(request.clone()).await;
+    let request =
+        pb::FindPeersRequest { group_id: group.to_string(), name: "second.mp4".into(), ..Default::default() };
+    eventually("one source is found", async || {
+        let found = ann.client.swarm().find_peers(request.clone()).await;
         found.is_ok_and(|found| found.get_ref().sources.len() == 1)
     })
     .await;
@@ -364,7 +361,11 @@ async fn streams_end_with_their_session_and_with_the_tracker() {
         streams.push(tracker.welcomed(user, peer, vec![has(&group, file, Holding::Complete(true))]).await);
     }
     let [first, second, third] = &mut streams[..] else { panic!("three streams") };
-    let request = || pb::FindPeersRequest { group_id: group.to_string(), name: "movie.mp4".into() };
+    let request = || pb::FindPeersRequest {
+        group_id: group.to_string(),
+        name: "movie.mp4".into(),
+        ..Default::default()
+    };
 
     tracker.store.end_session(&ann.caller, &origin()).await.unwrap();
     let end = timeout(Duration::from_secs(2), first.end()).await.expect("within two seconds");
@@ -372,18 +373,19 @@ async fn streams_end_with_their_session_and_with_the_tracker() {
     tracker.store.set_disabled(&bob.name, true, &origin()).await.unwrap();
     let end = timeout(Duration::from_secs(2), second.end()).await.expect("within two seconds");
     assert_eq!(refused(&end), (Code::Unauthenticated, Some(Reason::NotLoggedIn)));
-    until(|| async {
-        tracker.client(&cas).find_peers(request()).await.unwrap().get_ref().sources.len() == 1
+    eventually("one source is found", async || {
+        let found = cas.client.swarm().find_peers(request()).await;
+        found.is_ok_and(|found| found.get_ref().sources.len() == 1)
     })
     .await;
 
-    tracker.shutdown.cancel();
+    tracker.ask_to_stop();
     assert_eq!(refused(&third.end().await), (Code::Unavailable, Some(Reason::NotServing)));
     tracker.stop().await;
 }
 
 #[tokio::test]
-async fn a_newer_stream_takes_an_older_ones_place() {
+async fn a_newer_stream_replaces_an_older_one() {
     let tracker = Tracker::start().await;
     let ann = tracker.user("ann").await;
     let peer = tracker.peer(&ann).await;
@@ -395,7 +397,66 @@ async fn a_newer_stream_takes_an_older_ones_place() {
 }
 
 #[tokio::test]
-async fn announces_that_are_off_end_the_stream() {
+async fn a_stream_that_returns_within_the_lease_hears_of_a_later_removal() {
+    let tracker = Tracker::start().await;
+    let (ann, bob, cas) = (tracker.user("ann").await, tracker.user("bob").await, tracker.user("cas").await);
+    let group = tracker.group("films", &[&ann, &bob, &cas]).await;
+    let file = tracker.file(&ann, &group, "movie.mp4").await;
+    let peer = tracker.peer(&ann).await;
+    let complete = || vec![has(&group, file, Holding::Complete(true))];
+    let epoch = || async { tracker.member(&ann, &group).await.epoch() };
+    let remove = |user: &User| {
+        let (tracker, name) = (&tracker, user.name.clone());
+        let (ann, group) = (&ann, &group);
+        async move {
+            let owner = tracker.owner(ann, group).await;
+            tracker.store.remove_member(&owner, &name, &origin()).await.unwrap();
+        }
+    };
+    let mut first = tracker.welcomed(&ann, peer, complete()).await;
+    assert_eq!(first.epoch().await.min_epoch, epoch().await);
+
+    // Each way to lose a stream and open the next one while the lease of the first still holds.
+    let mut older = None;
+    let mut stream = tracker.welcomed(&ann, peer, complete()).await;
+    assert_eq!(refused(&first.end().await), (Code::Aborted, Some(Reason::Replaced)));
+    assert_eq!(stream.epoch().await.min_epoch, epoch().await, "a stream that took another's place");
+    remove(&bob).await;
+    assert_eq!(stream.epoch().await.min_epoch, epoch().await, "removed while the second stream stands");
+    drop(stream);
+    remove(&cas).await;
+    for announced in [complete(), vec![]] {
+        let mut stream = tracker.welcomed(&ann, peer, announced).await;
+        assert_eq!(stream.epoch().await.min_epoch, epoch().await, "removed while no stream stood");
+        // The stream stays open until the next one replaces it.
+        older = Some(stream);
+    }
+    drop(older);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_with_a_new_user_does_not_inherit_announces() {
+    let tracker = Tracker::start().await;
+    let (ann, bob) = (tracker.user("ann").await, tracker.user("bob").await);
+    let group = tracker.group("films", &[&ann]).await;
+    let file = tracker.file(&ann, &group, "movie.mp4").await;
+    let peer = tracker.peer(&ann).await;
+    let seeder = tracker.welcomed(&ann, tracker.peer(&ann).await, vec![]).await;
+    seeder.say(vec![has(&group, file, Holding::Complete(true))]).await;
+    let mut first = tracker.welcomed(&ann, peer, vec![has(&group, file, nothing())]).await;
+    assert_eq!(first.change().await.sources.len(), 1);
+
+    let expires = SystemTime::now() + Duration::from_secs(3_600);
+    tracker.store.register_peer(&bob.caller, peer, expires, &origin()).await.unwrap();
+    let mut stream = tracker.welcomed(&bob, peer, vec![has(&group, file, nothing())]).await;
+    let change = stream.change().await;
+    assert_eq!((change.sources.len(), change.ended, change.reason.as_str()), (0, true, "NOT_A_MEMBER"));
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn invalid_announces_end_the_stream() {
     let tracker = Tracker::start().await;
     let (ann, bob) = (tracker.user("ann").await, tracker.user("bob").await);
     let group = tracker.group("films", &[&ann]).await;
@@ -445,13 +506,13 @@ async fn announces_that_are_off_end_the_stream() {
 
     let mut flood = tracker.welcomed(&ann, a, vec![]).await;
     for _ in 0..30 {
-        // The stream may be over before all are sent.
+        // The stream may end before all are sent.
         let _ = flood.sender.send(pb::AnnounceRequest::default()).await;
     }
     let end = flood.end().await;
     assert_eq!(refused(&end), (Code::ResourceExhausted, Some(Reason::RateLimited)));
     assert!(proto::reason::retry_after(&end).is_some());
-    // And the next one is served.
+    // The next stream is served.
     drop(tracker.welcomed(&ann, a, vec![has(&group, file, nothing())]).await);
     tracker.stop().await;
 }
@@ -463,10 +524,10 @@ async fn tickets_are_for_members_and_their_own_peers() {
     let group = tracker.group("films", &[&ann]).await;
     let file = tracker.file(&ann, &group, "movie.mp4").await;
     let (a, b) = (tracker.peer(&ann).await, tracker.peer(&bob).await);
-    let missing = FileId::try_from(&[9; 16][..]).unwrap();
+    let missing = file_id(9);
     let none: GroupId = "none".parse().unwrap();
     let ask = |user: &User, peer: PeerId, files: Vec<pb::FileRef>| {
-        let mut client = tracker.client(user);
+        let mut client = user.client.swarm();
         async move {
             let request = pb::IssueTicketsRequest { peer_id: peer.to_string(), files };
             client.issue_tickets(request).await.map(tonic::Response::into_inner)
@@ -479,8 +540,9 @@ async fn tickets_are_for_members_and_their_own_peers() {
     assert_eq!(ticket.file, Some(refer(file)));
     let [refusal] = &granted.refusals[..] else { panic!("one refusal") };
     assert_eq!((&refusal.file, refusal.reason.as_str()), (&Some(refer(missing)), "FILE_NOT_FOUND"));
-    let verifier = Verifier::new(tracker.keys.verifying_keys().borrow().iter().cloned());
-    let claims = verifier.verify(&ticket.ticket, now()).unwrap();
+    let keys = ann.client.auth().get_tracker_keys(pb::GetTrackerKeysRequest {}).await.unwrap().into_inner();
+    let verifier = Verifier::new(keys.keys.iter().map(|key| convert::ticket_key(key).unwrap()));
+    let claims = verifier.verify(&ticket.ticket, unix_now()).unwrap();
     assert_eq!((&claims.user, &claims.group, claims.file, claims.peer), (&ann.name, &group, file, a));
     assert_eq!(claims.root, [2; 32].into());
     assert_eq!(claims.epoch, tracker.member(&ann, &group).await.epoch());
@@ -490,7 +552,7 @@ async fn tickets_are_for_members_and_their_own_peers() {
 
     let status = |outcome: Result<pb::IssueTicketsResponse, Status>| outcome.unwrap_err();
     // File 9 is missing too.
-    let many: Vec<_> = (1..=65).map(|n| refer(FileId::try_from(&[n; 16][..]).unwrap())).collect();
+    let many: Vec<_> = (1..=65).map(|n| refer(file_id(n))).collect();
     let bad_id = pb::FileRef { file_id: vec![1; 15].into(), ..refer(file) };
     for files in [vec![], many.clone(), vec![refer(file), refer(file)], vec![bad_id]] {
         assert_eq!(status(ask(&ann, a, files).await).code(), Code::InvalidArgument);
@@ -500,7 +562,7 @@ async fn tickets_are_for_members_and_their_own_peers() {
         let refusal = status(ask(&ann, peer, vec![refer(file)]).await);
         assert_eq!(refused(&refusal), (Code::PermissionDenied, Some(Reason::NotYourPeer)));
     }
-    // An outsider is told the same of what exists and of what does not.
+    // An outsider gets the same response about things that exist and things that do not.
     let answers = [
         ask(&bob, b, vec![refer(file)]).await,
         ask(&bob, b, vec![refer(missing)]).await,
@@ -517,8 +579,45 @@ async fn tickets_are_for_members_and_their_own_peers() {
         (&ann, "none", Code::NotFound),
         (&ann, "../x", Code::InvalidArgument),
     ] {
-        let request = pb::FindPeersRequest { group_id: group.to_string(), name: name.into() };
-        assert_eq!(tracker.client(user).find_peers(request).await.unwrap_err().code(), code, "{name}");
+        let request =
+            pb::FindPeersRequest { group_id: group.to_string(), name: name.into(), ..Default::default() };
+        assert_eq!(user.client.swarm().find_peers(request).await.unwrap_err().code(), code, "{name}");
+    }
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_of_an_earlier_rule_spoils_no_batch_and_no_stream() {
+    let tracker = Tracker::start().await;
+    let ann = tracker.user("ann").await;
+    let (old, group) = (tracker.group("p\u{430}ypal", &[&ann]).await, tracker.group("g1", &[&ann]).await);
+    let old_name = "a\u{3000}b";
+    let files =
+        [(&old, tracker.file(&ann, &old, old_name).await), (&group, tracker.file(&ann, &group, "f").await)];
+    let peer = tracker.peer(&ann).await;
+    let asked = files.map(|(group, file)| convert::to_file_ref(group, file)).to_vec();
+    let request = pb::IssueTicketsRequest { peer_id: peer.to_string(), files: asked };
+    let tickets = ann.client.swarm().issue_tickets(request).await.unwrap().into_inner().tickets;
+    let keys = ann.client.auth().get_tracker_keys(pb::GetTrackerKeysRequest {}).await.unwrap().into_inner();
+    let verifier = Verifier::new(keys.keys.iter().map(|key| convert::ticket_key(key).unwrap()));
+    for (ticket, (group, _)) in tickets.iter().zip(files) {
+        assert_eq!(&verifier.verify(&ticket.ticket, unix_now()).unwrap().group, group);
+    }
+    assert_eq!(tickets.len(), 2);
+    let holds = files.map(|(group, file)| has(group, file, Holding::Complete(true))).to_vec();
+    let _stream = tracker.welcomed(&ann, peer, holds).await;
+    for (group, name) in [(&group, "f"), (&old, old_name)] {
+        let is_found = async || {
+            let request =
+                pb::FindPeersRequest { group_id: group.to_string(), name: name.into(), ..Default::default() };
+            !ann.client.swarm().find_peers(request).await.unwrap().into_inner().sources.is_empty()
+        };
+        let found = async {
+            while !is_found().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LONG, found).await.expect("it is announced");
     }
     tracker.stop().await;
 }

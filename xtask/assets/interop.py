@@ -1,4 +1,4 @@
-"""Another language, from the .proto files alone: an account, a group, a manifest, and a piece from a peer.
+"""A client in another language, made from the .proto files alone: an account, a group, a manifest, and a piece from a peer.
 
     interop.py PROTO_DIR WORK_DIR CA_PEM TRACKER_ADDRESS OWNER PASSWORD GROUP FILE
 
@@ -38,7 +38,7 @@ swarm = swarm_pb2_grpc.SwarmServiceStub(channel)
 
 
 def session(user, password):
-    """Metadata of a new session."""
+    """Logs in and returns the metadata of the new session."""
     token = auth.Login(auth_pb2.LoginRequest(username=user, password=password), timeout=10).session_token
     return (("authorization", f"Bearer {token}"),)
 

@@ -1,4 +1,4 @@
-"""One libtorrent peer, for `cargo xtask bench`: TORRENT DIR PORT MARKER. Makes MARKER once it has the file; seeds until killed."""
+"""One libtorrent peer for `cargo xtask bench`: TORRENT DIR PORT MARKER. Creates MARKER when it has the file. Seeds until killed."""
 
 import sys
 import time

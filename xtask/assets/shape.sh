@@ -1,6 +1,6 @@
 #!/bin/sh
-# Limits what leaves this network namespace. `shape 20mbit` holds that rate; `shape 20mbit flaky 20` gives it for 20
-# seconds and next to nothing for the next 20, for ever.
+# Limits the uplink of this network namespace. `shape 20mbit` keeps that rate. `shape 20mbit flaky 20` alternates for ever
+# between that rate for 20 seconds and 8 kbit/s for 20 seconds.
 set -eu
 rate=$1
 steady() { tc qdisc replace dev eth0 root tbf rate "$1" burst 32kbit latency 400ms; }

@@ -1,19 +1,23 @@
 #!/bin/sh
-# skeleton.sh FROM INTO: what decides about the dependencies, and for each crate of ours the emptiest sources that build. So
-# the dependencies can be built alone, and stay built while only our own code changes.
+# skeleton.sh FROM INTO: copies the manifests and writes minimal sources that build for each of our crates. The dependencies
+# can then be built alone, and stay built while only our own code changes.
 set -eu
-cd "$1"
-for file in Cargo.toml Cargo.lock */Cargo.toml; do install -D -m 644 "$file" "$2/$file"; done
-cd "$2"
-for crate in */; do
-    mkdir -p "$crate/src"
-    echo 'fn main() {}' >"$crate/src/main.rs"
-    : >"$crate/src/lib.rs"
-    # Benches that the manifests name must be there too.
-    sed -n '/^\[\[bench\]\]/,/^$/s/^name = "\(.*\)"$/\1/p' "$crate/Cargo.toml" | while read -r bench; do
-        mkdir -p "$crate/benches"
-        echo 'fn main() {}' >"$crate/benches/$bench.rs"
+from=$1
+into=$2
+cd "$from"
+find . -name Cargo.toml -not -path './target/*' | while read -r manifest; do
+    install -D -m 644 "$manifest" "$into/$manifest"
+    crate=$(dirname "$manifest")
+    [ "$crate" != . ] || continue
+    mkdir -p "$into/$crate/src"
+    # Only targets that exist are written, because the real sources are later copied over these files.
+    [ ! -e "$crate/src/lib.rs" ] || : >"$into/$crate/src/lib.rs"
+    [ -e "$crate/src/lib.rs" ] && [ ! -e "$crate/src/main.rs" ] || echo 'fn main() {}' >"$into/$crate/src/main.rs"
+    [ ! -e "$crate/build.rs" ] || echo 'fn main() {}' >"$into/$crate/build.rs"
+    # Benches that the manifests name must exist too.
+    sed -n '/^\[\[bench\]\]/,/^$/s/^name = "\(.*\)"$/\1/p' "$manifest" | while read -r bench; do
+        mkdir -p "$into/$crate/benches"
+        echo 'fn main() {}' >"$into/$crate/benches/$bench.rs"
     done
 done
-rm proto/src/main.rs
-echo 'fn main() {}' >proto/build.rs
+cp Cargo.lock "$into/"

@@ -1,36 +1,43 @@
-//! Everything a change must pass, in sections with their times. `cargo xtask ci [SECTION]…` runs those named alone.
+//! Runs all checks that a change must pass, in sections, and prints the time of each. `cargo xtask ci
+//! [SECTION]…` runs only the named sections.
 //!
-//! What a machine lacks for a required check is a failure; what it lacks for an optional one is said loudly, as SKIPPED.
+//! If the machine lacks a tool, a required check fails. An optional check prints SKIPPED and the reason. A tool
+//! that is installed and does not work is a failure.
 
 use std::{
     fmt,
+    net::{TcpStream, ToSocketAddrs as _},
     process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
 
-use crate::{cmd, demo, e2e, images, interop, poke, readme, story, tidy};
+use testbed::{cmd, images, programs};
 
-/// How a section that did not fail went.
+use crate::{demo, e2e, fuzz, grpcurl, interop, readme, tidy};
+
+/// The result of a section that did not fail.
 enum Done {
     Passed,
-    /// Something that it needs isn't here; this is what.
+    /// Something that the section needs is missing. The text names it.
     Skipped(String),
 }
 
 type Section = (&'static str, fn() -> Result<Done>);
 
-/// Cheap ones first: a typo is told in seconds.
+/// The cheap sections come first, so that a typo is reported within seconds.
 const SECTIONS: &[Section] = &[
     ("format", format),
     ("tidy", house_rules),
     ("buf", buf),
     ("clippy", clippy),
     ("tests", tests),
+    ("whole-system", whole_system),
     ("doc-tests", doc_tests),
     ("docs", docs),
     ("dependencies", dependencies),
+    ("unused", unused_dependencies),
     ("advisories", advisories),
     ("deployment", deployment),
     ("demo", a_demo),
@@ -38,9 +45,10 @@ const SECTIONS: &[Section] = &[
     ("grpcurl", every_method),
     ("interop", other_languages),
     ("e2e", end_to_end),
+    ("fuzz", fuzzing),
 ];
 
-/// Enough pieces for two who download to trade.
+/// A file with enough pieces for two leechers to exchange some.
 const DEMO_BYTES: u64 = 24 << 20;
 
 pub(crate) fn run(only: &[&str]) -> Result<()> {
@@ -106,7 +114,9 @@ fn passed(command: Command) -> Result<Done> {
 }
 
 fn format() -> Result<Done> {
-    passed(cargo(&["fmt", "--all", "--check"]))
+    cmd::run(cargo(&["fmt", "--all", "--check"]))?;
+    // The fuzz targets are a workspace of their own.
+    passed(cargo(&["fmt", "--manifest-path", "xtask/fuzz/Cargo.toml", "--check"]))
 }
 
 fn house_rules() -> Result<Done> {
@@ -114,7 +124,7 @@ fn house_rules() -> Result<Done> {
 }
 
 fn buf() -> Result<Done> {
-    if !cmd::works("buf", &["--version"]) {
+    if !cmd::installed("buf", &["--version"])? {
         return Ok(Done::Skipped("`buf` is not installed, the .proto files were not linted".to_owned()));
     }
     let mut lint = cmd::command("buf", &["lint"]);
@@ -127,11 +137,16 @@ fn clippy() -> Result<Done> {
 }
 
 fn tests() -> Result<Done> {
-    if cmd::works(&cmd::cargo(), &["nextest", "--version"]) {
+    if cmd::cargo_has("nextest")? {
         return passed(cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]));
     }
     println!("`cargo nextest` is not installed: `cargo test` runs the same tests, with less isolation");
     passed(cargo(&["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast"]))
+}
+
+/// 300 seeds: about three minutes on two cores.
+fn whole_system() -> Result<Done> {
+    crate::whole_system::run(&[]).map(|()| Done::Passed)
 }
 
 fn doc_tests() -> Result<Done> {
@@ -144,12 +159,8 @@ fn docs() -> Result<Done> {
     passed(doc)
 }
 
-fn has_cargo_deny() -> bool {
-    cmd::works(&cmd::cargo(), &["deny", "--version"])
-}
-
 fn dependencies() -> Result<Done> {
-    if !has_cargo_deny() {
+    if !cmd::cargo_has("deny")? {
         return Ok(Done::Skipped(
             "`cargo deny` is not installed: bans, licenses and sources were not checked".to_owned(),
         ));
@@ -157,35 +168,50 @@ fn dependencies() -> Result<Done> {
     passed(cargo(&["deny", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]))
 }
 
-/// The database is on another host. Where it can't be had, the version floors of `tidy` still hold.
+/// Runs `cargo machete`, which finds dependencies that a manifest declares and no source names.
+fn unused_dependencies() -> Result<Done> {
+    if !cmd::cargo_has("machete")? {
+        return Ok(Done::Skipped(
+            "`cargo machete` is not installed: unused dependencies were not searched for".into(),
+        ));
+    }
+    passed(cargo(&["machete"]))
+}
+
+/// The host of the advisory database.
+const ADVISORIES: (&str, u16) = ("github.com", 443);
+
+/// Checks the advisories. The version floors of `tidy` apply even where the database can't be reached.
 fn advisories() -> Result<Done> {
-    if !has_cargo_deny() {
+    if !cmd::cargo_has("deny")? {
         return Ok(Done::Skipped("`cargo deny` is not installed: advisories were not checked".to_owned()));
+    }
+    let mut addresses = ADVISORIES.to_socket_addrs().into_iter().flatten();
+    if !addresses.any(|address| TcpStream::connect_timeout(&address, Duration::from_secs(5)).is_ok()) {
+        let why = "the advisory database can't be reached: advisories were not checked (tidy checked the minimum versions)";
+        return Ok(Done::Skipped(why.to_owned()));
     }
     let mut fetch = cargo(&["deny", "fetch", "db"]);
     fetch.env("GIT_TERMINAL_PROMPT", "0");
-    if !cmd::output(fetch, b"")?.status.success() {
-        let why = "the advisory database can't be fetched here: advisories were not checked (known floors were, by tidy)";
-        return Ok(Done::Skipped(why.to_owned()));
-    }
+    cmd::run(fetch)?;
     passed(cargo(&["deny", "check", "--disable-fetch", "advisories"]))
 }
 
-/// What systemd and docker-compose say of the files that they are given.
+/// Checks the unit files with systemd-analyze, and docker-compose.yml with docker-compose.
 fn deployment() -> Result<Done> {
     let mut missing = Vec::new();
-    if images::has_compose() {
+    if images::has_compose()? {
         for files in [&["config", "--quiet"][..], &["--profile", "lab", "config", "--quiet"]] {
             cmd::run(images::compose(files))?;
         }
     } else {
         missing.push("docker-compose");
     }
-    if cmd::works("systemd-analyze", &["--version"]) {
-        let bin = demo::build(true)?;
+    if cmd::installed("systemd-analyze", &["--version"])? {
+        let bin = programs::build(true)?;
         for unit in ["tracker-svc/dist/tracker-svc.service", "peer/dist/peer.service"] {
             let text = std::fs::read_to_string(cmd::root().join(unit))?;
-            // It looks for the program where the unit says that it is.
+            // systemd-analyze looks for the program at the path in the unit.
             let here = bin.join(unit.rsplit('/').next().unwrap_or(unit));
             std::fs::write(&here, text.replace("/usr/local/bin", &bin.to_string_lossy()))?;
             cmd::run(cmd::command("systemd-analyze", &["verify", &here.to_string_lossy()]))?;
@@ -201,35 +227,80 @@ fn deployment() -> Result<Done> {
 
 fn a_demo() -> Result<Done> {
     let file = cmd::root().join("target/demo/ci.bin");
-    story::make_file(&file, DEMO_BYTES, 4)?;
+    programs::make_file(&file, DEMO_BYTES, 4)?;
     demo::run(&["--dev", &file.to_string_lossy()]).map(|()| Done::Passed)
 }
 
 fn the_readme() -> Result<Done> {
-    if !cmd::works("grpcurl", &["-version"]) {
-        return Ok(Done::Skipped("`grpcurl` is not installed: the README's lines were not run".to_owned()));
+    let tools = [("grpcurl", "-version"), ("openssl", "version"), ("curl", "--version")];
+    let mut missing = Vec::new();
+    for (tool, flag) in tools {
+        if !cmd::installed(tool, &[flag])? {
+            missing.push(tool);
+        }
     }
-    readme::run(&demo::build(true)?).map(|()| Done::Passed)
+    if !missing.is_empty() {
+        return Ok(Done::Skipped(format!(
+            "no {} here: the lines of the pages were not run",
+            missing.join(", no ")
+        )));
+    }
+    Ok(readme::run(&programs::build(true)?)?.map_or(Done::Passed, |why| Done::Skipped(why.to_owned())))
 }
 
 fn every_method() -> Result<Done> {
-    if !poke::available() {
+    if !grpcurl::available()? {
         return Ok(Done::Skipped(
             "`grpcurl` or `openssl` is not installed: no method was called by it".into(),
         ));
     }
-    poke::run(&demo::build(true)?).map(|()| Done::Passed)
+    grpcurl::run(&programs::build(true)?).map(|()| Done::Passed)
 }
 
 fn other_languages() -> Result<Done> {
-    if !interop::available() {
+    if !interop::available()? {
         return Ok(Done::Skipped(
             "Python has no grpcio and grpcio-tools: no other implementation was tried".to_owned(),
         ));
     }
-    interop::run(&demo::build(true)?).map(|()| Done::Passed)
+    interop::run(&programs::build(true)?).map(|()| Done::Passed)
 }
 
 fn end_to_end() -> Result<Done> {
-    Ok(e2e::run(&[])?.map_or(Done::Passed, |why| Done::Skipped(why.to_owned())))
+    Ok(e2e::run(&[])?.map_or(Done::Passed, Done::Skipped))
+}
+
+fn fuzzing() -> Result<Done> {
+    if !fuzz::available() {
+        return Ok(Done::Skipped("`cargo fuzz` is not installed: nothing was fuzzed".to_owned()));
+    }
+    fuzz::run(&[]).map(|()| Done::Passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use testbed::cmd;
+
+    #[test]
+    fn a_planted_unused_dependency_is_found() {
+        if !cmd::cargo_has("machete").expect("cargo lists its subcommands") {
+            println!("SKIPPED: `cargo machete` is not installed");
+            return;
+        }
+        let crate_dir = tempfile::tempdir().expect("a directory");
+        let manifest =
+            "[package]\nname = \"planted\"\nversion = \"0.1.0\"\n\n[dependencies]\nanyhow = \"1\"\n";
+        fs::create_dir(crate_dir.path().join("src")).expect("made");
+        fs::write(crate_dir.path().join("Cargo.toml"), manifest).expect("written");
+        let verdict = |source: &str| {
+            fs::write(crate_dir.path().join("src/lib.rs"), source).expect("written");
+            let mut machete = cmd::command(&cmd::cargo(), &["machete"]);
+            machete.arg(crate_dir.path());
+            cmd::output(machete, b"").expect("runs").status.success()
+        };
+        assert!(!verdict("pub fn nothing() {}"), "nothing names anyhow");
+        assert!(verdict("pub use anyhow::Result;"), "it is named");
+    }
 }

@@ -1,9 +1,10 @@
-//! The versions below which an advisory is known, checked against Cargo.lock whether or not an advisory database is at hand.
+//! Versions below which an advisory is known. They are checked against Cargo.lock, with or without an
+//! advisory database.
 
 use anyhow::{Context as _, Result};
 
-/// A crate, the floor of each of its lines that has one, and why. A version in a line without a floor must lie above the
-/// last one.
+/// A crate, the floor of each of its release lines that has one, and the reason. A version in a line without
+/// a floor must be above the last floor.
 const FLOORS: &[(&str, &[[u64; 3]], &str)] = &[
     ("tonic", &[[0, 14, 9]], "max_connection_age panics before"),
     ("h2", &[[0, 4, 18]], "floods of resets and empty frames"),
@@ -20,13 +21,13 @@ const FLOORS: &[(&str, &[[u64; 3]], &str)] = &[
     ("libsqlite3-sys", &[[0, 37, 0]], "SQLite 3.51.3, the first with the WAL reset fix"),
 ];
 
-/// What is wrong with the versions in `lock`, the text of a Cargo.lock.
+/// Returns a message for each version below its floor. `lock` is the text of a Cargo.lock.
 pub(crate) fn check(lock: &str) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     for (name, version) in packages(lock) {
         let Some((_, floors, why)) = FLOORS.iter().find(|(floor, ..)| *floor == name) else { continue };
         let parsed = parse(version).with_context(|| format!("Cargo.lock: {name} has version {version:?}"))?;
-        // The floor of the version's own line, else the highest one.
+        // The floor of the version's own release line, or else the last one.
         let own = floors.iter().find(|floor| floor[..2] == parsed[..2]);
         let Some(floor) = own.or(floors.last()) else { continue };
         if parsed < *floor {
@@ -52,7 +53,7 @@ fn packages(lock: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// `major.minor.patch`, without what may follow.
+/// Parses `major.minor.patch` and ignores pre-release and build suffixes.
 fn parse(version: &str) -> Option<[u64; 3]> {
     let core = version.split(['-', '+']).next()?;
     let mut parts = core.split('.').map(|part| part.parse().ok());

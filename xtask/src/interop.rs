@@ -1,34 +1,41 @@
-//! Another implementation of gRPC talks to ours: grpcio, in Python, from the .proto files alone.
+//! Checks that another implementation of gRPC can talk to ours: grpcio, in Python, built from the .proto
+//! files alone.
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use crate::{
-    cmd,
-    stage::{self, Host, Stage as _, peer, processes::Processes},
-    story::{self, GROUP, USERS, scene},
-};
+use testbed::{Host, Hosts as _, cmd, peer, processes::Processes, programs};
 
-/// Whether Python has what the script needs.
-pub(crate) fn available() -> bool {
-    cmd::works("python3", &["-c", "import grpc, grpc_tools"]) && cmd::works("openssl", &["version"])
+use testbed::scenario::{self, GROUP, USERS, scene};
+
+/// Whether Python has the packages that the script needs.
+pub(crate) fn available() -> Result<bool> {
+    if !cmd::installed("python3", &["--version"])? || !cmd::installed("openssl", &["version"])? {
+        return Ok(false);
+    }
+    let import = cmd::output(cmd::command("python3", &["-c", "import grpc, grpc_tools"]), b"")?;
+    let stderr = String::from_utf8_lossy(&import.stderr);
+    if import.status.success() || stderr.contains("ModuleNotFoundError") {
+        return Ok(import.status.success());
+    }
+    bail!("grpcio is installed here and does not work: {}", stderr.trim())
 }
 
-/// Runs it with the binaries in `bin`.
+/// Runs the check with the binaries in `bin`.
 pub(crate) fn run(bin: &Path) -> Result<()> {
     scene("alice shares a file in her group");
-    let stage = Processes::on_loopback(bin, USERS.len())?;
-    story::accounts(&stage)?;
-    peer(&stage, 1, &["create-group", GROUP])?;
+    let hosts = Processes::on_loopback(bin, USERS.len())?;
+    scenario::accounts(&hosts)?;
+    peer(&hosts, 1, &["create-group", GROUP])?;
     let file = cmd::root().join("target/demo/small.bin");
-    story::make_file(&file, 3 * story::PIECE + 1000, 3)?;
-    stage::put(&stage, Host::Peer(1), &file, "small.bin")?;
-    peer(&stage, 1, &["upload", "small.bin", GROUP])?;
+    programs::make_file(&file, 3 * scenario::PIECE + 1000, 3)?;
+    testbed::put(&hosts, Host::Peer(1), &file, "small.bin")?;
+    peer(&hosts, 1, &["upload", "small.bin", GROUP])?;
 
     scene("A client in Python gets an account, is let in, and fetches a piece");
-    let (root, ca, url) = (cmd::root(), stage.ca(), stage.tracker_url());
-    let mut script = stage.command(Host::Tracker, &["python3"]);
+    let (root, ca, url) = (cmd::root(), hosts.ca(), hosts.tracker_url());
+    let mut script = hosts.command(Host::Tracker, &["python3"]);
     script.arg(root.join("xtask/assets/interop.py")).arg(root.join("proto")).arg("stubs").arg(ca);
     script.arg(url.trim_start_matches("https://")).args([
         USERS[0].name,

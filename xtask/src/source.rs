@@ -1,6 +1,7 @@
-//! Rust source with its comments and literals blanked out, so that a rule about code sees code alone.
+//! Blanks out the comments and literals of Rust source, so that a rule about code sees only code.
 
-/// Replaces comments, strings and character literals by spaces; every line keeps its number and length in characters.
+/// Replaces comments, strings and character literals by spaces. Every line keeps its number and its length in
+/// characters.
 pub(crate) fn code_only(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut out = String::with_capacity(text.len());
@@ -35,7 +36,7 @@ fn line_end(chars: &[char], from: usize) -> usize {
     (from..chars.len()).find(|&at| chars[at] == '\n').unwrap_or(chars.len())
 }
 
-/// The end of a block comment; they nest.
+/// Returns the end of a block comment. Block comments nest.
 fn comment_end(chars: &[char], from: usize) -> usize {
     let (mut at, mut depth) = (from, 0_usize);
     while at < chars.len() {
@@ -53,7 +54,7 @@ fn comment_end(chars: &[char], from: usize) -> usize {
     chars.len()
 }
 
-/// The end of a string whose opening quote is just before `from`.
+/// Returns the end of a string whose opening quote is just before `from`.
 fn string_end(chars: &[char], from: usize) -> usize {
     let mut at = from;
     while at < chars.len() {
@@ -66,7 +67,7 @@ fn string_end(chars: &[char], from: usize) -> usize {
     chars.len()
 }
 
-/// The end of `r"…"`, `r#"…"#`, `b"…"`, `br#"…"#` and the like, if that is what starts here.
+/// Returns the end of `r"…"`, `r#"…"#`, `b"…"`, `br#"…"#` and the like, if one starts at `from`.
 fn prefixed_string_end(chars: &[char], from: usize) -> Option<usize> {
     let mut at = from;
     let mut raw = false;
@@ -91,7 +92,7 @@ fn prefixed_string_end(chars: &[char], from: usize) -> Option<usize> {
     Some((at + 1..chars.len()).find(|&at| close(at)).map_or(chars.len(), |at| at + 1 + hashes))
 }
 
-/// The end of a character literal, if it is one rather than a lifetime.
+/// Returns the end of a character literal, or `None` for a lifetime.
 fn char_end(chars: &[char], from: usize) -> Option<usize> {
     if chars.get(from + 1) == Some(&'\\') {
         return (from + 3..chars.len().min(from + 14)).find(|&at| chars[at] == '\'').map(|at| at + 1);
@@ -103,7 +104,7 @@ fn char_end(chars: &[char], from: usize) -> Option<usize> {
 mod tests {
     use super::code_only;
 
-    /// `code` is what remains, each run of spaces written as one.
+    /// Checks that `code` is what remains of `source`, with each run of spaces written as one.
     fn check(source: &str, code: &str) {
         let left = code_only(source);
         assert_eq!(

@@ -1,45 +1,27 @@
-//! The house rules that no compiler checks. Each finding says where, what, and what to do about it.
+//! The project's rules that the compiler doesn't check. Each finding gives the place, the fault, and what to
+//! do about it.
 //!
-//! - [`code`]: what a line of Rust may say where: pure folders, layers, tests that don't sleep.
-//! - [`layout`]: what files there may be: sizes, migrations, the README's map, nothing of one machine.
+//! - [`code`]: which code may be where: pure crates, layers, tests that don't sleep.
+//! - [`cycles`]: no import cycles between the files of a crate.
+//! - [`layout`]: which files may exist: sizes, migrations, the code map, paths in the pages, nothing tied to
+//!   one machine.
 //! - [`crate::floors`]: versions below which an advisory is known.
 
 mod code;
+mod cycles;
+mod finding;
 mod layout;
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{cmd, floors};
+use self::finding::{File, Finding};
+use testbed::cmd;
 
-/// A file of the project.
-pub(crate) struct File {
-    /// Relative to the root, with `/`.
-    path: String,
-    /// Its text; empty when it isn't UTF-8.
-    text: String,
-}
+use crate::floors;
 
-/// Something to mend.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Finding {
-    /// `path` or `path:line`.
-    place: String,
-    message: String,
-}
-
-impl Finding {
-    fn at(file: &File, line: usize, message: impl Into<String>) -> Self {
-        Self { place: format!("{}:{line}", file.path), message: message.into() }
-    }
-
-    fn of(path: &str, message: impl Into<String>) -> Self {
-        Self { place: path.to_owned(), message: message.into() }
-    }
-}
-
-/// Checks everything; fails with the number of findings.
+/// Checks all rules. Fails with the number of findings.
 pub(crate) fn run() -> Result<()> {
     let files = project_files()?;
     let mut findings = Vec::new();
@@ -48,6 +30,7 @@ pub(crate) fn run() -> Result<()> {
         findings.extend(layout::check_file(file));
     }
     findings.extend(layout::check_tree(&files));
+    findings.extend(cycles::check_tree(&files));
     let lock = fs::read_to_string(cmd::root().join("Cargo.lock")).context("Cargo.lock can't be read")?;
     findings.extend(floors::check(&lock)?.into_iter().map(|message| Finding::of("Cargo.lock", message)));
 
@@ -64,7 +47,7 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// All files that git knows, and those that it would take in.
+/// Returns all files that git tracks, and all untracked files that it does not ignore.
 fn project_files() -> Result<Vec<File>> {
     let names =
         cmd::capture(cmd::command("git", &["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
@@ -75,7 +58,7 @@ fn project_files() -> Result<Vec<File>> {
     Ok(files)
 }
 
-/// `None`: git lists it and it isn't there, since it was deleted and not yet committed.
+/// Reads a file. Returns `None` for a file that git lists but that was deleted without a commit.
 fn read(root: &Path, name: &str) -> Option<File> {
     let bytes = fs::read(root.join(name)).ok()?;
     Some(File { path: name.to_owned(), text: String::from_utf8(bytes).unwrap_or_default() })

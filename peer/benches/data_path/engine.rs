@@ -1,4 +1,4 @@
-//! The engine, without what is around it in a daemon.
+//! The engine alone, without the daemon around it.
 
 use std::{ops::ControlFlow, path::Path, sync::Arc, time::Instant};
 
@@ -7,13 +7,11 @@ use peer::{
     engine::{DownloadSpec, DownloadState, Engine, EngineConfig, ShareSpec, SourceAddr},
     hashing::{Hashed, manifest_of},
 };
-use proto::{
-    domain::PeerId,
-    transport::{Congestion, ConnInfo, Limits, Security, listen, send_uploads},
-};
+use proto::domain::PeerId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+use transport::{Congestion, ConnInfo, Limits, Security, listen, send_uploads};
 
 use super::{
     cpu_time,
@@ -46,6 +44,7 @@ pub(super) async fn serve(tls: bool, path: &Path, dir: &Path) -> Result<()> {
             manifest: Arc::new(hashed.manifest),
             path: std::path::absolute(path)?,
             stamp: Some(hashed.stamp),
+            folder: None,
         })
         .await?;
 
@@ -54,10 +53,10 @@ pub(super) async fn serve(tls: bool, path: &Path, dir: &Path) -> Result<()> {
     println!("listening {}", listener.local_addr()?);
     let (_keep, config) = watch::channel(if tls { Some(server(dir)?) } else { None });
     let security = if tls { Security::Tls(config) } else { Security::Plaintext };
-    // In the open nothing says who the caller is: take it for the one leecher that there is.
+    // Without TLS nothing authenticates the caller, so every caller is taken for the one leecher.
     let leecher = peer_id(dir, "leecher")?;
     let service = engine.service().map_request(move |request| known(request, tls, leecher));
-    proto::transport::serve(listener, security, service, Limits::peer(), CancellationToken::new()).await?;
+    transport::serve(listener, security, service, Limits::peer(), CancellationToken::new()).await?;
     Ok(())
 }
 
@@ -72,10 +71,11 @@ fn known(
     request
 }
 
-/// Fetches the file that the engine at `address` shares: from being told of the source until the copy is in place.
+/// Fetches the file that the engine at `address` shares. The time runs from the report of the source to the
+/// engine until the copy is in place.
 #[tokio::main]
 pub(super) async fn fetch(tls: bool, path: &Path, dir: &Path, address: &str, to: &Path) -> Result<()> {
-    // The tracker hands out the manifest, which is not what is measured.
+    // In the product the tracker hands out the manifest. That is not measured here.
     let manifest = Arc::new(hash(path)?.manifest);
     let tickets = Tickets::of(peer_id(dir, "leecher")?, manifest.header().blake3)?;
     let dial = Arc::new(Dial::of(dir, "leecher", tls)?);
@@ -87,6 +87,9 @@ pub(super) async fn fetch(tls: bool, path: &Path, dir: &Path, address: &str, to:
         destination: std::path::absolute(to)?,
         sequential: false,
         verify: false,
+        umask: 0o022,
+        begun: false,
+        done_bytes: 0,
     };
     let mut view = engine.download(spec).await?;
     let source = SourceAddr {

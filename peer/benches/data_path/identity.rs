@@ -1,5 +1,5 @@
-//! Who the two engines are, and how the one reaches the other. The serving process makes it all and leaves in a folder
-//! what the fetching one needs.
+//! The identities of the two engines, and the connection between them. The serving process creates everything
+//! and leaves the files that the fetching process needs in a directory.
 
 use std::{
     fs,
@@ -13,28 +13,29 @@ use peer::engine::{BoxFuture, DialError, Dialer, TicketRefused, TicketSource};
 use proto::{
     domain::{Blake3, FileId, GroupId, PeerId},
     ticket::{Claims, Signer, VerifyingKey},
-    transport::{
-        ChannelTuning, ClientSecurity, Remote, client_config, connect, peer_id_of_spki, server_config,
-    },
 };
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PublicKeyData as _};
+use rcgen::{KeyPair, PublicKeyData as _};
 use rustls::ServerConfig;
+use testkit::authority::Authority;
 use tonic::transport::Channel;
+use transport::{
+    ChannelTuning, ClientSecurity, Remote, client_config, connect, peer_id_of_spki, server_config,
+};
 
-/// The seed of the key that signs the bench's tickets.
+/// The seed of the key that signs the benchmark's tickets.
 const TICKET_SEED: [u8; 32] = [7; 32];
 
-/// The file that is moved.
+/// The id of the file that is transferred.
 pub(super) fn file_id() -> Result<FileId> {
     Ok(FileId::try_from(&[1; 16][..])?)
 }
 
-/// The group that it is in.
+/// The group of the file.
 pub(super) fn group() -> Result<GroupId> {
     "bench".parse().context("a valid name")
 }
 
-/// Where the parts of an identity are.
+/// The paths of the parts of an identity.
 struct Kept {
     certificate: PathBuf,
     key: PathBuf,
@@ -49,41 +50,35 @@ fn kept(dir: &Path, who: &str) -> Kept {
     }
 }
 
-/// Makes an authority and the identities `seeder` and `leecher` by it.
+/// Creates a certificate authority, and the identities `seeder` and `leecher` signed by it.
 pub(super) fn make_all(dir: &Path) -> Result<()> {
-    let ca_key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    let ca = params.self_signed(&ca_key)?;
+    let authority = Authority::new();
     fs::create_dir_all(dir)?;
-    fs::write(dir.join("ca.pem"), ca.pem())?;
-    let issuer = Issuer::new(params, ca_key);
+    fs::write(dir.join("ca.pem"), &authority.pem)?;
     for who in ["seeder", "leecher"] {
-        let key = KeyPair::generate()?;
-        let name = peer_id_of_spki(&key.subject_public_key_info()).tls_name();
-        let certificate = CertificateParams::new(vec![name])?.signed_by(&key, &issuer)?;
+        let identity = authority.peer();
         let files = kept(dir, who);
-        fs::write(files.certificate, certificate.pem())?;
-        fs::write(files.key, key.serialize_pem())?;
+        fs::write(files.certificate, identity.chain)?;
+        fs::write(files.key, identity.key)?;
     }
     Ok(())
 }
 
-/// The peer that `who` is.
+/// The peer id of the identity `who`.
 pub(super) fn peer_id(dir: &Path, who: &str) -> Result<PeerId> {
     let key = KeyPair::from_pem(&fs::read_to_string(kept(dir, who).key)?)?;
     Ok(peer_id_of_spki(&key.subject_public_key_info()))
 }
 
-/// The seeder's side of TLS.
+/// The TLS configuration of the seeder.
 pub(super) fn server(dir: &Path) -> Result<Arc<ServerConfig>> {
     let files = kept(dir, "seeder");
     let ca = fs::read_to_string(files.ca)?;
-    let chain = fs::read_to_string(files.certificate)? + &ca;
+    let chain = fs::read_to_string(files.certificate)?;
     Ok(server_config(&chain, &fs::read_to_string(files.key)?, Some(&ca))?)
 }
 
-/// The keys that the bench's tickets are verified with.
+/// The keys that verify the benchmark's tickets.
 pub(super) fn ticket_keys() -> Result<Vec<VerifyingKey>> {
     Ok(vec![signer()?.verifying_key().clone()])
 }
@@ -92,11 +87,11 @@ fn signer() -> Result<Signer> {
     Signer::from_seed(&TICKET_SEED).context("the seed is of no key")
 }
 
-/// Signs its own tickets, as the tracker would.
+/// Issues tickets in place of the tracker.
 pub(super) struct Tickets(Arc<str>);
 
 impl Tickets {
-    /// Tickets for `peer` to fetch the file with this root.
+    /// Creates tickets with which `peer` may fetch the file that has this root.
     pub(super) fn of(peer: PeerId, root: Blake3) -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let claims = Claims {
@@ -122,14 +117,14 @@ impl TicketSource for Tickets {
     }
 }
 
-/// Dials over TLS as the leecher, or in the open.
+/// Dials as the leecher, over TLS or in plaintext.
 pub(super) struct Dial {
     own: PeerId,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Dial {
-    /// As `who`.
+    /// Creates a dialer with the identity `who`.
     pub(super) fn of(dir: &Path, who: &str, tls: bool) -> Result<Self> {
         let files = kept(dir, who);
         let tls = if tls {
@@ -144,7 +139,7 @@ impl Dial {
 }
 
 impl Dialer for Dial {
-    fn dial(&self, peer: PeerId, address: &str) -> BoxFuture<'_, Result<Channel, DialError>> {
+    fn dial(&self, peer: PeerId, address: &str, window: u32) -> BoxFuture<'_, Result<Channel, DialError>> {
         let (host, port) = address.rsplit_once(':').unwrap_or((address, "0"));
         let remote = Remote::Tcp { host: host.to_owned(), port: port.parse().unwrap_or(0) };
         let security = match &self.tls {
@@ -152,9 +147,9 @@ impl Dialer for Dial {
             Some(config) => ClientSecurity::Tls { config: Arc::clone(config), server_name: peer.tls_name() },
         };
         Box::pin(async move {
-            connect(remote, security, &ChannelTuning::data())
+            connect(remote, security, &ChannelTuning::data_within(window))
                 .await
-                .map_err(|error| DialError(error.to_string()))
+                .map_err(|error| DialError::other(error.to_string()))
         })
     }
 

@@ -1,13 +1,14 @@
-//! The data path without a tracker, a daemon or a command line: what `cargo xtask bench` compares, each side a process.
+//! The data path without a tracker, a daemon or a command line. `cargo xtask bench` runs each side as a
+//! process and compares the results.
 //!
-//! - `serve-raw`, `fetch-raw`: the bare socket. Two connections, sendfile on one side, SHA-1 of each piece and a
-//!   positioned write on the other: what no transfer that checks its pieces can beat by much.
-//! - `serve`, `fetch`: the engine itself, over TLS or in the open.
-//! - `stall`: a reader that stalls, for a daemon to put up with.
-//! - `torrent`: a .torrent of a file, for the clients that are measured beside it.
+//! - `serve-raw`, `fetch-raw`: the bare socket. It has two connections, sendfile on one side, and on the
+//!   other SHA-1 of each piece and a positioned write. No transfer that checks its pieces can be much faster.
+//! - `serve`, `fetch`: the engine itself, over TLS or in plaintext.
+//! - `stall`: a reader that stalls, to measure how a daemon copes with it.
+//! - `torrent`: writes a .torrent of a file, for the BitTorrent clients that are measured for comparison.
 //!
-//! What a fetch found is one line of JSON on stdout. Without arguments it says how it is used and does nothing, so
-//! that `cargo bench` passes over it.
+//! A fetch prints its result as one line of JSON on stdout. Without arguments the program prints its usage
+//! and does nothing else, so that `cargo bench` passes over it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program does")]
 #![allow(missing_docs, reason = "a program, not a library")]
 
@@ -53,7 +54,7 @@ fn run(args: &[&str]) -> Result<()> {
         }
         ["stall", socket, ca, group, name, address, tls_name, streams] => {
             let (socket, ca) = (Path::new(socket), Path::new(ca));
-            stall::run(&stall::Ask { socket, ca, group, name, address, tls_name }, streams.parse()?)
+            stall::run(&stall::Target { socket, ca, group, name, address, tls_name }, streams.parse()?)
         }
         ["torrent", file, announce, to] => torrent::write(Path::new(file), announce, Path::new(to)),
         [] => {
@@ -72,19 +73,19 @@ fn tls(security: &str) -> Result<bool> {
     }
 }
 
-/// Says what a fetch took: its time, and the processor time of this process since `before`.
+/// Prints the result of a fetch: its duration, and the processor time of this process since `before`.
 fn report(took: Duration, before: Duration) -> Result<()> {
     let cpu = cpu_time()?.saturating_sub(before);
     println!("{{\"seconds\":{:.6},\"cpu_seconds\":{:.6}}}", took.as_secs_f64(), cpu.as_secs_f64());
     Ok(())
 }
 
-/// Processor time of this process, in user and in kernel mode, to a hundredth of a second.
+/// Processor time of this process in user and kernel mode, with a resolution of 10 ms.
 fn cpu_time() -> Result<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The name, in parentheses, may hold anything; fields are counted from behind it.
+    // The process name, in parentheses, may contain anything. The fields are counted from its end.
     let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
     let mut ticks = || fields.next().and_then(|field| field.parse::<u64>().ok()).context("no such field");
-    // USER_HZ is 100 on every Linux that there is.
+    // USER_HZ is 100 on every Linux.
     Ok(Duration::from_millis((ticks()? + ticks()?) * 10))
 }

@@ -1,4 +1,4 @@
-//! The bare socket: what is left of a transfer when only the copying, the hashing and the writing stay.
+//! The bare socket: a transfer reduced to copying, hashing and writing.
 
 use std::{
     fs::File,
@@ -19,7 +19,7 @@ use super::{cpu_time, report};
 const PIECE: u64 = 524_288;
 const CONNECTIONS: u64 = 2;
 
-/// Answers each request, an offset and a length of 8 bytes each, with that stretch of the file.
+/// Answers each request with a range of the file. A request is an offset and a length, 8 bytes each.
 pub(super) fn serve(path: &Path) -> Result<()> {
     let listener = listen()?;
     println!("listening {}", listener.local_addr()?);
@@ -41,7 +41,8 @@ pub(super) fn serve(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// With `reno` where the system lets us: the accepted sockets inherit it, and pacing is for real networks.
+/// Listens with cubic congestion control where the system allows it. Accepted sockets inherit it. The pacing
+/// of other algorithms is meant for real networks.
 fn listen() -> Result<TcpListener> {
     let address: SocketAddr = ([127, 0, 0, 1], 0).into();
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
@@ -53,7 +54,7 @@ fn listen() -> Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Fetches `bytes` bytes over two connections at once, a half each, hashing and writing piece by piece.
+/// Fetches `bytes` bytes over two connections at once, one half each. Hashes and writes piece by piece.
 pub(super) fn fetch(address: &str, bytes: u64, to: &Path) -> Result<()> {
     let file = File::create(to).with_context(|| format!("{} can't be made", to.display()))?;
     let half = (bytes / CONNECTIONS).next_multiple_of(PIECE).min(bytes);

@@ -1,4 +1,4 @@
-//! A .torrent (BEP 3) of one file, with pieces of the size that ours have.
+//! Writes a .torrent (BEP 3) of one file, with the same piece size as the product's.
 
 use std::{fs::File, io::Read as _, path::Path};
 

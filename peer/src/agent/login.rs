@@ -1,11 +1,14 @@
-//! In, out, and taking a kept session up again.
+//! Logging in, logging out, and resuming a saved session.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use parking_lot::Mutex;
+use program::durable::{self, Readers};
 use proto::{
     domain::{PeerId, Username},
     pb,
@@ -19,21 +22,34 @@ use crate::{
     identity::{Identity, IdentityError, PeerKey},
     library::Library,
     session::Session,
-    tracker::announcer::AnnounceState,
+    tracker::{announcer::AnnounceState, line::Line, list::TrackerList},
 };
 
-/// How long a logout waits for the tracker to take note.
+/// How long a logout waits for the tracker's answer.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// What became of the session at a logout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    /// The tracker ended it.
+    Told,
+    /// The tracker could not be told.
+    Untold,
+    /// It goes on, because another daemon uses it.
+    Shared,
+}
+
 impl Agent {
-    /// Logs in and takes up what that user shares and downloads. As the same user again: checks the password and goes on.
+    /// Logs in, and resumes what that user shares and downloads. If the same user is logged in already,
+    /// checks the password and keeps the login. With `new_key`, this home becomes another peer.
     ///
     /// # Errors
-    /// When somebody else is logged in, or the tracker says no; nothing has changed then.
-    pub async fn log_in(
+    /// Fails when somebody else is logged in, or when the tracker refuses. Nothing has changed then.
+    pub(crate) async fn log_in(
         self: &Arc<Self>,
         user: Username,
         password: Zeroizing<String>,
+        new_key: bool,
     ) -> Result<PeerId, PeerError> {
         let _turn = self.turn.lock().await;
         let standing = self.current();
@@ -42,14 +58,24 @@ impl Agent {
         }
         let session = self.open_session(&user, password).await?;
         if let Some(login) = standing {
-            if self.counts(&login.session).await {
+            // A login ends the quarrel with another daemon that uses the same key.
+            let stands = !new_key && !self.announce.borrow().evicted;
+            if stands && self.counts(&login.session).await {
                 self.close_session(&session.token).await;
                 return Ok(login.key.peer());
             }
             self.leave(&login).await;
         }
+        let directory = self.parts.home.user_dir(&user);
+        let io_error = |error| PeerError::Io { path: directory.clone(), error };
+        if new_key {
+            PeerKey::set_aside(&directory).map_err(io_error)?;
+        }
         let entered = self.enter(&session).await;
         if entered.is_err() {
+            if new_key {
+                PeerKey::put_back(&directory).map_err(io_error)?;
+            }
             self.parts.tracker.set_token(None);
             self.close_session(&session.token).await;
         }
@@ -59,39 +85,40 @@ impl Agent {
     async fn open_session(&self, user: &Username, password: Zeroizing<String>) -> Result<Session, PeerError> {
         let tracker = &self.parts.tracker;
         let request = pb::LoginRequest { username: user.to_string(), password: password.to_string() };
-        let mut auth = tracker.auth_without_token().await?;
-        let opened = tracker.within(auth.login(request)).await?;
+        let open = async |line: Line| {
+            let mut auth = line.auth_without_token().await?;
+            line.within(auth.login(request.clone())).await
+        };
+        let opened = tracker.ask(open).await?;
         Ok(Session {
             user: user.clone(),
             token: opened.session_token,
             expires_at: opened.expires_at.map(|at| at.seconds).unwrap_or_default(),
-            tracker: tracker.url().to_owned(),
+            tracker: tracker.trackers().to_string(),
         })
     }
 
-    /// The tracker still knows the session, or can't be asked.
+    /// Returns true if the tracker still accepts the session, or can't be asked.
     async fn counts(&self, session: &Session) -> bool {
-        let tracker = &self.parts.tracker;
-        let answer = async {
-            let mut auth = tracker.auth_with(&session.token).await?;
-            tracker.within(auth.who_am_i(pb::WhoAmIRequest {})).await
-        };
+        let answer = self.parts.tracker.ask(async |line| {
+            let mut auth = line.auth_with(&session.token).await?;
+            line.within(auth.who_am_i(pb::WhoAmIRequest {})).await
+        });
         !answer.await.is_err_and(|error: PeerError| error.is_session_over())
     }
 
-    /// Tells the tracker to end a session that nobody will use. If it can't be told, the session ends by itself.
+    /// Asks the tracker to end a session that nobody will use. If that fails, the session expires by itself.
     async fn close_session(&self, token: &str) {
-        let tracker = &self.parts.tracker;
-        let farewell = async {
-            let mut auth = tracker.auth_with(token).await?;
-            tracker.within(auth.logout(pb::LogoutRequest {})).await
-        };
+        let farewell = self.parts.tracker.ask(async |line| {
+            let mut auth = line.auth_with(token).await?;
+            line.within(auth.logout(pb::LogoutRequest {})).await
+        });
         if let Err(error) = farewell.await {
-            tracing::info!(%error, "the tracker was not told that a session is of no use");
+            tracing::info!(%error, "an unused session could not be ended at the tracker");
         }
     }
 
-    /// Makes everything ready for a fresh session, certificate included, and only then keeps it.
+    /// Prepares everything for a new session, certificate included, and only then saves the session.
     async fn enter(self: &Arc<Self>, session: &Session) -> Result<PeerId, PeerError> {
         self.parts.tracker.set_token(Some(&session.token));
         let login = self.prepare(session)?;
@@ -99,35 +126,56 @@ impl Agent {
         self.session_file
             .save(session)
             .map_err(|error| PeerError::Io { path: self.parts.home.session_file(), error })?;
+        if let Err(error) = self.remember_tracker().await {
+            tracing::warn!(%error, "the tracker is not remembered: name it again next time");
+        }
         tracing::info!(user = %session.user, peer = %identity.peer, "logged in");
         self.start(login, Some(identity));
         Ok(self.login_now()?.key.peer())
     }
 
-    /// Takes up the session that was kept, if there is one. Works without the tracker, as far as that goes.
-    pub async fn resume(self: &Arc<Self>) {
+    /// Keeps the trackers' URLs and their CA in the home, so that later verbs need neither.
+    async fn remember_tracker(&self) -> Result<(), PeerError> {
+        let (home, tracker) = (&self.parts.home, &self.parts.tracker);
+        let keep = |path: PathBuf, text: &str| {
+            let written = match durable::read_if_there(&path) {
+                Ok(Some(known)) if known == text.as_bytes() => Ok(()),
+                _ => durable::write(&path, text.as_bytes(), Readers::Owner),
+            };
+            written.map_err(|error| PeerError::Io { path, error })
+        };
+        keep(home.tracker_file(), &tracker.trackers().lines())?;
+        if tracker.trackers().urls().iter().any(|url| url.starts_with("https:")) {
+            keep(home.trusted_ca(), &tracker.ca_pem().await?)?;
+        }
+        Ok(())
+    }
+
+    /// Resumes the saved session, if there is one. Works without the tracker, except for what needs it.
+    pub(crate) async fn resume(self: &Arc<Self>) {
         let _turn = self.turn.lock().await;
         let session = match self.session_file.load() {
             Ok(Some(session)) => session,
             Ok(None) => return,
-            Err(error) => return tracing::error!(%error, "the session can't be taken up; log in again"),
+            Err(error) => return tracing::error!(%error, "the saved session can't be used; log in again"),
         };
-        if session.tracker != self.parts.tracker.url() {
+        let is_ours = |session: TrackerList| session.shares_one(self.parts.tracker.trackers());
+        if !TrackerList::parse(&session.tracker).is_ok_and(is_ours) {
             return tracing::warn!(
                 tracker = session.tracker,
-                "the session is another tracker's; log in again"
+                "the saved session belongs to another tracker; log in again"
             );
         }
         self.parts.tracker.set_token(Some(&session.token));
         match self.prepare(&session) {
             Ok(login) => {
-                tracing::info!(user = %session.user, "taking up the session");
+                tracing::info!(user = %session.user, "resuming the saved session");
                 let kept = self.kept_identity(&login.key).await;
                 self.start(login, kept);
             }
             Err(error) => {
                 self.parts.tracker.set_token(None);
-                tracing::error!(%error, "the session can't be taken up");
+                tracing::error!(%error, "the saved session can't be resumed");
             }
         }
     }
@@ -149,6 +197,7 @@ impl Agent {
     }
 
     fn start(self: &Arc<Self>, login: Arc<Login>, identity: Option<Identity>) {
+        *self.session_over.lock() = None;
         self.set_current(Some(Arc::clone(&login)));
         if let Some(identity) = identity {
             self.adopt(identity);
@@ -156,21 +205,22 @@ impl Agent {
         self.start_tasks(&login);
     }
 
-    /// From now on this peer is that identity, to those who dial it and those whom it dials.
+    /// Uses this identity from now on, for connections from and to other peers.
     pub(super) fn adopt(&self, identity: Identity) {
         let identity = Arc::new(identity);
-        self.parts.engine.take_up(identity.authority);
+        self.parts.engine.take_up(&identity.authorities);
         self.parts.tls.send_replace(Some(Arc::clone(&identity.server)));
         self.parts.identity.send_replace(Some(identity));
     }
 
-    /// The identity by the certificate on disk, unless that is due for renewal or the CA is not known.
+    /// The identity with the certificate on disk. Returns `None` when there is no usable certificate or the
+    /// CA is not known.
     async fn kept_identity(&self, key: &PeerKey) -> Option<Identity> {
         let ca_pem = self.parts.tracker.ca_pem().await.ok()?;
         key.kept(&ca_pem, SystemTime::now())
     }
 
-    /// The identity by the certificate on disk while it is young, else by a new one.
+    /// The identity with the certificate on disk until its renewal is due, else with a new certificate.
     pub(super) async fn certify(&self, key: &PeerKey) -> Result<Identity, PeerError> {
         let now = SystemTime::now();
         if let Some(kept) = self.kept_identity(key).await.filter(|kept| now < kept.renew_at()) {
@@ -179,54 +229,71 @@ impl Agent {
         let tracker = &self.parts.tracker;
         let ca_pem = tracker.ca_pem().await?;
         let csr_der = key.request().map_err(identity_error)?.into();
-        let mut auth = tracker.auth().await?;
-        let issued = tracker.within(auth.issue_peer_cert(pb::IssuePeerCertRequest { csr_der })).await?;
+        let request = pb::IssuePeerCertRequest { csr_der };
+        let certify = async |line: Line| {
+            let mut auth = line.auth().await?;
+            line.within(auth.issue_peer_cert(request.clone())).await
+        };
+        let issued = tracker.ask(certify).await?;
         if issued.peer_id != key.peer().to_string() {
-            return Err(PeerError::TrackerAnswer("the certificate is for another peer".into()));
+            return Err(PeerError::TrackerAnswer("the tracker's certificate is for another peer".into()));
         }
-        key.certify(issued.certificate_pem, &ca_pem).map_err(identity_error)
+        // A tracker that serves with another CA's certificate still signs those of the peers itself.
+        let authority = match issued.authority_pem.as_str() {
+            "" => &ca_pem,
+            pem => pem,
+        };
+        key.certify(issued.certificate_pem, authority).map_err(identity_error)
     }
 
-    /// Logs out: stops all, forgets the session, and tells the tracker if it can be told. True if it could not be.
+    /// Logs out: stops everything, deletes the saved session, and tells the tracker. If another daemon uses
+    /// the same session, as that of a copied home, the session is not ended, except with `everywhere`.
     ///
     /// # Errors
-    /// When nobody is logged in.
-    pub async fn log_out(&self, everywhere: bool) -> Result<bool, PeerError> {
+    /// Fails when nobody is logged in.
+    pub(crate) async fn log_out(&self, everywhere: bool) -> Result<Farewell, PeerError> {
         let _turn = self.turn.lock().await;
         let login = self.login_now()?;
+        let is_shared = self.announce.borrow().evicted && !everywhere;
         self.leave(&login).await;
-        let tracker = &self.parts.tracker;
-        let farewell = async {
-            let mut auth = tracker.auth_with(&login.session.token).await?;
+        if is_shared {
+            tracing::info!(user = %login.session.user, "logged out; another daemon uses the session");
+            return Ok(Farewell::Shared);
+        }
+        let farewell = self.parts.tracker.ask(async |line| {
+            let mut auth = line.auth_with(&login.session.token).await?;
             if everywhere {
-                tracker.within(auth.logout_all(pb::LogoutAllRequest {})).await.map(|_| ())
+                line.within(auth.logout_all(pb::LogoutAllRequest {})).await.map(|_| ())
             } else {
-                tracker.within(auth.logout(pb::LogoutRequest {})).await.map(|_| ())
+                line.within(auth.logout(pb::LogoutRequest {})).await.map(|_| ())
             }
-        };
+        });
         let told = match tokio::time::timeout(FAREWELL, farewell).await {
-            // A session that is over already needs no ending.
+            // A session that is over already does not have to be ended.
             Ok(told) => told.is_ok() || told.is_err_and(|error| error.is_session_over()),
             Err(_) => false,
         };
         tracing::info!(user = %login.session.user, told, "logged out");
-        Ok(!told)
+        Ok(if told { Farewell::Told } else { Farewell::Untold })
     }
 
-    /// The session turned out to be over.
+    /// Logs out locally after the tracker has ended the session.
     pub(super) async fn session_ended(&self, login: &Arc<Login>) {
         let _turn = self.turn.lock().await;
         if self.current().is_some_and(|current| Arc::ptr_eq(&current, login)) {
-            tracing::warn!(user = %login.session.user, "the session is over: log in again");
+            tracing::warn!(user = %login.session.user, "the session has ended; log in again");
+            *self.session_over.lock() = Some(login.session.user.clone());
             self.leave(login).await;
         }
     }
 
-    /// Stops all that the login does and forgets its session. Its library stays.
+    /// Stops everything that the login does, and deletes its session. Its library stays.
     async fn leave(&self, login: &Login) {
         self.set_current(None);
         login.end().await;
         self.parts.engine.clear().await;
+        // The next login gets the keys again. The epochs stay: a ticket that was void stays void.
+        self.parts.engine.set_ticket_keys(Vec::new());
         self.parts.tls.send_replace(None);
         self.parts.identity.send_replace(None);
         self.parts.tracker.set_token(None);

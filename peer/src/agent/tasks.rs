@@ -1,13 +1,16 @@
-//! What runs for as long as a login: the certificate's renewal, announcing, and following downloads to their end.
+//! The tasks of a login: renewing the certificate, announcing, and following downloads to their end.
 
 use std::{
+    collections::HashMap,
     io,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use proto::{
-    domain::{FileId, GroupId, Manifest},
+    domain::{FileId, FileName, GroupId, Manifest, folder::Folder},
+    pb,
     reason::Reason,
 };
 use tokio::{
@@ -17,18 +20,34 @@ use tokio::{
 
 use super::{Agent, Login};
 use crate::{
+    download::lifecycle::way_out,
     engine::{
         DownloadSpec, DownloadState, DownloadView, EngineError, Problem, ShareSpec, TicketRefused,
         TicketSource as _,
     },
     error::PeerError,
+    hashing::FileStamp,
     library::{DownloadEntry, Entry, Phase},
-    tracker::announcer::{AnnounceEvent, Announcer, hello},
+    paths::word,
+    tracker::{
+        announcer::{AnnounceEvent, Announcer},
+        manifests,
+        outage::Outage,
+    },
 };
 
-/// Between two looks at the certificate's age; the clock may be set meanwhile.
+/// The time between two questions to the tracker whether a file really ended, while it does not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// A download that takes longer is noted as begun: from then on, its unfinished data must be there.
+const BRIEF: Duration = Duration::from_secs(1);
+/// How often the progress of a long download is noted, at most. It is shown when the unfinished data is gone.
+const NOTES: u64 = 16;
+/// The number of files that may be hashed again at the start before their stamps are written. Writing each by
+/// itself would take longer than the hashing.
+const STAMPS: usize = 1_000;
+/// The time between two checks of the certificate's age. It is short because the clock may be set in between.
 const RENEWAL_CHECK: Duration = Duration::from_secs(30);
-/// Between tries to get a certificate.
+/// The shortest and the longest time between attempts to get a certificate.
 const CERTIFY_AGAIN: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30);
 
 impl Agent {
@@ -43,16 +62,18 @@ impl Agent {
         spawn("certificate", Box::pin(async move { agent.keep_certified(&for_login).await }));
         let (agent, for_login) = (Arc::clone(self), Arc::clone(login));
         spawn("library", Box::pin(async move { agent.restore(&for_login).await }));
+        // It ends by itself, after it has told the tracker that this peer leaves.
         let (agent, for_login) = (Arc::clone(self), Arc::clone(login));
-        spawn("announcer", Box::pin(async move { agent.announce(&for_login, sender).await }));
-        // Outside the login's own tasks: it may have to end the login, which waits for those.
+        login.tasks.spawn(async move { agent.announce(&for_login, sender).await });
+        // This is not one of the login's own tasks: it may have to end the login, which waits for those.
         let (agent, for_login) = (Arc::clone(self), Arc::clone(login));
         tokio::spawn(async move { agent.heed(&for_login, events).await });
     }
 
-    /// Gets a certificate if there is none, and a new one in time.
+    /// Gets a certificate if there is none, and renews it in time.
     async fn keep_certified(&self, login: &Login) {
         let mut pause = *CERTIFY_AGAIN.start();
+        let mut outage = Outage::default();
         loop {
             let renew_at = self.parts.identity.borrow().as_ref().map(|identity| identity.renew_at());
             if renew_at.is_some_and(|at| SystemTime::now() < at) {
@@ -61,12 +82,15 @@ impl Agent {
             }
             match self.certify(&login.key).await {
                 Ok(identity) => {
-                    tracing::info!(peer = %identity.peer, "the certificate is new");
+                    tracing::info!(peer = %identity.peer, "the certificate was renewed");
+                    outage.over(Instant::now());
                     self.adopt(identity);
                     pause = *CERTIFY_AGAIN.start();
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "no new certificate yet");
+                    if let Some(tries) = outage.failed(Instant::now()) {
+                        tracing::warn!(%error, tries, "the certificate could not be renewed; retrying");
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(*CERTIFY_AGAIN.end());
                 }
@@ -74,106 +98,246 @@ impl Agent {
         }
     }
 
-    /// Announces once there is a certificate: without one, nobody could fetch anything here.
+    /// Announces once there is a certificate. Without one, nobody could fetch anything from this peer.
     async fn announce(&self, login: &Login, events: mpsc::Sender<AnnounceEvent>) {
         let mut identity = self.parts.identity.subscribe();
-        // The sender is the agent's own.
-        let _ = identity.wait_for(Option::is_some).await;
+        let certified = login.stop.run_until_cancelled(identity.wait_for(Option::is_some)).await;
+        if certified.is_none_or(|certified| certified.is_err()) {
+            return;
+        }
         let announcer = Announcer {
             tracker: self.parts.tracker.clone(),
             engine: self.parts.engine.clone(),
-            hello: hello(login.key.peer(), self.parts.listen.port(), self.parts.advertise.as_deref()),
+            user: login.session.user.clone(),
+            peer: login.key.peer(),
+            listen: self.parts.listen,
+            advertise: self.parts.advertise.clone(),
             state: self.announce.clone(),
             events,
+            outage: Default::default(),
         };
         announcer.run(login.stop.clone()).await;
     }
 
-    /// Does what the tracker demands. Ends with the announcer.
+    /// Carries out what the tracker demands. Ends with the announcer.
+    ///
+    /// Files are settled concurrently, so that the wait for an answer about one file does not delay other
+    /// events.
     async fn heed(self: Arc<Self>, login: &Arc<Login>, mut events: mpsc::Receiver<AnnounceEvent>) {
-        while let Some(event) = events.recv().await {
-            match event {
-                AnnounceEvent::SessionOver => return self.session_ended(login).await,
-                AnnounceEvent::FileEnded(group, file) => {
-                    let ended = login.within(async {
-                        self.file_ended(login, &group, file).await;
-                        Ok(())
-                    });
-                    if ended.await.is_err() {
-                        return;
+        let mut settling = FuturesUnordered::new();
+        // The files that are being settled, and whether the tracker has reported something about them since.
+        let mut files: HashMap<FileId, bool> = HashMap::new();
+        loop {
+            let mut due = Vec::new();
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(AnnounceEvent::FileEnded(group, file)) => due.push((group, file)),
+                    Some(AnnounceEvent::EpochsTold(groups)) => {
+                        let waits = |entry: &Entry| {
+                            groups.contains(&entry.group)
+                                && (files.contains_key(&entry.file) || login.waits_for_membership(entry))
+                        };
+                        let entries = login.library.entries().into_iter().filter(waits);
+                        due.extend(entries.map(|entry| (entry.group, entry.file)));
                     }
+                    Some(AnnounceEvent::SessionOver) => break,
+                    None => return,
+                },
+                Some(settled) = settling.next() => match settled {
+                    Ok((group, file)) => if files.remove(&file) == Some(true) {
+                        due.push((group, file));
+                    },
+                    // The login is over.
+                    Err(_) => return,
+                },
+            }
+            for (group, file) in due {
+                let is_known = login.library.find_file(file).is_some_and(|entry| entry.group == group);
+                if let Some(again) = files.get_mut(&file) {
+                    *again = true;
+                } else if is_known {
+                    files.insert(file, false);
+                    let agent = &self;
+                    settling.push(async move {
+                        let settled = login.within(async {
+                            agent.settle(login, &group, file).await;
+                            Ok(())
+                        });
+                        settled.await.map(|()| (group, file))
+                    });
                 }
             }
         }
+        // These futures are part of the login, and the end of the login waits for them.
+        drop(settling);
+        self.session_ended(login).await;
     }
 
-    /// A file was unpublished, or this user is out of its group: what runs of it ends, what is on disk stays.
-    async fn file_ended(&self, login: &Login, group: &GroupId, file: FileId) {
+    /// Asks the tracker whether this user may share and download the file, and acts on the answer. The
+    /// tracker has reported that the right ended, in which case the engine has already stopped serving the
+    /// file, or that it may have come back.
+    async fn settle(&self, login: &Login, group: &GroupId, file: FileId) {
         let Some(entry) = login.library.find_file(file).filter(|entry| entry.group == *group) else { return };
-        // With a ticket the user is back in already, and without an answer announcing again tells.
-        let Err(TicketRefused::Denied(reason)) = self.parts.tickets.ticket(group, file, true).await else {
-            return;
+        // A ticket from just before would count as a new one.
+        self.parts.tickets.forget_file(file);
+        let reason = loop {
+            match self.parts.tickets.ticket(group, file, true).await {
+                Ok(_) => return self.may_share(login, &entry).await,
+                Err(TicketRefused::Denied(Reason::NotAMember)) => break Reason::NotAMember,
+                // No file of this id. Another one may have its name.
+                Err(TicketRefused::Denied(reason)) => {
+                    match manifests::current(self.tracker(), group, &entry.name).await {
+                        Ok(current) if current != file => break Reason::NewVersion,
+                        Err(PeerError::Tracker(_)) => break reason,
+                        Ok(_) | Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+                    }
+                }
+                Err(TicketRefused::Unavailable(_)) => tokio::time::sleep(ASK_AGAIN).await,
+            }
         };
-        tracing::info!(%group, name = %entry.name, reason = reason.as_str(), "the tracker ends sharing of a file");
+        self.may_not_share(login, &entry, reason).await;
+    }
+
+    /// Serves a file again. A share that ended because the user was no member begins anew.
+    async fn may_share(&self, login: &Login, entry: &Entry) {
+        let file = entry.file;
+        self.parts.engine.allow(file);
+        if !login.waits_for_membership(entry) {
+            return;
+        }
+        tracing::info!(group = %entry.group, name = %entry.name, "a file is shared again, because its user is a member again");
+        login.set_problem(file, None);
+        // A file that has changed is hashed, which may take long. Verbs don't wait for that.
+        let shared = self.run_share(login, entry).await;
         let _guard = login.files.lock().await;
-        let gone = reason != Reason::NotAMember;
-        let message =
-            if gone { "the file was taken out of the group" } else { "you are not a member of the group" };
-        if entry.is_unfinished() {
-            if let Err(error) = self.parts.engine.stop(file, false).await {
-                tracing::debug!(%error, "the download had ended");
-            }
-            if entry.phase() == Some(&Phase::Active) {
-                self.set_phase(login, file, Phase::failed(reason, message));
-            }
-        } else {
+        if !login.library.find_file(file).is_some_and(|entry| entry.is_whole() && entry.shared) {
             self.parts.engine.unshare(file);
-            login.set_problem(file, Some(Problem { reason, message: message.into() }));
-            // An unpublished file never comes back under this id; a member may.
-            if gone {
-                login.forget_share(&entry);
+            return;
+        }
+        match shared {
+            Ok(stamp) => login.note_stamps(&stamp.map(|stamp| (file, stamp)).into_iter().collect()),
+            Err(error) => {
+                let problem = Problem { reason: error.reason(), message: error.to_string() };
+                self.share_later(login, entry, problem).await;
             }
         }
     }
 
-    /// Takes up all shares and unfinished downloads of the library.
+    /// Ends a file's share and download. What is on disk stays.
+    async fn may_not_share(&self, login: &Login, entry: &Entry, reason: Reason) {
+        let (group, file) = (&entry.group, entry.file);
+        tracing::info!(%group, name = %entry.name, reason = reason.as_str(), "the tracker ended the sharing of a file");
+        let _guard = login.files.lock().await;
+        let is_unfinished = entry.is_unfinished();
+        let (group_word, name_word) = (word(group), word(&entry.name));
+        let message = match (reason, is_unfinished) {
+            (Reason::NotAMember, _) => "you are not a member of the group".to_owned(),
+            (Reason::NewVersion, true) => format!(
+                "a new version of the file took its place; `peer download {group_word} {name_word}` with the same \
+                 destination downloads that one"
+            ),
+            (Reason::NewVersion, false) => outdated(entry).message,
+            _ => "the file was unpublished from the group".to_owned(),
+        };
+        if is_unfinished {
+            // The phase is set before the stop, so that nobody takes the end for a stop by the user. It is set
+            // again afterwards, with the bytes that the download ended with.
+            let was_active = entry.phase() == Some(&Phase::Active);
+            let fail = || {
+                if was_active {
+                    self.set_phase(login, file, Phase::failed(reason, message.clone()));
+                }
+            };
+            fail();
+            if let Err(error) = self.parts.engine.stop(file, false).await {
+                tracing::debug!(%error, "the download has ended");
+            }
+            fail();
+        } else {
+            self.parts.engine.unshare(file);
+            login.set_problem(file, Some(Problem { reason, message }));
+            match reason {
+                // The user can become a member again.
+                Reason::NotAMember => {}
+                // The copy is still this user's, and stays listed.
+                Reason::NewVersion => login.update(file, |entry| entry.outdated = true),
+                // An unpublished file never comes back under this id.
+                _ => login.forget_share(entry),
+            }
+        }
+    }
+
+    /// Starts all shares and unfinished downloads of the library. Verbs may change the library meanwhile, and
+    /// what they did counts: nothing is started that was stopped since.
     async fn restore(self: &Arc<Self>, login: &Arc<Login>) {
-        for entry in login.library.entries() {
+        let mut stamps = HashMap::new();
+        let files: Vec<FileId> = login.library.entries().into_iter().map(|entry| entry.file).collect();
+        for file in files {
+            let mut guard = login.files.lock().await;
+            let Some(entry) = login.library.find_file(file) else { continue };
             let taken_up = if entry.phase() == Some(&Phase::Active) {
-                self.run_kept_download(login, &entry).await
+                if self.runs(&entry) {
+                    continue;
+                }
+                self.run_kept_download(login, &entry).await.map(|()| None)
+            } else if entry.outdated {
+                login.set_problem(file, Some(outdated(&entry)));
+                continue;
             } else if entry.is_whole() && entry.shared {
-                self.run_share(login, &entry).await
+                // A file that has changed is hashed, which may take long. Verbs don't wait for that.
+                drop(guard);
+                let shared = self.run_share(login, &entry).await;
+                guard = login.files.lock().await;
+                if !login.library.find_file(file).is_some_and(|entry| entry.is_whole() && entry.shared) {
+                    self.parts.engine.unshare(file);
+                    continue;
+                }
+                shared
             } else {
                 continue;
             };
-            if let Err(error) = taken_up {
-                tracing::warn!(group = %entry.group, name = %entry.name, %error, "can't be taken up");
-                let problem = Problem { reason: error.reason(), message: error.to_string() };
-                if entry.is_unfinished() {
-                    self.set_phase(login, entry.file, Phase::failed(problem.reason, problem.message));
-                } else {
-                    login.set_problem(entry.file, Some(problem));
+            match taken_up {
+                Ok(stamp) => stamps.extend(stamp.map(|stamp| (entry.file, stamp))),
+                Err(error) => {
+                    tracing::warn!(group = %entry.group, name = %entry.name, %error, "an entry of the library can't be resumed");
+                    let problem = Problem { reason: error.reason(), message: error.to_string() };
+                    if entry.is_unfinished() {
+                        let message = format!("{}; {}", problem.message, way_out(&entry.group, &entry.name));
+                        self.set_phase(login, entry.file, Phase::failed(problem.reason, message));
+                    } else {
+                        self.share_later(login, &entry, problem).await;
+                    }
                 }
             }
+            drop(guard);
+            if stamps.len() >= STAMPS {
+                login.note_stamps(&std::mem::take(&mut stamps));
+            }
+        }
+        login.note_stamps(&stamps);
+    }
+
+    /// Shares a complete file of the library. Returns its stamp if the library has another one.
+    pub(super) async fn run_share(
+        &self,
+        login: &Login,
+        entry: &Entry,
+    ) -> Result<Option<FileStamp>, PeerError> {
+        let stamp = self.parts.engine.share(login.share_spec(entry).await?).await?;
+        login.set_problem(entry.file, None);
+        Ok(stamp.filter(|stamp| entry.stamp != Some(*stamp)))
+    }
+
+    /// Keeps a share that can't be offered now, perhaps because its drive is not attached. The engine tries it
+    /// again.
+    async fn share_later(&self, login: &Login, entry: &Entry, problem: Problem) {
+        match login.share_spec(entry).await {
+            Ok(spec) => self.parts.engine.share_later(spec, problem),
+            Err(_) => login.set_problem(entry.file, Some(problem)),
         }
     }
 
-    async fn run_share(&self, login: &Login, entry: &Entry) -> Result<(), PeerError> {
-        let manifest = login.manifest(entry).await?;
-        let spec = ShareSpec {
-            group: entry.group.clone(),
-            file: entry.file,
-            manifest,
-            path: entry.path.clone(),
-            stamp: entry.stamp,
-        };
-        let stamp = self.parts.engine.share(spec).await?;
-        login.update(entry.file, |entry| entry.stamp = Some(stamp));
-        login.set_problem(entry.file, None);
-        Ok(())
-    }
-
-    /// As [`Self::run_download`], with the manifest that was kept.
+    /// As [`Self::run_download`], with the saved manifest.
     pub(super) async fn run_kept_download(
         self: &Arc<Self>,
         login: &Arc<Login>,
@@ -198,21 +362,58 @@ impl Agent {
             destination: entry.path.clone(),
             sequential: options.is_some_and(|options| options.sequential),
             verify: options.is_some_and(|options| options.verify),
+            umask: options.map_or(0o077, |options| options.umask),
+            begun: options.is_some_and(|options| options.begun),
+            done_bytes: options.map_or(0, |options| options.done_bytes),
         };
         let view = match self.parts.engine.download(spec).await {
             Ok(view) => view,
             Err(EngineError::DestinationExists(path)) => return Err(PeerError::DestinationExists(path)),
             Err(error) => return Err(error.into()),
         };
-        let (agent, for_login) = (Arc::clone(self), Arc::clone(login));
-        let (file, stop) = (entry.file, login.stop.clone());
+        let (agent, stop) = (Arc::clone(self), login.stop.clone());
+        let (group, name, file) = (entry.group.clone(), entry.name.clone(), entry.file);
         login
             .tasks
-            .spawn(async move { stop.run_until_cancelled(agent.follow(&for_login, file, view)).await });
+            .spawn(async move { stop.run_until_cancelled(agent.find_sources(&group, &name, file)).await });
+        let (agent, for_login) = (Arc::clone(self), Arc::clone(login));
+        let (file, stop) = (entry.file, login.stop.clone());
+        login.tasks.spawn(async move {
+            let last = view.clone();
+            if stop.run_until_cancelled(agent.follow(&for_login, file, view)).await.is_none() {
+                let done_bytes = last.borrow().done_bytes;
+                if done_bytes > 0 {
+                    for_login.note_progress(file, done_bytes);
+                }
+            }
+        });
         Ok(())
     }
 
-    /// Notes in the library how far a download came.
+    /// Asks the tracker for the sources of a download that begins. The announces, which are paced, name them
+    /// too, and all that come later.
+    async fn find_sources(&self, group: &GroupId, name: &FileName, file: FileId) {
+        let request = pb::FindPeersRequest {
+            group_id: group.to_string(),
+            name: name.to_string(),
+            ..Default::default()
+        };
+        let asked = self.parts.tracker.ask(async |line| {
+            let mut swarm = line.swarm().await?;
+            line.within(swarm.find_peers(request.clone())).await
+        });
+        let found = match asked.await {
+            Ok(found) if found.file_id[..] == file.as_bytes()[..] => found.read().unwrap_or_default(),
+            Ok(_) => return,
+            Err(error) => {
+                return tracing::debug!(%error, %name, "the sources could not be fetched; the announce stream will name them");
+            }
+        };
+        let found = found.into_iter().filter_map(crate::tracker::announcer::source).collect();
+        self.parts.engine.sources(file, found, Vec::new());
+    }
+
+    /// Writes the phase and the progress of a download to the library.
     pub(super) fn set_phase(&self, login: &Login, file: FileId, phase: Phase) {
         let done = self.parts.engine.watch(file).map(|view| view.borrow().done_bytes);
         login.update(file, |entry| {
@@ -223,57 +424,159 @@ impl Agent {
         });
     }
 
-    /// Notes in the library how a download ended. Being stopped is noted by whoever stopped it.
+    /// Writes to the library how far a download is and how it ended. A stop is written by the code that stops the
+    /// download.
     async fn follow(&self, login: &Login, file: FileId, mut view: watch::Receiver<DownloadView>) {
-        let ended = view.wait_for(|view| view.state.is_final()).await.map(|view| view.clone());
-        // Without its end the engine was cleared.
-        let Ok(ended) = ended else { return };
-        match ended.state {
-            DownloadState::Complete => {
-                let stamp = self.parts.engine.shares().into_iter().find(|share| share.file == file);
-                let stamp = stamp.and_then(|share| share.stamp);
-                login.update(file, |entry| {
-                    entry.stamp = stamp;
-                    entry.shared = true;
-                });
-                self.set_phase(login, file, Phase::Complete);
+        let mut noted = view.clone();
+        let note = async {
+            tokio::time::sleep(BRIEF).await;
+            let moves = |view: &DownloadView| {
+                view.state.is_final() || view.state == DownloadState::Downloading || view.done_bytes > 0
+            };
+            let mut seen = noted.wait_for(moves).await.map(|view| view.clone());
+            while let Ok(now) = seen
+                && !now.state.is_final()
+            {
+                login.note_progress(file, now.done_bytes);
+                tokio::time::sleep(BRIEF).await;
+                let next = now.done_bytes + (now.size / NOTES).max(1);
+                let enough = |view: &DownloadView| view.state.is_final() || view.done_bytes >= next;
+                seen = noted.wait_for(enough).await.map(|view| view.clone());
             }
-            DownloadState::Failed => {
-                let problem = ended
-                    .problem
-                    .unwrap_or(Problem { reason: Reason::Internal, message: "it failed".into() });
-                self.set_phase(login, file, Phase::failed(problem.reason, problem.message));
+            std::future::pending::<()>().await;
+        };
+        let ended = tokio::select! {
+            ended = view.wait_for(|view| view.state.is_final()) => ended.map(|view| view.clone()),
+            () = note => return,
+        };
+        // The engine was cleared before the download ended.
+        if let Ok(ended) = ended {
+            self.note_end(login, file, &ended);
+            if let Some(folder) = self.parts.engine.folder(file) {
+                login.keep_folder(file, folder).await;
             }
-            _ => {}
         }
+    }
+
+    /// Writes to the library how a download ended, unless that is there already. A caller that tells the user
+    /// about the end calls this first, so that the next verb finds what this one said.
+    pub(super) fn note_end(&self, login: &Login, file: FileId, ended: &DownloadView) {
+        let phase = match ended.state {
+            DownloadState::Complete => Phase::Complete,
+            DownloadState::Failed => {
+                let problem = ended.problem.clone();
+                let problem =
+                    problem.unwrap_or(Problem { reason: Reason::Internal, message: "it failed".into() });
+                Phase::failed(problem.reason, problem.message)
+            }
+            _ => return,
+        };
+        let stamp = self.parts.engine.stamp(file);
+        login.update(file, |entry| {
+            let Some(download) = &mut entry.download else { return };
+            // Somebody has noted it and may have changed more since.
+            if download.phase != Phase::Active {
+                return;
+            }
+            if phase == Phase::Complete {
+                (entry.stamp, entry.shared) = (stamp, true);
+            }
+            (download.phase, download.done_bytes) = (phase, ended.done_bytes);
+        });
     }
 }
 
+/// The reason why an older version is not offered.
+fn outdated(entry: &Entry) -> Problem {
+    let error = PeerError::outdated(entry);
+    Problem { reason: error.reason(), message: error.to_string() }
+}
+
 impl Login {
-    /// Keeps an entry with its manifest, on a thread for what takes long: the longest manifest has 109 MB.
+    /// Saves an entry with its manifest, on a blocking thread: the longest manifest has 109 MB.
     pub(super) async fn keep(&self, entry: Entry, manifest: &Arc<Manifest>) -> io::Result<()> {
         let (library, manifest) = (Arc::clone(&self.library), Arc::clone(manifest));
         spawn_blocking(move || library.put(entry, &manifest)).await.map_err(io::Error::other)?
     }
 
-    /// The manifest that was kept with an entry.
+    /// Whether the entry is a share that ended because the user was no member of its group.
+    fn waits_for_membership(&self, entry: &Entry) -> bool {
+        let is_out = |problem: Problem| problem.reason == Reason::NotAMember;
+        entry.is_whole() && entry.shared && self.problem(entry.file).is_some_and(is_out)
+    }
+
+    async fn share_spec(&self, entry: &Entry) -> Result<ShareSpec, PeerError> {
+        let manifest = self.manifest(entry).await?;
+        let folder = self.folder(entry, &manifest).await;
+        Ok(ShareSpec {
+            group: entry.group.clone(),
+            file: entry.file,
+            manifest,
+            path: entry.path.clone(),
+            stamp: entry.stamp,
+            folder,
+        })
+    }
+
+    /// Reads the manifest that was saved with an entry.
     pub(super) async fn manifest(&self, entry: &Entry) -> Result<Arc<Manifest>, PeerError> {
         let (library, file, name) = (Arc::clone(&self.library), entry.file, &entry.name);
         let read = spawn_blocking(move || library.manifest(file)).await.map_err(PeerError::internal)?;
-        let manifest =
-            read.map_err(|error| PeerError::Internal(format!("the saved manifest of {name}: {error}")))?;
+        let manifest = read.map_err(|error| {
+            PeerError::Internal(format!("the saved manifest of {name} can't be used: {error}"))
+        })?;
         Ok(Arc::new(manifest))
     }
 
-    /// Changes an entry. A disk that takes no more is told in the log: what runs is right, only a restart would not
-    /// know.
+    /// Saves the entries of a folder. If they can't be written, the error is only logged: the folder is then
+    /// listed and hashed again after a restart.
+    pub(super) async fn keep_folder(&self, file: FileId, folder: Arc<Folder>) {
+        let library = Arc::clone(&self.library);
+        let kept = spawn_blocking(move || library.put_folder(file, &folder)).await;
+        if let Err(error) = kept.map_err(io::Error::other).flatten() {
+            tracing::error!(%error, "the index of a folder can't be written");
+        }
+    }
+
+    /// Reads the saved entries of a folder. `None` for a file, and if they can't be read.
+    pub(super) async fn folder(&self, entry: &Entry, manifest: &Arc<Manifest>) -> Option<Arc<Folder>> {
+        manifest.header().folder?;
+        let (library, file, manifest) = (Arc::clone(&self.library), entry.file, Arc::clone(manifest));
+        spawn_blocking(move || library.folder(file, &manifest)).await.ok().flatten().map(Arc::new)
+    }
+
+    /// Changes an entry. If it can't be written, the error is only logged: the running state is right, but a
+    /// restart would not know of the change.
     pub(super) fn update(&self, file: FileId, change: impl FnOnce(&mut Entry)) {
         if let Err(error) = self.library.update(file, change) {
             tracing::error!(%error, "the library can't be written");
         }
     }
 
-    /// The file is shared no more: an upload leaves the library, a download stays as complete.
+    /// Writes that a download has begun, and how far it is.
+    fn note_progress(&self, file: FileId, done_bytes: u64) {
+        self.update(file, |entry| {
+            if let Some(download) = &mut entry.download
+                && download.phase == Phase::Active
+            {
+                (download.begun, download.done_bytes) = (true, done_bytes);
+            }
+        });
+    }
+
+    /// Writes the stamps of files that were hashed again, all at once: the library is one file.
+    fn note_stamps(&self, stamps: &HashMap<FileId, FileStamp>) {
+        let noted = self.library.update_all(|entry| {
+            if let Some(stamp) = stamps.get(&entry.file) {
+                entry.stamp = Some(*stamp);
+            }
+        });
+        if let Err(error) = noted {
+            tracing::error!(%error, "the library can't be written");
+        }
+    }
+
+    /// Ends the sharing of a file: an upload leaves the library, a download stays in it as complete.
     pub(super) fn forget_share(&self, entry: &Entry) {
         if entry.download.is_some() {
             self.update(entry.file, |entry| entry.shared = false);

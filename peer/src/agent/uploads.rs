@@ -10,45 +10,51 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Agent, Login};
 use crate::{
-    engine::{Problem, ShareSpec},
+    engine::{EngineError, Problem, ShareSpec},
     error::PeerError,
-    hashing::{self, Hashed},
+    hashing::{self, Hashed, folder::manifest_of_folder, scan::ScanOptions},
     library::Entry,
-    tracker::manifests,
+    tracker::{line::Line, manifests},
 };
 
-/// Told the bytes that were read so far.
-pub type UploadProgress = Arc<dyn Fn(u64) + Send + Sync>;
+/// A callback that gets the number of bytes read so far.
+pub(crate) type UploadProgress = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// A file that is published and shared.
 #[derive(Clone, Debug)]
-pub struct Uploaded {
+pub(crate) struct Uploaded {
     /// Its name in the group.
     pub name: FileName,
-    /// Its id there.
+    /// Its id in the group.
     pub file: FileId,
-    /// Bytes in it.
+    /// Its length in bytes.
     pub size: u64,
     /// Its BLAKE3 root.
     pub blake3: Blake3,
-    /// The group had this very content under this name before.
+    /// The group already had this content under this name.
     pub already: bool,
+    /// Other content had the name, and was replaced.
+    pub replaced: bool,
+    /// Regular files in it, if it is a folder.
+    pub files: Option<u32>,
+    /// Paths of a folder that can't be shared and were left out.
+    pub skipped: usize,
 }
 
-/// A file that this peer shares, or should.
+/// A file that this peer shares or should share.
 #[derive(Clone, Debug)]
-pub struct ShareStatus {
-    /// What it is.
+pub(crate) struct ShareStatus {
+    /// Its entry in the library.
     pub entry: Entry,
     /// Bytes of the pieces that are offered.
     pub done_bytes: u64,
     /// Bytes sent since the daemon started.
     pub uploaded_bytes: u64,
-    /// Why it is not offered, if so.
+    /// The reason why it is not offered, if it is not.
     pub problem: Option<Problem>,
 }
 
-/// Stops what runs in a blocking thread when the caller is no longer there.
+/// Stops the work in a blocking thread when the caller goes away.
 struct StopOnDrop(CancellationToken);
 
 impl Drop for StopOnDrop {
@@ -58,62 +64,78 @@ impl Drop for StopOnDrop {
 }
 
 impl Agent {
-    /// Hashes, publishes and shares a file in place.
+    /// Hashes and publishes a file or a folder, and shares it from where it is. With `replace`, it takes the place of
+    /// other content of that name.
     ///
     /// # Errors
-    /// When it can't be read, its name is not allowed, or the tracker says no.
-    pub async fn upload(
+    /// Fails when the file can't be read, when its name is not allowed, or when the tracker refuses.
+    pub(crate) async fn upload(
         &self,
         path: PathBuf,
         group: GroupId,
         name: FileName,
+        options: ScanOptions,
+        replace: bool,
         progress: UploadProgress,
     ) -> Result<Uploaded, PeerError> {
         let login = self.login_now()?;
-        login.within(self.upload_within(&login, path, group, name, progress)).await
+        let about = name.clone();
+        let work = async {
+            self.may_publish(&group).await?;
+            let hashed = hash(path.clone(), name, options, progress).await?;
+            self.publish(&login, path, group, hashed, replace).await
+        };
+        login.within(work).await.map_err(|error| error.about(&about))
     }
 
-    async fn upload_within(
+    async fn publish(
         &self,
         login: &Login,
         path: PathBuf,
         group: GroupId,
-        name: FileName,
-        progress: UploadProgress,
+        hashed: Hashed,
+        replace: bool,
     ) -> Result<Uploaded, PeerError> {
-        self.may_publish(&group).await?;
-        let Hashed { manifest, stamp } = hash(path.clone(), name, progress).await?;
+        let Hashed { manifest, stamp, folder, skipped } = hashed;
         let manifest = Arc::new(manifest);
-        let published = manifests::publish(self.tracker(), &group, &manifest).await?;
+        let published = manifests::publish(self.tracker(), &group, &manifest, replace).await?;
         let header = manifest.header();
         let _guard = login.files.lock().await;
-        let replaced = login.library.find_file(published.file);
-        if let Some(unfinished) = replaced.filter(Entry::is_unfinished) {
-            // The whole is here by another way: what was downloaded so far is of no use.
+        // What has the name here may be another version.
+        let before = login.library.find(&group, &header.name);
+        if let Some(unfinished) = before.as_ref().filter(|entry| entry.is_unfinished()) {
+            // The complete file is here now, so what was downloaded so far is useless.
             if let Err(error) = self.parts.engine.stop(unfinished.file, true).await {
-                tracing::debug!(%error, "the download did not run");
+                tracing::debug!(%error, "the download was not running");
             }
-        } else {
-            self.parts.engine.unshare(published.file);
+        } else if let Some(before) = before {
+            self.parts.engine.unshare(before.file);
+            login.set_problem(before.file, None);
         }
         let entry = Entry {
             group: group.clone(),
             name: header.name.clone(),
             file: published.file,
             size: header.layout.length(),
+            folder: folder.is_some(),
             path: path.clone(),
             shared: true,
             stamp: Some(stamp),
+            outdated: false,
             download: None,
         };
         let kept = login.keep(entry, &manifest).await;
         kept.map_err(|error| PeerError::Io { path: self.parts.home.directory().to_owned(), error })?;
+        if let Some(folder) = &folder {
+            login.keep_folder(published.file, Arc::clone(folder)).await;
+        }
         let spec = ShareSpec {
             group,
             file: published.file,
             manifest: Arc::clone(&manifest),
             path,
             stamp: Some(stamp),
+            folder,
         };
         self.parts.engine.share(spec).await?;
         login.set_problem(published.file, None);
@@ -123,22 +145,28 @@ impl Agent {
             size: header.layout.length(),
             blake3: header.blake3,
             already: published.already,
+            replaced: published.replaced,
+            files: header.folder.map(|folder| folder.files),
+            skipped,
         })
     }
 
-    /// Asks the tracker before a long file is hashed for nothing.
+    /// Asks the tracker before a long file is hashed in vain.
     async fn may_publish(&self, group: &GroupId) -> Result<(), PeerError> {
         let request =
             pb::ListFilesRequest { group_id: group.to_string(), page_size: 1, page_token: String::new() };
-        let mut files = self.tracker().files().await?;
-        self.tracker().within(files.list_files(request)).await.map(|_| ())
+        let ask = async |line: Line| {
+            let mut files = line.files().await?;
+            line.within(files.list_files(request.clone())).await
+        };
+        self.tracker().patiently(ask).await.map(drop)
     }
 
-    /// Everything that this peer shares.
+    /// Returns everything that this peer shares or should share.
     ///
     /// # Errors
-    /// When nobody is logged in.
-    pub fn shares(&self) -> Result<Vec<ShareStatus>, PeerError> {
+    /// Fails when nobody is logged in.
+    pub(crate) fn shares(&self) -> Result<Vec<ShareStatus>, PeerError> {
         let login = self.login_now()?;
         let offered = self.parts.engine.shares();
         let status = |entry: Entry| {
@@ -154,11 +182,11 @@ impl Agent {
         Ok(login.library.entries().into_iter().filter_map(status).collect())
     }
 
-    /// Shares a file no more. It stays on disk.
+    /// Stops sharing a file. The file stays on disk.
     ///
     /// # Errors
-    /// When it is not shared.
-    pub async fn stop_share(&self, group: &GroupId, name: &FileName) -> Result<(), PeerError> {
+    /// Fails when the file is not shared.
+    pub(crate) async fn stop_share(&self, group: &GroupId, name: &FileName) -> Result<(), PeerError> {
         let login = self.login_now()?;
         let _guard = login.files.lock().await;
         let entry = login.library.find(group, name).filter(|entry| entry.is_whole() && entry.shared);
@@ -169,45 +197,71 @@ impl Agent {
         Ok(())
     }
 
-    /// Reads this peer's copy again and checks all of it. Returns its size.
+    /// Reads this peer's copy again and checks all of it.
     ///
     /// # Errors
-    /// When there is no complete copy, or it is not what it should be.
-    pub async fn verify(
+    /// Fails when there is no complete copy, or when its content is wrong.
+    pub(crate) async fn verify(
         &self,
         group: &GroupId,
         name: &FileName,
         progress: UploadProgress,
     ) -> Result<(), PeerError> {
         let login = self.login_now()?;
-        let entry = login.library.find(group, name).filter(Entry::is_whole);
+        let entry = login.library.find(group, name);
         let entry = entry.ok_or_else(|| PeerError::NotShared(group.clone(), name.clone()))?;
+        if entry.is_unfinished() {
+            return Err(PeerError::Unfinished(group.clone(), name.clone()));
+        }
+        let told = move |bytes| {
+            progress(bytes);
+            ControlFlow::Continue(())
+        };
         login
             .within(async {
-                let told = move |bytes| {
-                    progress(bytes);
-                    ControlFlow::Continue(())
-                };
-                Ok(self.parts.engine.verify(entry.file, told).await?)
+                let damaged =
+                    |damage| PeerError::Damaged { group: group.clone(), name: name.clone(), damage };
+                if self.parts.engine.stamp(entry.file).is_some() {
+                    let verified = self.parts.engine.verify(entry.file, told).await;
+                    return verified.map_err(|error| match error {
+                        EngineError::Damaged(damage) => damaged(damage),
+                        error => error.into(),
+                    });
+                }
+                // It is not shared. The copy that the library knows is read all the same.
+                let (manifest, path) = (login.manifest(&entry).await?, entry.path.clone());
+                let examined = tokio::task::spawn_blocking(move || hashing::examine(&path, &manifest, &told));
+                let (_, damage) = examined.await.map_err(PeerError::internal)??;
+                damage.map_or(Ok(()), |damage| Err(damaged(Box::new(damage))))
             })
             .await
     }
 
-    /// Bytes of this peer's complete copy of a file.
-    pub fn size_of(&self, group: &GroupId, name: &FileName) -> Option<u64> {
+    /// The length of this peer's complete copy of a file, in bytes.
+    pub(crate) fn size_of(&self, group: &GroupId, name: &FileName) -> Option<u64> {
         Some(self.current()?.library.find(group, name)?.size)
     }
 }
 
 /// Hashes in a blocking thread, which stops soon after this future is dropped.
-async fn hash(path: PathBuf, name: FileName, progress: UploadProgress) -> Result<Hashed, PeerError> {
+async fn hash(
+    path: PathBuf,
+    name: FileName,
+    options: ScanOptions,
+    progress: UploadProgress,
+) -> Result<Hashed, PeerError> {
     let stop = CancellationToken::new();
     let _stop = StopOnDrop(stop.clone());
     let hashing = tokio::task::spawn_blocking(move || {
-        hashing::manifest_of(&path, name, &|bytes| {
+        let told = |bytes| {
             progress(bytes);
             if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
+        };
+        if path.is_dir() {
+            manifest_of_folder(&path, &name, &options, &told).map(|(hashed, _)| hashed)
+        } else {
+            hashing::manifest_of(&path, name, &told)
+        }
     });
     Ok(hashing.await.map_err(PeerError::internal)??)
 }

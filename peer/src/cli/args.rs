@@ -1,4 +1,4 @@
-//! Arguments as typed. What they mean together with environment and configuration file is [`super::resolve`]'s.
+//! The arguments as typed. [`super::resolve`] combines them with the environment and the configuration file.
 
 use std::path::PathBuf;
 
@@ -36,7 +36,8 @@ pub struct Global {
     /// Configuration file [env: PEER_CONFIG] [default: config.toml in the home]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// The tracker [env: PEER_TRACKER] [default: https://127.0.0.1:7700]
+    /// The network's tracker, or several with commas between them, or a file with one a line [env: PEER_TRACKER]
+    /// [default: https://127.0.0.1:7700]
     #[arg(long, global = true, value_name = "URL")]
     pub tracker: Option<String>,
     /// The tracker's CA certificate, as its ca.pem [env: PEER_CA]
@@ -54,13 +55,13 @@ pub struct Global {
     /// Never start a daemon; exit 10 if there is none [env: PEER_NO_AUTOSTART]
     #[arg(long, global = true)]
     pub no_autostart: bool,
-    /// Give up after so long [env: PEER_TIMEOUT] [default: 30; none for what waits or follows]
+    /// Time limit of the verb [env: PEER_TIMEOUT] [default: 30; none for what waits or follows]
     #[arg(long, global = true, value_name = "SECONDS")]
     pub timeout: Option<String>,
-    /// Which logs are written, as error, warn, info, debug or a filter [env: PEER_LOG]
+    /// Which log messages are written: error, warn, info, debug or a filter [env: PEER_LOG]
     #[arg(long, global = true, value_name = "FILTER", hide_short_help = true)]
     pub log: Option<String>,
-    /// text or json [env: PEER_LOG_FORMAT]
+    /// Format of the logs: text or json [env: PEER_LOG_FORMAT]
     #[arg(long, global = true, value_name = "FORMAT", hide_short_help = true)]
     pub log_format: Option<String>,
 }
@@ -69,9 +70,9 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run the daemon in the foreground, or stop the one that runs
-    #[command(after_help = "Example: peer daemon --listen 0.0.0.0:7801 --upload-limit 5MiB")]
+    #[command(after_help = "Example: peer daemon --listen [::]:7801 --upload-limit 5MiB")]
     Daemon(DaemonArgs),
-    /// Make an account
+    /// Create an account
     #[command(
         alias = "create_user",
         after_help = "Example: peer create-user alice --password-stdin < alice.password"
@@ -84,35 +85,35 @@ pub enum Verb {
                       Example: peer change-password"
     )]
     ChangePassword(PasswordSource),
-    /// Log in, and take up your shares and unfinished downloads
+    /// Log in, and resume your shares and unfinished downloads
     #[command(after_help = "Example: peer login alice")]
-    Login(Credentials),
+    Login(LoginArgs),
     /// Stop all sharing and downloading, and forget the session
     #[command(after_help = "Example: peer logout")]
     Logout,
-    /// As logout, and end all your sessions on every machine
+    /// Log out, and end all your sessions on every machine
     #[command(alias = "logout_all", after_help = "Example: peer logout-all")]
     LogoutAll,
-    /// Who is logged in
+    /// Show who is logged in
     #[command(after_help = "Example: peer whoami --json")]
     Whoami,
-    /// What the daemon is and does; starts none
+    /// Show the state of the daemon; never starts one
     #[command(after_help = "Example: peer status")]
     Status,
-    /// Check everything a working peer needs, and name what is wrong
+    /// Check everything that a working peer needs, and report problems
     #[command(after_help = "Example: peer doctor")]
     Doctor,
-    /// Make a group that you own
+    /// Create a group that you own
     #[command(alias = "create_group", after_help = "Example: peer create-group g1")]
     CreateGroup(GroupName),
     /// List all groups
     #[command(alias = "list_groups", after_help = "Example: peer list-groups --mine")]
     ListGroups {
-        /// Only those you own, are in, or asked to join
+        /// Only groups that you own, are a member of, or have requested to join
         #[arg(long)]
         mine: bool,
     },
-    /// Ask to be let into a group
+    /// Request membership in a group
     #[command(alias = "join_group", after_help = "Example: peer join-group g1 --wait")]
     JoinGroup {
         /// The group
@@ -121,10 +122,10 @@ pub enum Verb {
         #[arg(long)]
         wait: bool,
     },
-    /// Leave a group; an owner's passes to its longest-standing member
+    /// Leave a group; if you own it, its longest-standing member becomes the owner
     #[command(alias = "leave_group", after_help = "Example: peer leave-group g1")]
     LeaveGroup(GroupName),
-    /// List who asks to be let in (owner)
+    /// List the requests to join a group (owner)
     #[command(alias = "list_requests", after_help = "Example: peer list-requests g1")]
     ListRequests(GroupName),
     /// An older spelling of list-requests
@@ -134,46 +135,89 @@ pub enum Verb {
         #[command(subcommand)]
         verb: RequestsVerb,
     },
-    /// Let somebody in (owner)
+    /// Accept a request to join a group (owner)
     #[command(alias = "accept_request", after_help = "Example: peer accept-request g1 bob")]
     AcceptRequest(GroupAndUser),
-    /// Turn somebody away (owner)
+    /// Reject a request to join a group (owner)
     #[command(alias = "reject_request", after_help = "Example: peer reject-request g1 bob")]
     RejectRequest(GroupAndUser),
     /// List a group's members
     #[command(alias = "list_members", after_help = "Example: peer list-members g1")]
     ListMembers(GroupName),
-    /// Put a member out (owner)
+    /// Remove a member from a group (owner)
     #[command(alias = "remove_member", after_help = "Example: peer remove-member g1 bob")]
     RemoveMember(GroupAndUser),
-    /// Hand a group to another member (owner)
+    /// Make another member the owner of a group (owner)
     #[command(alias = "transfer_group", after_help = "Example: peer transfer-group g1 bob")]
     TransferGroup(GroupAndUser),
-    /// End a group (owner)
+    /// Delete a group (owner)
     #[command(alias = "delete_group", after_help = "Example: peer delete-group g1")]
     DeleteGroup(GroupName),
+    /// Print a link that makes whoever has it a member of a group (owner)
+    #[command(
+        after_help = "The link names the tracker, its CA and the group, and contains a secret: give it to the right people only.\n\
+                      Example: peer invite g1 --uses 30 --expires 2d --file movie.mp4"
+    )]
+    Invite(InviteArgs),
+    /// List a group's invitations, without their secrets (owner)
+    #[command(alias = "list_invites", after_help = "Example: peer list-invites g1")]
+    ListInvites(GroupName),
+    /// Revoke an invitation; members that used it stay (owner)
+    #[command(alias = "revoke_invite", after_help = "Example: peer revoke-invite g1 7")]
+    RevokeInvite {
+        /// The group
+        group: String,
+        /// Its id, as in list-invites
+        id: String,
+    },
+    /// Join a group by an invitation's link: makes the account, or logs in
+    #[command(
+        after_help = "Example: peer join 'minitorrent://files.example.org:7700/g1#FINGERPRINT.SECRET' --user alice"
+    )]
+    Join(Guest),
+    /// Join by an invitation's link, and download the file that it names
+    #[command(
+        after_help = "Example: peer get 'minitorrent://files.example.org:7700/g1/movie.mp4#FINGERPRINT.SECRET' ./out/ --user alice"
+    )]
+    Get {
+        /// The link and the user
+        #[command(flatten)]
+        guest: Guest,
+        /// The destination, as of download
+        #[arg(value_hint = ValueHint::AnyPath, default_value = ".")]
+        dest: PathBuf,
+    },
     /// List a group's files
     #[command(alias = "list_files", after_help = "Example: peer list-files g1")]
     ListFiles(GroupName),
-    /// Share a file with a group, from where it lies
-    #[command(aliases = ["upload_file", "upload-file", "share"], after_help = "Example: peer upload movie.mp4 g1")]
+    /// Share files and folders with a group, from where they lie
+    #[command(
+        aliases = ["upload_file", "upload-file", "share"],
+        override_usage = "peer upload [OPTIONS] <PATH>... <GROUP>",
+        after_help = "Example: peer upload movie.mp4 g1"
+    )]
     Upload {
-        /// The file
-        #[arg(value_hint = ValueHint::FilePath)]
+        /// A file or folder, which becomes an entry of the group
+        #[arg(value_hint = ValueHint::AnyPath)]
         path: PathBuf,
-        /// The group
-        group: String,
-        /// Its name in the group [default: the path's last part]
-        #[arg(long)]
-        name: Option<String>,
+        /// More files and folders, and last the group
+        #[arg(id = "group", value_name = "GROUP", value_hint = ValueHint::AnyPath, required = true, num_args = 1..)]
+        rest: Vec<PathBuf>,
+        /// How to share them
+        #[command(flatten)]
+        options: UploadOptions,
     },
-    /// Take a file out of a group (publisher or owner)
+    /// Remove a file from a group (publisher or owner)
     #[command(after_help = "Example: peer unpublish g1 movie.mp4")]
     Unpublish(GroupFile),
-    /// Download a file, then share it too
+    /// Download files, then share them too
     #[command(
         aliases = ["download_file", "download-file"],
-        after_help = "DEST is a directory, a path ending in / (made if missing), or the file's own path.\n\
+        override_usage = "peer download [OPTIONS] <GROUP> <NAME> [DEST]\n       \
+                          peer download [OPTIONS] <GROUP> <NAME>... <DIR>\n       \
+                          peer download [OPTIONS] <GROUP> --all|--match <GLOB> [DIR]",
+        after_help = "DEST is a directory, a path ending in / (made if missing), or the file's own path; the current directory if \
+                      it is left out. Several files need a directory.\n\
                       Ctrl-C leaves the download running in the daemon; the same call again attaches to it.\n\
                       Example: peer download g1 movie.mp4 ./out/"
     )]
@@ -181,28 +225,37 @@ pub enum Verb {
         /// The group
         group: String,
         /// The file's name there
-        name: String,
-        /// Where to
         #[arg(value_hint = ValueHint::AnyPath)]
-        dest: PathBuf,
-        /// Return at once, leave the work to the daemon
-        #[arg(short, long)]
-        detach: bool,
-        /// Pieces in order, for playing while it comes
-        #[arg(long)]
-        sequential: bool,
-        /// At the end, read the whole again and check its SHA-1 and BLAKE3
-        #[arg(long)]
-        verify: bool,
+        name: Option<PathBuf>,
+        /// More names, and last the destination
+        #[arg(id = "names", value_name = "DEST", value_hint = ValueHint::AnyPath, num_args = 1..)]
+        rest: Vec<PathBuf>,
+        /// Which files, and how to download them
+        #[command(flatten)]
+        options: DownloadOptions,
     },
     /// Show all downloads
     #[command(
         alias = "show_downloads",
         after_help = "[D] downloading, [C] complete, [Q] queued, [V] verifying, [W] waiting (stalled), [S] stopped, [F] failed.\n\
+                      The map of the pieces: # has all of that range, + : . some, a blank none.\n\
                       Example: peer show-downloads --follow"
     )]
     ShowDownloads {
-        /// Go on, showing what changes
+        /// Keep running, and show changes
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Say why a download is as fast as it is: one verdict, then the evidence
+    #[command(after_help = "Example: peer explain g1 movie.mp4")]
+    Explain(GroupFile),
+    /// Show who has how much of a file
+    #[command(after_help = "Example: peer who g1 movie.mp4 --follow")]
+    Who {
+        /// Which
+        #[command(flatten)]
+        file: GroupFile,
+        /// Keep running, and show changes
         #[arg(long, short)]
         follow: bool,
     },
@@ -216,7 +269,10 @@ pub enum Verb {
         #[arg(long)]
         discard: bool,
     },
-    /// Take a stopped or failed download up again
+    /// Remove finished downloads from the list; files and shares stay
+    #[command(alias = "clear_downloads", after_help = "Example: peer clear-downloads")]
+    ClearDownloads,
+    /// Resume a stopped or failed download
     #[command(alias = "resume_download", after_help = "Example: peer resume-download g1 movie.mp4")]
     ResumeDownload(GroupFile),
     /// List what this peer shares
@@ -248,14 +304,14 @@ pub enum Verb {
     /// Write this peer's certificate and key to DIR, for grpcurl's -cert and -key
     #[command(alias = "export_cert", after_help = "Example: peer export-cert ./certs")]
     ExportCert {
-        /// Where to; made if missing
+        /// The directory; created if missing
         #[arg(value_hint = ValueHint::DirPath)]
         dir: PathBuf,
     },
-    /// Print a ticket for a file and who has it, for poking a peer with grpcurl
+    /// Print a ticket for a file and its sources, to call a peer with grpcurl
     #[command(after_help = "Example: peer ticket g1 movie.mp4 --json")]
     Ticket(GroupFile),
-    /// Read verbs, one a line
+    /// Read verbs, one on each line
     #[command(
         after_help = "Here create_user USER PASSWORD and login USER PASSWORD take the password too.\nExample: peer shell"
     )]
@@ -265,19 +321,91 @@ pub enum Verb {
         after_help = "Example: peer completions bash > ~/.local/share/bash-completion/completions/peer"
     )]
     Completions {
-        /// For this shell
+        /// The shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page
     #[command(after_help = "Example: peer man > peer.1")]
     Man,
-    /// What is configured, and where
+    /// Show the configuration
     #[command(after_help = "Example: peer config show")]
     Config {
         /// What to do
         #[command(subcommand)]
         verb: ConfigVerb,
     },
+}
+
+/// `invite`'s arguments.
+#[derive(Debug, Args)]
+pub struct InviteArgs {
+    /// The group
+    pub group: String,
+    /// How many accounts may use it, up to 1000 [default: 1]
+    #[arg(long, value_name = "N")]
+    pub uses: Option<u32>,
+    /// How long it may be used, such as 90m, 12h or 2d; up to 90d [default: 7d]
+    #[arg(long, value_name = "TIME")]
+    pub expires: Option<String>,
+    /// A file of the group, which `peer get` then downloads
+    #[arg(long, value_name = "NAME")]
+    pub file: Option<String>,
+    /// Print the link as a QR code too
+    #[arg(long)]
+    pub qr: bool,
+}
+
+/// An invitation's link, and who uses it.
+#[derive(Debug, Args)]
+pub struct Guest {
+    /// The link; quote it, because of its #
+    pub link: String,
+    /// Your account's name; it is made if there is none [default: who is logged in, else it is asked for]
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// How the password comes.
+    #[command(flatten)]
+    pub source: PasswordSource,
+}
+
+/// The options of `upload`.
+#[derive(Debug, Clone, Args)]
+pub struct UploadOptions {
+    /// Its name in the group [default: the path's last part]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Take the place of other content that has the name (its publisher, or the group's owner)
+    #[arg(long)]
+    pub replace: bool,
+    /// Leave this out of a folder: a pattern as in a gitignore file. Repeatable
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Leave out of a folder what can't be shared, instead of refusing the folder
+    #[arg(long)]
+    pub skip_unsupported: bool,
+}
+
+/// The options of `download`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DownloadOptions {
+    /// Download all files of the group
+    #[arg(long)]
+    pub all: bool,
+    /// Download the files whose names match: a pattern as in a gitignore file. Repeatable
+    #[arg(long = "match", value_name = "GLOB", conflicts_with = "all")]
+    pub matching: Vec<String>,
+    /// Return at once; the daemon continues the download
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Download the pieces in order, to play the file while it arrives
+    #[arg(long)]
+    pub sequential: bool,
+    /// Read the whole file again at the end, and check its SHA-1 and BLAKE3
+    #[arg(long)]
+    pub verify: bool,
+    /// Repair the file at the destination: check it, and download only its bad pieces
+    #[arg(long)]
+    pub repair: bool,
 }
 
 /// `daemon`'s arguments.
@@ -287,26 +415,27 @@ pub struct DaemonArgs {
     /// `daemon stop`
     #[command(subcommand)]
     pub verb: Option<DaemonVerb>,
-    /// Where other peers connect to [env: PEER_LISTEN] [default: 0.0.0.0:0, a free port]
+    /// Where other peers connect to [env: PEER_LISTEN] [default: a free port of IPv4 and IPv6]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Host, or host:port, that other peers are told [env: PEER_ADVERTISE] [default: what the tracker sees]
+    /// Host, or host:port, that other peers are told; up to four [env: PEER_ADVERTISE] [default: this host's addresses
+    /// and the one that the tracker sees]
     #[arg(long, value_name = "ADDR")]
-    pub advertise: Option<String>,
+    pub advertise: Vec<String>,
     /// Bytes a second, 0 for no limit [env: PEER_UPLOAD_LIMIT]
     #[arg(long, value_name = "R")]
     pub upload_limit: Option<String>,
     /// Bytes a second, 0 for no limit [env: PEER_DOWNLOAD_LIMIT]
     #[arg(long, value_name = "R")]
     pub download_limit: Option<String>,
-    /// Uploads at a time, at least, where the uplink isn't thin [env: PEER_UPLOAD_SLOTS] [default: 2]
+    /// Least number of simultaneous uploads, unless the uplink is slow [env: PEER_UPLOAD_SLOTS] [default: 2]
     #[arg(long, value_name = "N")]
     pub upload_slots: Option<String>,
     /// Congestion control of uploads: auto (cubic if it can be had), system, or a name [env: PEER_CONGESTION] [default:
     /// auto]
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub congestion: Option<String>,
-    /// Makes what the picker leaves to chance repeatable [env: PEER_PICKER_SEED]
+    /// Seed of the picker's random choices [env: PEER_PICKER_SEED]
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub picker_seed: Option<String>,
     /// Serve Prometheus metrics here [env: PEER_METRICS]
@@ -320,7 +449,7 @@ pub struct DaemonArgs {
 /// `daemon`'s verbs.
 #[derive(Debug, Subcommand)]
 pub enum DaemonVerb {
-    /// Stop the daemon that runs, and wait until it has
+    /// Stop the running daemon, and wait until it has ended
     #[command(after_help = "Example: peer daemon stop")]
     Stop,
 }
@@ -328,7 +457,7 @@ pub enum DaemonVerb {
 /// `requests`'s verbs.
 #[derive(Debug, Subcommand)]
 pub enum RequestsVerb {
-    /// List who asks to be let in (owner)
+    /// List the requests to join a group (owner)
     #[command(alias = "list_requests")]
     ListRequests(GroupName),
 }
@@ -336,7 +465,7 @@ pub enum RequestsVerb {
 /// `config`'s verbs.
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
-    /// Every setting: its value and where it came from
+    /// Show every setting, its value and its origin
     #[command(after_help = "Example: peer config show --json")]
     Show,
 }
@@ -379,6 +508,17 @@ pub struct Credentials {
     pub source: PasswordSource,
 }
 
+/// `login`'s arguments.
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// The account
+    #[command(flatten)]
+    pub credentials: Credentials,
+    /// Make a new key, so that this home becomes another peer: for a copy of a home that is in use elsewhere
+    #[arg(long)]
+    pub new_key: bool,
+}
+
 /// How a password comes, when it is not typed.
 #[derive(Debug, Default, Args)]
 pub struct PasswordSource {
@@ -405,7 +545,7 @@ mod tests {
     #[test]
     fn every_spelling_is_taken() {
         let lines = [
-            "peer daemon --listen 127.0.0.1:0 --advertise a:1 --upload-limit 1K --download-limit 0 --metrics 127.0.0.1:0",
+            "peer daemon --listen 127.0.0.1:0 --advertise a:1 --advertise b --upload-limit 1K --download-limit 0 --metrics 127.0.0.1:0",
             "peer daemon stop",
             "peer create-user u",
             "peer create_user u",
@@ -436,19 +576,39 @@ mod tests {
             "peer remove-member g u",
             "peer transfer-group g u",
             "peer delete-group g",
+            "peer invite g --uses 30 --expires 2d --file n --qr",
+            "peer list-invites g",
+            "peer list_invites g",
+            "peer revoke-invite g 7",
+            "peer revoke_invite g 7",
+            "peer join minitorrent://t:1/g#f.s --user u --password-stdin",
+            "peer get minitorrent://t:1/g/n#f.s d --user u",
+            "peer get minitorrent://t:1/g/n#f.s",
             "peer list-files g",
             "peer list_files g",
             "peer upload p g --name n",
             "peer upload_file p g",
+            "peer upload p --name n g",
+            "peer upload p q r g",
+            "peer upload p g --replace",
             "peer share p g",
             "peer unpublish g n",
             "peer download g n d -d --sequential --verify",
             "peer download_file g n d",
             "peer show-downloads --follow",
             "peer show_downloads",
+            "peer explain g n",
+            "peer who g n --follow",
             "peer stop-download g n --discard",
             "peer stop_download g n",
             "peer resume-download g n",
+            "peer download g n d --repair",
+            "peer download g n",
+            "peer download g n m o d",
+            "peer download g --all d",
+            "peer download g --match *.mp4 --match *.srt d",
+            "peer clear-downloads",
+            "peer clear_downloads",
             "peer list-shares",
             "peer stop-share g n",
             "peer stop_share g n",
@@ -465,14 +625,7 @@ mod tests {
         for line in lines {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err().map(|error| error.to_string()));
         }
-        for line in [
-            "peer",
-            "peer fly",
-            "peer create-group",
-            "peer download g n",
-            "peer create-group g h",
-            "peer daemon now",
-        ] {
+        for line in ["peer", "peer fly", "peer create-group", "peer create-group g h", "peer daemon now"] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -1,23 +1,26 @@
-//! How verbs end: one table from what went wrong to the exit code.
+//! The ends of verbs: one table from errors to exit codes.
 
 use std::{fmt, io, process::ExitCode};
 
 use proto::reason::{Reason, code_name};
 use tonic::{Code, Status};
 
-/// Every exit code there is.
+/// The reason of a daemon that does not answer.
+const SILENT: &str = "DAEMON_SILENT";
+
+/// All exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Exit {
-    /// Done.
+    /// Success.
     Done = 0,
-    /// None of the others.
+    /// Any other error.
     Other = 1,
-    /// The command line, or a value in it, is off.
+    /// The command line, or a value in it, is wrong.
     Usage = 2,
-    /// It does not exist.
+    /// The thing that was named does not exist.
     NotFound = 3,
-    /// Not logged in, or a bad password.
+    /// Nobody is logged in, or the password is wrong.
     NotLoggedIn = 4,
     /// Not allowed.
     Denied = 5,
@@ -31,11 +34,11 @@ pub(super) enum Exit {
     DiskFull = 9,
     /// There is no daemon.
     NoDaemon = 10,
-    /// Bytes are not what they should be.
+    /// Data is not what it should be.
     Integrity = 11,
-    /// Cancelled by somebody else.
+    /// Somebody else cancelled it.
     Cancelled = 12,
-    /// Too much, too often.
+    /// A limit was exceeded: too much, or too often.
     Limited = 13,
     /// It took too long.
     TimedOut = 124,
@@ -50,7 +53,7 @@ impl From<Exit> for ExitCode {
 }
 
 impl Exit {
-    /// The exit code that goes with a reason.
+    /// Returns the exit code for a reason.
     pub(super) fn of_reason(reason: Reason) -> Self {
         match reason {
             Reason::InvalidRequest
@@ -67,10 +70,13 @@ impl Exit {
             | Reason::NotAMember
             | Reason::NotTheOwner
             | Reason::NotYourPeer
+            | Reason::InviteInvalid
+            | Reason::RegistrationClosed
             | Reason::NotPermitted => Self::Denied,
             Reason::GroupNotFound
             | Reason::FileNotFound
             | Reason::UserNotFound
+            | Reason::InviteNotFound
             | Reason::NotShared
             | Reason::DownloadNotFound
             | Reason::PathNotFound => Self::NotFound,
@@ -82,6 +88,7 @@ impl Exit {
             | Reason::TargetIsOwner
             | Reason::LoggedInAsAnother
             | Reason::AnotherTracker
+            | Reason::NewVersion
             | Reason::Replaced => Self::Conflict,
             Reason::FileChanged | Reason::Corrupt => Self::Integrity,
             Reason::Stopped => Self::Cancelled,
@@ -96,7 +103,7 @@ impl Exit {
         }
     }
 
-    /// The exit code of a status that bears no reason of ours.
+    /// Returns the exit code for a status without one of our reasons.
     pub(super) fn of_code(code: Code) -> Self {
         match code {
             Code::Ok => Self::Done,
@@ -115,14 +122,14 @@ impl Exit {
     }
 }
 
-/// Why a verb did not do what it should: what is printed, and the exit code.
+/// The failure of a verb: what is printed, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     /// The exit code.
     pub(super) exit: Exit,
     /// A gRPC status code's name, such as `NOT_FOUND`.
     pub(super) code: &'static str,
-    /// Of the closed set, or one of the command line's own.
+    /// A reason of the closed set, or one of the command line's own.
     pub(super) reason: String,
     /// What happened, to what, and what to do next.
     pub(super) message: String,
@@ -133,33 +140,48 @@ impl Failure {
         Self { exit, code: code_name(code), reason: reason.into(), message: message.into() }
     }
 
-    /// The command line, or a value in it, is off.
+    /// The command line, or a value in it, is wrong.
     pub(super) fn usage(message: impl fmt::Display) -> Self {
         Self::own(Exit::Usage, Code::InvalidArgument, "USAGE", message.to_string())
     }
 
-    /// With a reason of the closed set.
+    /// A failure with a reason of the closed set.
     pub(super) fn of(reason: Reason, message: impl Into<String>) -> Self {
         Self::own(Exit::of_reason(reason), reason.code(), reason.as_str(), message)
     }
 
     /// There is no daemon, and none may be started.
     pub(super) fn no_daemon() -> Self {
-        let message = "no daemon runs here; `peer daemon` starts one, as does any verb that needs it";
+        let message = "no daemon is running for this home; `peer daemon` starts one, and so does any verb that needs it";
         Self::own(Exit::NoDaemon, Code::Unavailable, "NO_DAEMON", message)
     }
 
-    /// A daemon can't be started, or does not answer.
+    /// There is a daemon, and it does not answer.
+    pub(super) fn silent(message: impl Into<String>) -> Self {
+        Self::own(Exit::NoDaemon, Code::Unavailable, SILENT, message)
+    }
+
+    /// The daemon ended, or was killed, before it answered.
+    pub(super) fn daemon_ended() -> Self {
+        Self::silent("the daemon ended before it answered; repeat the command to continue")
+    }
+
+    /// Returns true if there is a daemon that does not answer.
+    pub(super) fn is_silence(&self) -> bool {
+        self.reason == SILENT
+    }
+
+    /// A daemon can't be started.
     pub(super) fn daemon(message: impl Into<String>) -> Self {
         Self::own(Exit::Other, Code::Unavailable, "DAEMON_FAILED", message)
     }
 
-    /// The time limit is over.
+    /// The time limit has passed.
     pub(super) fn timed_out(message: impl Into<String>) -> Self {
         Self::own(Exit::TimedOut, Code::DeadlineExceeded, "TIMED_OUT", message)
     }
 
-    /// Ctrl-C.
+    /// The user pressed Ctrl-C.
     pub(super) fn interrupted() -> Self {
         Self::own(Exit::Interrupted, Code::Cancelled, "INTERRUPTED", "interrupted")
     }
@@ -176,28 +198,32 @@ impl From<Status> for Failure {
         match Reason::of(&status) {
             Some(reason) => {
                 let again = proto::reason::retry_after(&status).map(|wait| wait.as_secs_f64().ceil());
-                let next = again.map(|wait| format!("try again in {wait} s"));
+                let next = again
+                    .map(|wait| format!("try again in {wait} s"))
+                    .filter(|_| !message.contains("try again"));
                 let next = next.or_else(|| next_step(reason).map(str::to_owned));
                 let message = next.map_or_else(|| message.clone(), |next| format!("{message}; {next}"));
                 Self { code: code_name(status.code()), ..Self::of(reason, message) }
             }
-            // Only the daemon is called: a status without a reason is its connection's.
+            // Only the daemon is called, so a status without a reason comes from the connection to it.
             None if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
-                Self::daemon(format!("the daemon does not answer any more: {message}"))
+                Self::daemon_ended()
             }
             None => Self::own(Exit::of_code(status.code()), status.code(), "UNSPECIFIED", message),
         }
     }
 }
 
-/// What to do about an answer of the tracker's, which knows nothing of verbs. What the daemon says names it by itself.
+/// The advice that goes with an answer of the tracker, which does not know the verbs. The daemon's own
+/// messages already contain their advice.
 fn next_step(reason: Reason) -> Option<&'static str> {
     match reason {
-        Reason::GroupNotFound => Some("`peer list-groups` lists them"),
-        Reason::NotAMember => Some("`peer join-group GROUP` asks to be let in"),
-        Reason::NotTheOwner => Some("`peer list-members GROUP` names the owner"),
+        Reason::GroupNotFound => Some("`peer list-groups` lists the groups"),
+        Reason::NotAMember => Some("`peer join-group GROUP` requests membership"),
+        Reason::NotTheOwner => Some("`peer list-members GROUP` shows the owner"),
         Reason::FileNotFound => Some("`peer list-files GROUP` lists them"),
         Reason::UserNotFound | Reason::TargetNotAMember => Some("`peer list-members GROUP` lists them"),
+        Reason::InviteNotFound => Some("`peer list-invites GROUP` lists them"),
         Reason::NoSuchRequest => Some("`peer list-requests GROUP` lists them"),
         _ => None,
     }
@@ -267,13 +293,14 @@ mod tests {
             (Exit::Limited, "RESOURCE_EXHAUSTED", "RATE_LIMITED")
         );
         assert_eq!(failure.message, "too many failed logins; try again in 2 s");
-        let failure = Failure::from(Reason::GroupNotFound.status("no such group"));
-        assert_eq!(failure.message, "no such group; `peer list-groups` lists them");
+        let failure = Failure::from(Reason::GroupNotFound.status("the group does not exist"));
+        assert_eq!(failure.message, "the group does not exist; `peer list-groups` lists the groups");
     }
 
     #[test]
     fn a_daemon_that_goes_away_is_no_missing_tracker() {
         let failure = Failure::from(Status::unavailable("broken pipe"));
-        assert_eq!(failure.exit, Exit::Other);
+        assert_eq!(failure.exit, Exit::NoDaemon);
+        assert!(failure.message.contains("repeat the command"), "{}", failure.message);
     }
 }

@@ -1,25 +1,29 @@
-//! How passwords come: by standard input, by a file, or asked for. Never by the command line, which all can read.
+//! The ways in which a password is read: from standard input, from a file, or from a prompt. A password is
+//! never taken from the command line, which every user can read.
 
 use std::{
     fs,
     io::{self, BufRead as _, IsTerminal as _},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
 };
 
+use proto::{domain::limits::PASSWORD_LENGTH, reason::Reason};
 use zeroize::Zeroizing;
 
-use super::{Context, args::PasswordSource, exit::Failure};
+use super::{args::PasswordSource, context::Context, exit::Failure};
 
-/// Names a file whose lines are the passwords.
+/// The environment variable that names a file whose lines are the passwords.
 const FILE: &str = "PEER_PASSWORD_FILE";
 
-/// A secret line.
+/// A password.
 pub(super) type Password = Zeroizing<String>;
 
-/// As many passwords as there are prompts, in their order. With `repeat`, the last one is asked for twice.
+/// Reads as many passwords as there are prompts, in their order. With `repeat`, asks for the last one twice.
 ///
 /// # Errors
-/// When there is no way to get them, or they are not there.
-pub(super) fn read<const N: usize>(
+/// Fails when there is no way to read them, or when some are missing.
+pub(super) async fn read<const N: usize>(
     context: &Context,
     source: &PasswordSource,
     prompts: [&str; N],
@@ -30,21 +34,55 @@ pub(super) fn read<const N: usize>(
         first_lines(&mut io::stdin().lock(), N).map_err(|error| Failure::io("standard input", &error))?
     } else if let Some(path) = file {
         let path = context.directory.join(path);
-        let opened = fs::File::open(&path);
-        opened
-            .and_then(|file| first_lines(&mut io::BufReader::new(file), N))
-            .map_err(|error| Failure::io(path.display(), &error))?
+        let read = || {
+            let file = fs::File::open(&path)?;
+            if let Some(warning) = shared(&path, &file.metadata()?)
+                && !context.config.quiet
+                && !context.config.json
+            {
+                super::render::note(&warning);
+            }
+            first_lines(&mut io::BufReader::new(file), N)
+        };
+        read().map_err(|error| Failure::io(path.display(), &error))?
     } else if io::stdin().is_terminal() {
-        ask(&prompts, repeat)?
+        context.typing.during(async { ask(&prompts, repeat) }).await?
     } else {
         return Err(Failure::usage(
-            "no password: use --password-stdin, or name a file in PEER_PASSWORD_FILE",
+            "no password was given; use --password-stdin, or set PEER_PASSWORD_FILE to a file",
         ));
     };
-    lines.try_into().map_err(|_| Failure::usage(format!("{N} passwords are needed, one a line")))
+    lines.try_into().map_err(|_| Failure::usage(format!("{N} passwords are needed, one on each line")))
 }
 
-/// The first lines, without their ends.
+/// Whether the password will be typed at a prompt.
+pub(super) fn is_typed(source: &PasswordSource) -> bool {
+    let has_file = std::env::var_os(FILE).is_some_and(|path| !path.is_empty());
+    !source.password_stdin && !has_file && io::stdin().is_terminal()
+}
+
+/// Checks the rules that need no tracker, before a new password is typed again.
+fn check_new(password: &str) -> Result<(), Failure> {
+    if PASSWORD_LENGTH.contains(&password.len()) {
+        return Ok(());
+    }
+    let (least, most) = PASSWORD_LENGTH.into_inner();
+    Err(Failure::of(
+        Reason::WeakPassword,
+        format!("a password has {least} to {most} bytes; nothing was changed"),
+    ))
+}
+
+/// Returns a warning if other users can read the file and it belongs to this user. A file that somebody else
+/// provides, such as a container's secret, has the permissions that they chose.
+fn shared(path: &Path, found: &fs::Metadata) -> Option<String> {
+    let ours = found.is_file() && found.uid() == rustix::process::geteuid().as_raw();
+    let path = path.display();
+    (ours && found.mode() & 0o077 != 0)
+        .then(|| format!("other users can read the password in {path}; `chmod 600 {path}` prevents that"))
+}
+
+/// Reads the first lines, without their line ends.
 fn first_lines(reader: &mut dyn io::BufRead, count: usize) -> io::Result<Vec<Password>> {
     let mut lines = Vec::new();
     for line in reader.lines().take(count) {
@@ -64,8 +102,10 @@ fn ask(prompts: &[&str], repeat: bool) -> Result<Vec<Password>, Failure> {
             .map_err(|error| Failure::io("the terminal", &error))
     };
     let answers = prompts.iter().map(|text| prompt(text)).collect::<Result<Vec<_>, _>>()?;
-    if repeat && answers.last() != Some(&prompt("Repeat it")?) {
-        return Err(Failure::usage("the two passwords differ; nothing was changed"));
+    let Some(new) = answers.last().filter(|_| repeat) else { return Ok(answers) };
+    check_new(new)?;
+    if *new != prompt("Repeat the password")? {
+        return Err(Failure::usage("the two passwords differ; nothing was changed, so try again"));
     }
     Ok(answers)
 }
@@ -73,6 +113,27 @@ fn ask(prompts: &[&str], repeat: bool) -> Result<Vec<Password>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_others_can_read_is_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("password");
+        fs::write(&path, "").expect("written");
+        for (mode, told) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true)] {
+            let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            fs::set_permissions(&path, permissions).expect("ours");
+            let warning = shared(&path, &fs::metadata(&path).expect("there"));
+            assert_eq!(warning.is_some_and(|text| text.contains("chmod 600")), told, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_new_password_is_checked_before_it_is_repeated() {
+        for (password, is_good) in [("1234567", false), ("12345678", true), ("", false)] {
+            assert_eq!(check_new(password).is_ok(), is_good, "{password}");
+        }
+        assert!(check_new(&"a".repeat(1_025)).is_err());
+    }
 
     #[test]
     fn lines_lose_their_ends_and_nothing_else() {

@@ -1,6 +1,9 @@
-//! From what was typed to what is meant.
+//! Resolves what was typed to what is meant.
 
 use std::{
+    cell::RefCell,
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,21 +12,55 @@ use super::{
     args::{DaemonArgs, Global, Verb},
     exit::Failure,
 };
-use proto::settings::Typed;
+use program::settings::Typed;
+use proto::reason::Reason;
 
 use crate::config::Config;
 
-/// How long verbs may take that neither wait nor follow, unless told otherwise.
+/// The default time limit of verbs that neither wait nor follow.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
 
-/// The settings that a command line means, with its environment and configuration file.
+/// Resolves the settings from the command line, the environment and the configuration file.
 ///
 /// # Errors
-/// The first one that can't be used.
+/// Fails with the first setting that can't be used.
 pub(super) fn config(global: &Global, daemon: Option<&DaemonArgs>) -> Result<Config, Failure> {
-    let directory = std::env::current_dir().map_err(|error| Failure::io("the current directory", &error))?;
-    let env = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    Config::resolve(flags(global, daemon), &env, directory).map_err(Failure::usage)
+    let not_text = |name: &str, value: &OsStr| Failure::usage(format!("{name} is not UTF-8: {value:?}"));
+    for (name, value) in [("--home", &global.home), ("--config", &global.config)] {
+        if let Some(value) = value.as_ref().filter(|value| value.to_str().is_none()) {
+            return Err(not_text(name, value.as_os_str()));
+        }
+    }
+    let refused = RefCell::new(None);
+    let env = |name: &str| {
+        let value = std::env::var_os(name)?;
+        value.into_string().inspect_err(|value| *refused.borrow_mut() = Some(not_text(name, value))).ok()
+    };
+    let config = Config::resolve(flags(global, daemon), &env, directory()).map_err(Failure::usage);
+    let config = refused.take().map_or(config, Err)?;
+    let paths = [Some(config.home.directory()), config.ca.as_deref(), config.config_file_given.as_deref()];
+    paths.into_iter().flatten().try_for_each(needs_directory)?;
+    Ok(config)
+}
+
+/// The directory that relative paths start from. Empty if it was deleted: a verb that needs no path works all
+/// the same.
+pub(super) fn directory() -> PathBuf {
+    std::env::current_dir().unwrap_or_default()
+}
+
+/// Checks that the path does not start from a current directory that was deleted.
+fn needs_directory(path: &Path) -> Result<(), Failure> {
+    if path.is_absolute() {
+        return Ok(());
+    }
+    Err(Failure::of(
+        Reason::PathNotFound,
+        format!(
+            "{}: the current directory was deleted; give an absolute path, or go to another",
+            path.display()
+        ),
+    ))
 }
 
 fn flags(global: &Global, daemon: Option<&DaemonArgs>) -> Typed {
@@ -51,7 +88,7 @@ fn flags(global: &Global, daemon: Option<&DaemonArgs>) -> Typed {
     if let Some(daemon) = daemon {
         let more = [
             text("listen", &daemon.listen),
-            text("advertise", &daemon.advertise),
+            text("advertise", &Some(daemon.advertise.join(",")).filter(|all| !all.is_empty())),
             text("upload_limit", &daemon.upload_limit),
             text("download_limit", &daemon.download_limit),
             text("upload_slots", &daemon.upload_slots),
@@ -64,54 +101,123 @@ fn flags(global: &Global, daemon: Option<&DaemonArgs>) -> Typed {
     flags
 }
 
-/// How long the verb may take; none for no limit.
+/// The time limit of the verb; `None` for no limit.
 pub(super) fn time_limit(verb: &Verb, config: &Config) -> Option<Duration> {
     let waits = match verb {
         Verb::Daemon(args) => args.verb.is_none(),
         Verb::JoinGroup { wait, .. } => *wait,
-        Verb::ShowDownloads { follow } => *follow,
-        Verb::Upload { .. } | Verb::Download { .. } | Verb::Verify(_) | Verb::Hash { .. } | Verb::Shell => {
-            true
-        }
+        Verb::ShowDownloads { follow } | Verb::Who { follow, .. } => *follow,
+        Verb::Upload { .. }
+        | Verb::Download { .. }
+        | Verb::Get { .. }
+        | Verb::Verify(_)
+        | Verb::Hash { .. }
+        | Verb::Shell => true,
         _ => false,
     };
     config.timeout.or((!waits).then_some(DEFAULT_LIMIT))
 }
 
-/// Where a download goes.
+/// The place where a download goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Destination {
     /// The file's full path.
     pub(super) path: PathBuf,
-    /// Missing parent directories are to be made.
+    /// Whether missing parent directories are created.
     pub(super) make_parents: bool,
 }
 
-/// What DEST means: an existing directory, or a path that ends in `/`, is where NAME goes; else it is the file itself.
+/// Resolves DEST. If it is an existing directory or a path that ends in `/`, the file goes into it as NAME.
+/// Otherwise it is the path of the file itself.
 ///
 /// # Errors
-/// When it can't be named in UTF-8.
+/// Fails when the path is empty.
 pub(super) fn destination(directory: &Path, dest: &Path, name: &str) -> Result<Destination, Failure> {
-    let text = dest.to_str().ok_or_else(|| Failure::usage(format!("{dest:?} is not UTF-8")))?;
+    let text = dest.as_os_str().as_bytes();
     if text.is_empty() {
-        return Err(Failure::usage("the destination is empty; . is the current directory"));
+        return Err(Failure::usage("the destination is empty; write . for the current directory"));
     }
-    let as_directory = text.ends_with('/') || text.ends_with("/.") || text == ".";
+    let as_directory = text.ends_with(b"/") || text.ends_with(b"/.") || text == b".";
     let full = directory.join(dest);
     let path = if as_directory || full.is_dir() { full.join(name) } else { full };
     Ok(Destination { path: tidy(&path), make_parents: as_directory })
 }
 
-/// The absolute path of a file, as text.
+/// Takes the operands of `upload` apart: the paths, and last the group.
 ///
 /// # Errors
-/// When it can't be named in UTF-8.
-pub(super) fn absolute(directory: &Path, path: &Path) -> Result<String, Failure> {
-    let full = tidy(&directory.join(path));
-    full.into_os_string().into_string().map_err(|path| Failure::usage(format!("{path:?} is not UTF-8")))
+/// Fails when the group is missing or not UTF-8.
+pub(super) fn uploads(path: PathBuf, mut rest: Vec<PathBuf>) -> Result<(Vec<PathBuf>, String), Failure> {
+    let group =
+        rest.pop().ok_or_else(|| Failure::usage("the group is missing: peer upload PATH... GROUP"))?;
+    let group = text(&group)?.to_owned();
+    rest.insert(0, path);
+    Ok((rest, group))
 }
 
-/// Without `.` and doubled slashes; `..` stays, for what is before it may be a symbolic link.
+/// What `download` was given after the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Downloads<'a> {
+    /// Empty if the options say which files.
+    pub(super) names: Vec<&'a str>,
+    pub(super) dest: &'a Path,
+}
+
+/// Takes the operands of `download` apart: the names of files, and the destination. With `picked`, the options say
+/// which files, and no names are given. The destination may be missing if there is at most one name.
+///
+/// # Errors
+/// Fails when an operand is missing, when there is one too many, or when a name is not UTF-8.
+pub(super) fn downloads(rest: &[PathBuf], picked: bool) -> Result<Downloads<'_>, Failure> {
+    let here = Path::new(".");
+    let (names, dest): (&[PathBuf], &Path) = match rest {
+        [] if picked => (&[], here),
+        [dest] if picked => (&[], dest),
+        _ if picked => {
+            return Err(Failure::usage(
+                "with --all or --match no names are given: peer download GROUP --all DIR",
+            ));
+        }
+        [] => {
+            return Err(Failure::usage("the name of a file is missing: peer download GROUP NAME... DEST"));
+        }
+        [name] => (std::slice::from_ref(name), here),
+        [names @ .., dest] => (names, dest),
+    };
+    let names = names.iter().map(|name| text(name)).collect::<Result<_, _>>()?;
+    Ok(Downloads { names, dest })
+}
+
+fn text(operand: &Path) -> Result<&str, Failure> {
+    operand.to_str().ok_or_else(|| Failure::usage(format!("{operand:?} is not UTF-8")))
+}
+
+/// Checks that several files can go to DEST: it is an existing directory or a path that ends in `/`.
+///
+/// # Errors
+/// Fails when it is neither.
+pub(super) fn directory_for_several(directory: &Path, dest: &Path) -> Result<(), Failure> {
+    let is_file = destination(directory, dest, "name")?.path == tidy(&directory.join(dest));
+    if !is_file {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "several files need a directory, and {} is none; end it with a / to have it made",
+        dest.display()
+    )))
+}
+
+/// Returns the absolute path of a file.
+///
+/// # Errors
+/// Fails when the path starts from a current directory that was deleted.
+pub(super) fn absolute(directory: &Path, path: &Path) -> Result<PathBuf, Failure> {
+    let full = tidy(&directory.join(path));
+    needs_directory(&full)?;
+    Ok(full)
+}
+
+/// Removes `.` and repeated slashes. `..` stays, because the part before it may be a symbolic link.
 fn tidy(path: &Path) -> PathBuf {
     path.components().collect()
 }
@@ -141,7 +247,30 @@ mod tests {
             );
         }
         assert!(destination(here.path(), Path::new(""), "movie.mp4").is_err());
+        for (typed, is_directory) in [("out", true), ("new/", true), (".", true), ("new", false)] {
+            assert_eq!(directory_for_several(here.path(), Path::new(typed)).is_ok(), is_directory, "{typed}");
+        }
         let rooted = destination(here.path(), Path::new("/x/"), "n").expect("good");
         assert_eq!(rooted.path, Path::new("/x/n"));
+    }
+
+    #[test]
+    fn operands() {
+        let words = |line: &str| line.split(' ').map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(uploads("a".into(), words("g")), Ok((words("a"), "g".to_owned())));
+        assert_eq!(uploads("a".into(), words("b c g")), Ok((words("a b c"), "g".to_owned())));
+        assert!(uploads("a".into(), vec![]).is_err());
+        for (line, picked, names, dest) in [
+            ("n", false, vec!["n"], "."),
+            ("n d", false, vec!["n"], "d"),
+            ("n m d", false, vec!["n", "m"], "d"),
+            ("d", true, vec![], "d"),
+        ] {
+            let expected = Downloads { names, dest: Path::new(dest) };
+            assert_eq!(downloads(&words(line), picked), Ok(expected), "{line}");
+        }
+        assert_eq!(downloads(&[], true).map(|all| all.dest.to_owned()), Ok(".".into()));
+        assert!(downloads(&[], false).is_err());
+        assert!(downloads(&words("n d"), true).is_err());
     }
 }

@@ -1,31 +1,29 @@
-//! Trust on first use: a person at a terminal looks at a tracker's CA, and says whether it is the right one.
+//! Trust on first use: a user at a terminal checks a tracker's CA, and says whether it is the right one.
 //!
-//! Without a terminal nothing is asked and nothing is trusted, and a CA that is trusted is never replaced from here.
+//! Without a terminal, nothing is asked and nothing is trusted. A CA that is already trusted is never
+//! replaced from here.
 
 use std::{
     io::{self, BufRead, IsTerminal as _, Write},
     time::Duration,
 };
 
-use proto::{
-    durable::{self, Readers},
-    pb::GetStatusRequest,
-    reason::Reason,
-    transport::{FetchedAuthority, fetch_authority},
-};
+use program::durable::{self, Readers};
+use proto::{pb::GetStatusRequest, reason::Reason};
 use tonic::Status;
+use transport::{FetchedAuthority, fetch_authority};
 
-use super::{Context, exit::Failure, link::Daemon};
-use crate::tracker::client::url_parts;
+use super::{context::Context, exit::Failure, link::Daemon};
+use crate::tracker::list::url_parts;
 
 /// How long a tracker may take to show its CA.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Does `call`. If that can't be done because the tracker's CA is not known, asks whether to trust the one that it shows,
-/// and then does it again.
+/// Does `call`. If it fails because the tracker's CA is not known, asks the user whether to trust the CA that
+/// the tracker shows, and then does it again.
 ///
 /// # Errors
-/// What the call's are; that the CA is not trusted.
+/// Fails with the call's error, or when the CA is not trusted.
 pub(super) async fn first_used<T>(
     context: &Context,
     daemon: &Daemon,
@@ -40,25 +38,35 @@ pub(super) async fn first_used<T>(
         return Err(refused.into());
     }
     let status = daemon.control().get_status(GetStatusRequest {}).await?.into_inner();
-    let (_, host, port) = url_parts(&status.tracker);
-    let shown = fetch_authority(host, port, LIMIT).await.map_err(|error| {
-        Failure::of(Reason::TrackerUnreachable, format!("{} can't be reached: {error}", status.tracker))
-    })?;
-    let question = question(&status.tracker, &shown);
-    // In a thread of its own, so that Ctrl-C ends it.
+    let (tracker, shown) = first_that_answers(&status.trackers).await?;
+    let question = question(&tracker, &shown);
+    // The question is asked in a thread of its own, so that Ctrl-C ends it.
     let answer =
         tokio::task::spawn_blocking(move || ask(&question, &mut io::stdin().lock(), &mut io::stderr()));
-    let answer = answer.await.map_err(io::Error::other).and_then(|answer| answer);
+    let answer = context.typing.during(answer).await.map_err(io::Error::other).and_then(|answer| answer);
     if !answer.map_err(|error| Failure::io("the terminal", &error))? {
         return Err(Failure::of(
             Reason::AuthorityUnknown,
-            "the tracker's CA is not trusted; nothing was done",
+            "the tracker's CA was not trusted, so nothing was done",
         ));
     }
     let path = context.config.home.trusted_ca();
     durable::write(&path, shown.pem.as_bytes(), Readers::Owner)
         .map_err(|error| Failure::io(path.display(), &error))?;
     Ok(call().await?)
+}
+
+/// Fetches the CA from the first tracker that answers.
+async fn first_that_answers(trackers: &[String]) -> Result<(String, FetchedAuthority), Failure> {
+    let mut errors = Vec::new();
+    for tracker in trackers {
+        let (_, host, port) = url_parts(tracker);
+        match fetch_authority(host, port, LIMIT).await {
+            Ok(shown) => return Ok((tracker.clone(), shown)),
+            Err(error) => errors.push(format!("{tracker} can't be reached: {error}")),
+        }
+    }
+    Err(Failure::of(Reason::TrackerUnreachable, errors.join("; ")))
 }
 
 fn question(tracker: &str, shown: &FetchedAuthority) -> String {
@@ -71,7 +79,7 @@ fn question(tracker: &str, shown: &FetchedAuthority) -> String {
     )
 }
 
-/// True only for a whole `yes`.
+/// Returns true only for a whole `yes`.
 fn ask(question: &str, answers: &mut dyn BufRead, out: &mut dyn Write) -> io::Result<bool> {
     out.write_all(question.as_bytes())?;
     loop {
@@ -83,7 +91,7 @@ fn ask(question: &str, answers: &mut dyn BufRead, out: &mut dyn Write) -> io::Re
         match line.trim().to_ascii_lowercase().as_str() {
             "yes" => return Ok(true),
             "no" | "n" => return Ok(false),
-            _ => out.write_all(b"Write yes or no: ")?,
+            _ => out.write_all(b"Please type yes or no: ")?,
         }
     }
 }

@@ -1,17 +1,21 @@
-//! The agent's words for the wire.
+//! Conversions from the agent's types to messages.
 
 use proto::pb;
 
 use crate::{
-    agent::{Check, DownloadStatus, Finding, ShareStatus},
+    agent::{Check, DownloadStatus, FilePeer, Finding, ShareStatus},
+    domain::explain::Explanation,
     engine::{DownloadState, SourceState, SourceView},
+    hashing::Damage,
+    paths,
 };
 
 pub(super) fn download(status: DownloadStatus) -> pb::Download {
-    let DownloadStatus { entry, view } = status;
+    let DownloadStatus { entry, view, explanation } = status;
     let (reason, cause) = view
         .problem
         .map_or_else(Default::default, |problem| (problem.reason.as_str().to_owned(), problem.message));
+    let (destination, destination_bytes) = paths::to_wire(&entry.path);
     pb::Download {
         group_id: entry.group.to_string(),
         name: entry.name.to_string(),
@@ -23,10 +27,30 @@ pub(super) fn download(status: DownloadStatus) -> pb::Download {
         sources: view.sources.into_iter().map(source).collect(),
         cause,
         reason,
-        destination: entry.path.to_string_lossy().into_owned(),
+        destination,
+        destination_bytes,
         map: view.map.into(),
         had_source: view.had_source,
         all_banned: view.all_banned,
+        verdict: explanation.verdict.code().to_owned(),
+        why: explanation.summary,
+    }
+}
+
+pub(super) fn explanation(explanation: Explanation) -> pb::ExplainResponse {
+    let Explanation { verdict, summary, evidence } = explanation;
+    pb::ExplainResponse { verdict: verdict.code().to_owned(), summary, evidence }
+}
+
+pub(super) fn file_peer(peer: FilePeer) -> pb::FilePeer {
+    let FilePeer { source, is_own } = peer;
+    let address = source.peer.unwrap_or_default();
+    pb::FilePeer {
+        peer_id: address.peer_id,
+        username: address.username,
+        pieces: source.pieces,
+        load: source.load,
+        own: is_own,
     }
 }
 
@@ -58,19 +82,27 @@ fn source(source: SourceView) -> pb::DownloadSource {
         rate: source.rate,
         bad_pieces: source.bad_pieces,
         state: state.into(),
+        cause: source.cause.unwrap_or_default(),
     }
 }
 
 pub(super) fn share(status: ShareStatus) -> pb::Share {
+    let (path, path_bytes) = paths::to_wire(&status.entry.path);
     pb::Share {
         group_id: status.entry.group.to_string(),
         name: status.entry.name.to_string(),
-        path: status.entry.path.to_string_lossy().into_owned(),
+        path,
+        path_bytes,
         size: status.entry.size,
         done_bytes: status.done_bytes,
         uploaded_bytes: status.uploaded_bytes,
         cause: status.problem.map(|problem| problem.message).unwrap_or_default(),
     }
+}
+
+/// The ranges of bad pieces.
+pub(super) fn bad_pieces(damage: &Damage) -> Vec<pb::BadPieces> {
+    damage.bad.iter().map(|range| pb::BadPieces { first: *range.start(), last: *range.end() }).collect()
 }
 
 pub(super) fn check(check: Check) -> pb::Check {

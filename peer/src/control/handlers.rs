@@ -16,18 +16,20 @@ use zeroize::Zeroizing;
 
 use super::convert;
 use crate::{
-    agent::{Agent, DownloadOptions, UploadProgress},
+    agent::{Agent, DownloadOptions, Farewell, UploadProgress},
     engine::DownloadState,
     error::PeerError,
+    hashing::scan::ScanOptions,
     observe::with_same_id,
+    paths,
 };
 
-/// How often what is followed is looked at.
+/// The time to wait before a download is looked up again.
 const FOLLOW: Duration = Duration::from_millis(500);
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// See the module.
+/// The service. See the module's documentation.
 pub(super) struct Control {
     agent: Arc<Agent>,
     shutdown: CancellationToken,
@@ -44,9 +46,9 @@ fn file_name(file: Option<pb::FileName>) -> Result<(GroupId, FileName), PeerErro
     Ok((wire::group_id(&file.group_id)?, wire::file_name(&file.name)?))
 }
 
-fn absolute(path: String) -> Result<PathBuf, PeerError> {
-    let as_path = PathBuf::from(&path);
-    if as_path.is_absolute() { Ok(as_path) } else { Err(PeerError::RelativePath(path)) }
+fn absolute(text: String, exact: &[u8]) -> Result<PathBuf, PeerError> {
+    let path = paths::from_wire(text, exact);
+    if path.is_absolute() { Ok(path) } else { Err(PeerError::RelativePath(path)) }
 }
 
 fn timestamp(at: std::time::SystemTime) -> prost_types::Timestamp {
@@ -67,7 +69,7 @@ impl ControlService for Control {
         let request = request.into_inner();
         let password = Zeroizing::new(request.password);
         let user = wire::username(&request.username)?;
-        let peer = self.agent.log_in(user.clone(), password).await?;
+        let peer = self.agent.log_in(user.clone(), password, request.new_key).await?;
         let answer =
             pb::ControlServiceLoginResponse { username: user.to_string(), peer_id: peer.to_string() };
         Ok(Response::new(answer))
@@ -77,8 +79,11 @@ impl ControlService for Control {
         &self,
         request: Request<pb::ControlServiceLogoutRequest>,
     ) -> Result<Response<pb::ControlServiceLogoutResponse>, Status> {
-        let tracker_unreachable = self.agent.log_out(request.into_inner().all).await?;
-        Ok(Response::new(pb::ControlServiceLogoutResponse { tracker_unreachable }))
+        let farewell = self.agent.log_out(request.into_inner().all).await?;
+        Ok(Response::new(pb::ControlServiceLogoutResponse {
+            tracker_unreachable: farewell == Farewell::Untold,
+            session_shared: farewell == Farewell::Shared,
+        }))
     }
 
     async fn get_status(
@@ -94,10 +99,13 @@ impl ControlService for Control {
             username: status.session.as_ref().map(|session| session.user.to_string()).unwrap_or_default(),
             peer_id: status.peer.map(|peer| peer.to_string()).unwrap_or_default(),
             tls_name: status.peer.map(|peer| peer.tls_name()).unwrap_or_default(),
-            tracker: self.agent.tracker().url().to_owned(),
+            tracker: self.agent.tracker().line().url().to_owned(),
+            trackers: self.agent.tracker().trackers().urls().to_vec(),
             tracker_connected: status.announce.connected,
             listen: status.listen.to_string(),
-            advertise: status.advertise.unwrap_or_default(),
+            advertise: status.advertise.first().cloned().unwrap_or_default(),
+            addresses: status.advertise,
+            tracker_problem: status.announce.problem.unwrap_or_default(),
             upload_rate: stats.upload_rate,
             download_rate: stats.download_rate,
             upload_limit,
@@ -126,23 +134,30 @@ impl ControlService for Control {
         request: Request<pb::UploadRequest>,
     ) -> Result<Response<Self::UploadStream>, Status> {
         let request = request.into_inner();
-        let path = absolute(request.path)?;
+        let path = absolute(request.path, &request.path_bytes)?;
         let group = wire::group_id(&request.group_id)?;
         let name = match request.name.as_str() {
             "" => path.file_name().and_then(|name| name.to_str()).unwrap_or_default(),
             name => name,
         };
-        let name = wire::file_name(name)?;
-        let size = std::fs::metadata(&path).map_or(0, |found| found.len());
+        let name = wire::new_file_name(name)?;
+        // The length of a folder is not known before it is listed.
+        let size =
+            std::fs::metadata(&path).ok().filter(|found| found.is_file()).map_or(0, |found| found.len());
+        let options = ScanOptions { exclude: request.exclude, skip_unsupported: request.skip_unsupported };
         let agent = Arc::clone(&self.agent);
         Ok(Response::new(with_progress(
             move |progress| async move {
-                let uploaded = agent.upload(path, group, name, progress).await?;
+                let uploaded = agent.upload(path, group, name, options, request.replace, progress).await?;
                 let done = pb::UploadDone {
                     name: uploaded.name.to_string(),
                     file_id: uploaded.file.as_bytes().to_vec().into(),
                     blake3: uploaded.blake3.as_bytes().to_vec().into(),
                     already_published: uploaded.already,
+                    replaced: uploaded.replaced,
+                    folder: uploaded
+                        .files
+                        .map(|files| pb::FolderUploaded { files, skipped: uploaded.skipped as u64 }),
                 };
                 Ok(pb::UploadResponse { hashed_bytes: uploaded.size, size: uploaded.size, done: Some(done) })
             },
@@ -157,15 +172,17 @@ impl ControlService for Control {
         let request = request.into_inner();
         let (group, name) = file_name(request.file)?;
         let options = DownloadOptions {
-            destination: absolute(request.destination)?,
+            destination: absolute(request.destination, &request.destination_bytes)?,
             make_parents: request.make_parents,
             sequential: request.sequential,
             verify: request.verify,
+            repair: request.repair,
+            umask: request.umask.unwrap_or(0o077) & 0o777,
         };
         let destination = options.destination.clone();
         self.agent.download(&group, &name, options).await?;
         let mut first = self.agent.find_download(&group, &name)?;
-        // A copy of a file that is at another place too is shown where it was asked for, and nobody sent it.
+        // If the file was copied, shows the copy where it was asked for. No source sent it.
         if first.view.state == DownloadState::Complete && first.entry.path != destination {
             first.view.sources.clear();
             first.entry.path = destination;
@@ -203,7 +220,7 @@ impl ControlService for Control {
             last = current.as_ref().ok().cloned();
             news.then_some(current)
         });
-        // The first error is the last word: nobody is logged in any more.
+        // The stream ends after the first error, which means that nobody is logged in any more.
         let mut ended = false;
         Ok(Response::new(Box::pin(
             changes.take_while(move |answer| !std::mem::replace(&mut ended, answer.is_err())),
@@ -218,6 +235,14 @@ impl ControlService for Control {
         let (group, name) = file_name(request.file)?;
         self.agent.stop_download(&group, &name, request.discard).await?;
         Ok(Response::new(pb::StopDownloadResponse {}))
+    }
+
+    async fn clear_downloads(
+        &self,
+        _: Request<pb::ClearDownloadsRequest>,
+    ) -> Result<Response<pb::ClearDownloadsResponse>, Status> {
+        let cleared = count(self.agent.clear_downloads().await?);
+        Ok(Response::new(pb::ClearDownloadsResponse { cleared }))
     }
 
     async fn resume_download(
@@ -253,13 +278,30 @@ impl ControlService for Control {
         let (group, name) = file_name(request.into_inner().file)?;
         let size = self.agent.size_of(&group, &name).unwrap_or_default();
         let agent = Arc::clone(&self.agent);
-        Ok(Response::new(with_progress(
+        let checking = move |checked_bytes| pb::VerifyResponse { checked_bytes, size, ..Default::default() };
+        let answers = with_progress(
             move |progress| async move {
-                agent.verify(&group, &name, progress).await?;
-                Ok(pb::VerifyResponse { checked_bytes: size, size, done: true })
+                match agent.verify(&group, &name, progress).await {
+                    Ok(()) => Ok((pb::VerifyResponse { done: true, ..checking(size) }, None)),
+                    Err(PeerError::Damaged { group, name, damage }) => {
+                        let bad = convert::bad_pieces(&damage);
+                        let damaged = PeerError::Damaged { group, name, damage };
+                        Ok((pb::VerifyResponse { bad, ..checking(size) }, Some(damaged)))
+                    }
+                    Err(error) => Err(error),
+                }
             },
-            move |checked_bytes| pb::VerifyResponse { checked_bytes, size, done: false },
-        )))
+            move |checked_bytes| (checking(checked_bytes), None),
+        );
+        // The bad pieces come in a message of their own, before the error that ends the stream.
+        let answers = futures_util::StreamExt::flat_map(answers, |answer| {
+            let (message, error) = match answer {
+                Ok((message, error)) => (Some(Ok(message)), error.map(|error| Err(error.into()))),
+                Err(status) => (None, Some(Err(status))),
+            };
+            tokio_stream::iter(message.into_iter().chain(error))
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn set_limits(
@@ -289,11 +331,29 @@ impl ControlService for Control {
         Ok(Response::new(pb::GetTicketResponse { file_id, ticket: ticket.to_string(), sources }))
     }
 
+    async fn list_peers(
+        &self,
+        request: Request<pb::ListPeersRequest>,
+    ) -> Result<Response<pb::ListPeersResponse>, Status> {
+        let (group, name) = file_name(request.into_inner().file)?;
+        let (peers, pieces) = self.agent.peers_of(&group, &name).await?;
+        let peers = peers.into_iter().map(convert::file_peer).collect();
+        Ok(Response::new(pb::ListPeersResponse { peers, pieces }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        let (group, name) = file_name(request.into_inner().file)?;
+        Ok(Response::new(convert::explanation(self.agent.explain(&group, &name)?)))
+    }
+
     async fn shutdown(
         &self,
         _: Request<pb::ShutdownRequest>,
     ) -> Result<Response<pb::ShutdownResponse>, Status> {
-        tracing::info!("a verb ends the daemon");
+        tracing::info!("stopping, because a verb requested it");
         self.shutdown.cancel();
         Ok(Response::new(pb::ShutdownResponse {}))
     }
@@ -303,8 +363,8 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Streams what `work` tells of its progress (the newest only, when the caller is slow), then its outcome. Dropping the
-/// stream drops the work.
+/// Streams the progress of `work`, then its outcome. A slow caller gets only the newest progress. Dropping
+/// the stream drops the work.
 fn with_progress<T, F>(
     work: impl FnOnce(UploadProgress) -> F,
     message: impl Fn(u64) -> T + Send + 'static,
@@ -324,13 +384,13 @@ where
             tokio::select! {
                 () = sender.closed() => return,
                 outcome = &mut work => {
-                    // A caller that left meanwhile has no use for it.
+                    // A caller that has gone away needs no outcome.
                     let _ = sender.send(outcome.map_err(Status::from)).await;
                     return;
                 }
                 Ok(()) = progress.changed() => {
                     let bytes = *progress.borrow_and_update();
-                    // A caller that is behind gets the next one.
+                    // A caller that is behind gets the next message.
                     let _ = sender.try_send(Ok(message(bytes)));
                 }
             }
@@ -339,7 +399,8 @@ where
     Box::pin(ReceiverStream::new(answers))
 }
 
-/// Streams `now()` at once and whenever the view changes, until the download has ended or the daemon gave it up.
+/// Streams `now()` at once and whenever the view changes, until the download ends or the daemon has given it
+/// up.
 fn follow<T, V>(
     mut view: watch::Receiver<V>,
     now: impl Fn() -> Result<(DownloadState, T), PeerError> + Send + 'static,
@@ -360,7 +421,8 @@ where
             tokio::select! {
                 () = sender.closed() => return,
                 changed = view.changed() => if changed.is_err() {
-                    // The engine says no more of it: stopped and resumed, or cleared. The library tells.
+                    // The engine no longer reports on this download, because it was stopped, resumed or
+                    // cleared. The library has its state.
                     tokio::time::sleep(FOLLOW).await;
                 }
             }

@@ -1,38 +1,40 @@
-//! One piece at a time, put together from its chunks.
+//! Assembles one piece at a time from its chunks.
 
 use bytes::{Bytes, BytesMut};
 use proto::domain::{Blake3, PieceIndex, PieceLayout, Sha1, manifest::SubtreeHasher};
 use sha1::Digest as _;
 
-/// A smaller slice is copied rather than kept: each one kept costs a header, and holds on to what it is a slice of.
+/// Slices shorter than this are copied rather than kept. Each kept slice costs a header, and keeps the buffer
+/// that it is a slice of.
 const KEEP: usize = 4 << 10;
 
-/// A piece on its way in.
+/// A piece that is being received.
 #[derive(Debug)]
 pub(super) struct Assembly {
     piece: PieceIndex,
     length: u32,
     received: u32,
-    /// Hashed as it comes, while the data is in this core's cache.
+    /// Computed as the data arrives, while it is in this core's cache.
     blake3: SubtreeHasher,
-    /// The same, unless it is left for later.
+    /// Computed the same way, unless it is left for later.
     sha1: Option<sha1::Sha1>,
     parts: Vec<Bytes>,
     small: BytesMut,
 }
 
-/// A piece that came whole, not checked.
+/// A piece that was received in full and is not verified yet.
 #[derive(Debug)]
 pub(super) struct Whole {
     pub(super) piece: PieceIndex,
     pub(super) parts: Vec<Bytes>,
     pub(super) blake3: Blake3,
-    /// `None` when it is still to be computed.
+    /// `None` if it must still be computed.
     pub(super) sha1: Option<Sha1>,
 }
 
 impl Assembly {
-    /// Nothing of the piece has come. With `sha1_later`, its SHA-1 is left for when there are several to compute.
+    /// Starts without any byte of the piece. With `sha1_later`, its SHA-1 is computed later, together with
+    /// that of other pieces.
     pub(super) fn new(layout: PieceLayout, piece: PieceIndex, sha1_later: bool) -> Self {
         Self {
             piece,
@@ -49,8 +51,8 @@ impl Assembly {
         self.piece
     }
 
-    /// Takes data that starts `offset` bytes into the piece. False when it doesn't go on where the last ended, or is more
-    /// than the piece has.
+    /// Adds data that starts `offset` bytes into the piece. Returns false if it doesn't start where the last
+    /// data ended, or if it is longer than the rest of the piece.
     pub(super) fn push(&mut self, offset: u64, data: Bytes) -> bool {
         let room = (self.length - self.received) as usize;
         if offset != u64::from(self.received) || data.len() > room {
@@ -60,7 +62,7 @@ impl Assembly {
         if let Some(sha1) = &mut self.sha1 {
             sha1.update(&data);
         }
-        // Fits: no more than the room.
+        // Fits: at most `room`.
         self.received += data.len() as u32;
         if data.len() >= KEEP {
             self.flush_small();
@@ -71,12 +73,12 @@ impl Assembly {
         true
     }
 
-    /// Every byte has come.
+    /// Whether every byte has arrived.
     pub(super) fn is_whole(&self) -> bool {
         self.received == self.length
     }
 
-    /// The piece, which is whole.
+    /// The piece, which must be complete.
     pub(super) fn finish(mut self) -> Whole {
         debug_assert!(self.is_whole());
         self.flush_small();
@@ -101,7 +103,7 @@ mod tests {
     #[test]
     fn now_or_later_it_is_the_same_piece() {
         let data: Vec<u8> = (0..700_000u32).map(|at| (at / 251) as u8).collect();
-        let manifest = crate::test_support::manifest_of(&data);
+        let manifest = testkit::content::manifest("file", &data);
         let piece = manifest.layout().index(1).unwrap();
         let data = Bytes::from(data).slice(524_288..);
         for later in [false, true] {

@@ -1,87 +1,38 @@
-//! Pieces that came whole: checked against the manifest, written, and told of, several at a time where that is faster.
+//! Verifies complete pieces against the manifest, writes them and reports them, several at a time where that
+//! is faster.
 //!
-//! Whoever reads a source hands its pieces in here and reads on. Nothing waits for more pieces to come: what is there is
-//! taken at once, one piece if there is one, and while those are worked on others gather by themselves. Where SHA-1 is
-//! not faster for several, readers compute it as the data comes, from their core's cache, which then is faster.
+//! The reader of a source hands its pieces in here and continues to read. Nothing waits for more pieces to
+//! come. The worker takes the pieces that are there at once, even a single one, and others gather while it
+//! works. Where hashing several pieces together is not faster, readers compute the SHA-1 as the data arrives,
+//! which then is faster because the data is in their core's cache.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{sync::Arc, time::Instant};
 
 use proto::domain::PieceHash;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tokio_util::task::TaskTracker;
 
-use super::{assembly::Whole, context::Context};
+use super::{
+    assembly::Whole,
+    checks::Job,
+    context::{Context, Spent},
+};
 use crate::{
-    domain::download::{Event, RequestId},
+    domain::download::{DownloadRequestId, Event},
     hashing::lanes,
 };
 
-/// Pieces that are here at a time, at most: enough for a round of sixteen lanes and half of another, 12 MiB.
-const ROOM: usize = 24;
-
-/// The pieces of a download that wait to be checked.
-pub(super) struct Checks {
-    queue: Mutex<Queue>,
-    room: Arc<Semaphore>,
-    /// Of all pieces that are here.
-    pending: TaskTracker,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Job>,
-    /// Somebody is at work. One is enough: it outruns what comes, and finds more at a time than two would.
-    busy: bool,
-}
-
-struct Job {
-    request: RequestId,
+/// Hands a piece in. Waits while there is no room. `pending` counts the piece until it was reported.
+pub(super) async fn hand_in(
+    context: &Arc<Context>,
+    request: DownloadRequestId,
     whole: Whole,
-    _room: Option<OwnedSemaphorePermit>,
-    _pending: [TaskTrackerToken; 2],
-}
-
-impl Checks {
-    pub(super) fn new() -> Self {
-        Self { queue: Mutex::default(), room: Arc::new(Semaphore::new(ROOM)), pending: TaskTracker::new() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next pieces to work on; with none, the worker is done.
-    fn next(&self) -> Vec<Job> {
-        let mut queue = self.lock();
-        let count = queue.waiting.len().min(lanes::width());
-        queue.busy = count > 0;
-        queue.waiting.drain(..count).collect()
-    }
-
-    /// Waits until no piece is here. None may be handed in any more.
-    pub(super) async fn done(&self) {
-        self.pending.close();
-        self.pending.wait().await;
-    }
-}
-
-/// Hands a piece in; waits while there is no room. `pending` counts it until it was told of.
-pub(super) async fn hand_in(context: &Arc<Context>, request: RequestId, whole: Whole, pending: &TaskTracker) {
-    let checks = &context.checks;
-    // Never closed.
-    let room = checks.room.clone().acquire_owned().await.ok();
-    let pending = [pending.token(), checks.pending.token()];
-    let starts = {
-        let mut queue = checks.lock();
-        queue.waiting.push_back(Job { request, whole, _room: room, _pending: pending });
-        !std::mem::replace(&mut queue.busy, true)
-    };
-    if starts {
+    pending: &TaskTracker,
+) {
+    let room = context.wait_for_us(request, &context.spent.room, context.checks.room()).await;
+    if context.checks.push(request, whole, room, pending) {
         let context = context.clone();
         tokio::task::spawn_blocking(move || {
+            let _fails = context.fails_in_a_panic("the check of pieces");
             loop {
                 let jobs = context.checks.next();
                 if jobs.is_empty() {
@@ -93,14 +44,17 @@ pub(super) async fn hand_in(context: &Arc<Context>, request: RequestId, whole: W
     }
 }
 
-/// Checks, writes, tells.
+/// Verifies, writes and reports the pieces.
 fn work(context: &Context, jobs: Vec<Job>) {
     let unhashed = jobs.iter().filter(|job| job.whole.sha1.is_none());
     let unhashed: Vec<&[_]> = unhashed.map(|job| &job.whole.parts[..]).collect();
+    let began = Instant::now();
     let mut hashed = lanes::sha1_of_each(&unhashed).into_iter();
+    Spent::add(&context.spent.hashing, began);
     for job in jobs {
         let Whole { piece, parts, blake3, sha1 } = &job.whole;
         let hash = sha1.or_else(|| hashed.next()).map(|sha1| PieceHash { sha1, blake3: *blake3 });
+        let began = Instant::now();
         let event = if hash.is_none() || hash.as_ref() != context.spec.manifest.pieces().get(piece.as_usize())
         {
             context.totals.bad();
@@ -109,9 +63,10 @@ fn work(context: &Context, jobs: Vec<Job>) {
             context.trouble(error);
             continue;
         } else {
+            Spent::add(&context.spent.writing, began);
             context.gained(*piece);
             Event::Verified(job.request, *piece)
         };
-        context.tell_blocking(event);
+        context.report_blocking(event);
     }
 }

@@ -1,328 +1,491 @@
-//! One download from its start to its end, as a task: opened, transferred, checked, put in place, shared.
+//! The driver of pieces: one task passes events to the machine and carries out its actions.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use proto::{domain::Bitfield, reason::Reason};
+use proto::domain::PeerId;
 use tokio::{
-    sync::{Notify, mpsc, watch},
-    time::sleep,
+    sync::{mpsc, watch},
+    task::{JoinHandle, JoinSet},
+    time::{Instant, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    book::Book,
-    check::Checks,
-    context::{Context, NEWS, Tickets},
-    links::Links,
-    transfer::{Outcome, Transfer},
+    context::{Context, Report},
+    local::{LocalShares, processor},
+    recheck,
+    request::{self, ChunkRequest},
+    source::{self, SourceConnection, is_usable},
+    source_directory::SourceDirectory,
     view,
 };
 use crate::{
-    engine::{
-        DownloadSpec, DownloadState, DownloadView, Memory, Problem, TicketRefused, TicketSource, Totals,
+    domain::{
+        Moment,
+        download::{Action, Download, DownloadRequestId, Event, Failure, Options},
+        reach::unreached,
+        running::RunningClock,
     },
-    hashing,
-    limiter::Limiter,
-    serve::shares::{Offer, Share, Shares},
-    storage::{self, OpenStore, Opener, PieceReader, PieceStore, SharedFile, StoreError},
+    observe::with_same_id,
+    ports::{Attempt, DownloadState, DownloadView, Obstacle, SourceAddr, SourceState},
+    storage::StoreError,
 };
 
-/// How long to wait before the tracker is asked for a ticket again, at first and at most.
-const TICKET_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The interval at which the view is updated and checkpoints are considered.
+const BEAT: Duration = Duration::from_millis(250);
+/// A checkpoint is made after this time or this number of bytes. A crash can cost that much.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+/// A download is stalled when nothing has arrived for this long.
+const STALLED: Duration = Duration::from_secs(5);
 
-/// What every download of an engine works with.
-pub(crate) struct Tools {
-    pub(crate) shares: Arc<Shares>,
-    pub(crate) links: Arc<Links>,
-    pub(crate) limiter: Arc<Limiter>,
-    pub(crate) totals: Arc<Totals>,
-    pub(crate) tickets: Arc<dyn TicketSource>,
-    pub(crate) memory: Arc<Memory>,
-    pub(crate) open: Opener,
-    /// A full disk is tried again after so long.
-    pub(crate) disk_retry: Duration,
-    /// What is left to chance follows from it.
-    pub(crate) seed: u64,
-}
+/// After a gap in which this program did not run, there is no estimate for this long.
+const FRESH: Duration = Duration::from_secs(3);
+/// A difference between the clocks with and without suspends that means a suspend.
+const SUSPENDED: Duration = Duration::from_secs(2);
 
-/// How the engine reaches a download that runs.
-pub(crate) struct Handle {
-    pub(crate) view: watch::Sender<DownloadView>,
-    pub(crate) book: Book,
-    pub(crate) stop: CancellationToken,
-    /// A full disk is to be tried again now.
-    pub(crate) retry: Notify,
-    pub(crate) spec: DownloadSpec,
-}
-
-impl Handle {
-    pub(crate) fn new(spec: DownloadSpec) -> Self {
-        let view = watch::Sender::new(DownloadView::queued(spec.manifest.layout().length()));
-        Self { view, book: Book::default(), stop: CancellationToken::new(), retry: Notify::new(), spec }
-    }
-}
-
-/// Why a download ends without being complete.
-enum Failed {
+/// The result of a transfer.
+pub(super) enum Outcome {
+    /// Every wanted piece is verified and written.
+    Complete,
+    /// It was stopped.
     Stopped,
-    Refused(TicketRefused),
-    Store(StoreError),
+    /// The store failed.
+    Trouble(StoreError),
 }
 
-impl From<StoreError> for Failed {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
+/// The state of a transfer.
+pub(super) struct Driver<'a> {
+    context: Arc<Context>,
+    directory: &'a SourceDirectory,
+    view: &'a watch::Sender<DownloadView>,
+    machine: Download,
+    start: Instant,
+    clock: RunningClock,
+    /// The download limit that the machine was last told.
+    limit: u64,
+    tasks: JoinSet<()>,
+    sources: HashMap<PeerId, Used>,
+    /// The requests whose reports the machine still wants.
+    requests: HashMap<DownloadRequestId, (PeerId, CancellationToken)>,
+    found: HashSet<PeerId>,
+    /// The sources that are banned, for the machine and in the engine's memory.
+    banned: HashSet<PeerId>,
+    generation: u64,
+    actions: Vec<Action>,
+    complete: bool,
+    /// The bytes of an earlier run's pieces that were rechecked and found good.
+    rechecked_bytes: u64,
+    last_bytes: Moment,
+    /// When this program last ran again after a gap, if there was one.
+    resumed: Option<Moment>,
+    /// The time that the system was suspended since it started, as last seen.
+    suspended: Duration,
+    local: LocalShares,
+    checkpoint: Checkpoint,
 }
 
-fn problem(error: &StoreError) -> Problem {
-    let reason = match error {
-        StoreError::Full => Reason::DiskFull,
-        StoreError::NameTaken => Reason::DestinationExists,
-        StoreError::InUse => Reason::AlreadyExists,
-        StoreError::Corrupt | StoreError::Incomplete => Reason::Corrupt,
-        StoreError::Unsynced(_) | StoreError::Tampered(_) => Reason::Io,
-        StoreError::Io(error) => Reason::of_io(error),
-    };
-    Problem { reason, message: error.to_string() }
+struct Used {
+    source: Arc<SourceConnection>,
+    cancelled: CancellationToken,
 }
 
-impl TicketRefused {
-    /// What is shown of it.
-    pub(crate) fn problem(&self) -> Problem {
-        let (Self::Denied(reason) | Self::Unavailable(reason)) = *self;
-        Problem { reason, message: self.to_string() }
-    }
+struct Checkpoint {
+    at: Instant,
+    written_bytes: u64,
+    running: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
-/// Runs a download to its end. The last thing it does is to set the final state.
-pub(crate) async fn run(handle: Arc<Handle>, tools: Arc<Tools>) {
-    let download = Driver { handle: handle.clone(), tools: tools.clone(), unsynced: false, corrupt: false };
-    let result = download.run().await;
-    if result.is_err() {
-        tools.shares.remove(handle.spec.file);
-    }
-    handle.view.send_modify(|view| {
-        view::still(view);
-        (view.state, view.problem) = match result {
-            Ok(()) => (DownloadState::Complete, None),
-            Err(Failed::Stopped) => (DownloadState::Stopped, None),
-            Err(Failed::Refused(refused)) => (DownloadState::Failed, Some(refused.problem())),
-            Err(Failed::Store(error)) => (DownloadState::Failed, Some(problem(&error))),
-        };
-    });
-}
-
-struct Driver {
-    handle: Arc<Handle>,
-    tools: Arc<Tools>,
-    /// Syncing failed once.
-    unsynced: bool,
-    /// Reading the whole again found bad pieces once.
-    corrupt: bool,
-}
-
-impl Driver {
-    async fn run(mut self) -> Result<(), Failed> {
-        if self.take_up_finished().await? {
-            return Ok(());
+impl<'a> Driver<'a> {
+    pub(super) fn new(
+        context: Arc<Context>,
+        directory: &'a SourceDirectory,
+        view: &'a watch::Sender<DownloadView>,
+        seed: u64,
+    ) -> Self {
+        let options = Options { sequential: context.spec.sequential, ..Options::default() };
+        let layout = context.spec.manifest.layout();
+        let store = &context.store;
+        let machine = Download::new(layout, store.have(), options, seed)
+            .with_wanted(&store.wanted())
+            .with_unchecked(&store.unverified());
+        let now = Instant::now();
+        Self {
+            checkpoint: Checkpoint { at: now, written_bytes: machine.done_bytes(), running: None },
+            context,
+            directory,
+            view,
+            machine,
+            start: now,
+            clock: RunningClock::default(),
+            limit: 0,
+            tasks: JoinSet::new(),
+            sources: HashMap::new(),
+            requests: HashMap::new(),
+            found: HashSet::new(),
+            banned: HashSet::new(),
+            generation: 0,
+            actions: Vec::new(),
+            complete: false,
+            rechecked_bytes: 0,
+            last_bytes: Moment::ZERO,
+            resumed: None,
+            suspended: suspended(),
+            local: LocalShares::new(now),
         }
-        loop {
-            let store = self.open().await?;
-            let share = self.offer(store.have(), store.clone(), true);
-            match self.fill(&store, &share).await {
-                Ok(()) => return Ok(()),
-                // What was safe before is taken up again, once: the rest may be gone although it reads well now.
-                Err(Failed::Store(StoreError::Unsynced(error))) if !self.unsynced => {
-                    tracing::warn!(%error, path = %self.handle.spec.destination.display(), "data could not be synced");
-                    self.unsynced = true;
+    }
+
+    /// Runs until the file is complete, the store fails, or `stop` is cancelled. When it returns, all its
+    /// tasks have ended, and nothing more is written.
+    pub(super) async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<Report>,
+        stop: &CancellationToken,
+    ) -> Outcome {
+        let outcome = self.go(&mut reports, stop).await;
+        self.tasks.shutdown().await;
+        // Later reports are not read. The verified pieces that they report are in the store.
+        reports.close();
+        self.context.checks.done().await;
+        if let Some(running) = self.checkpoint.running.take() {
+            let _ = running.await;
+        }
+        self.show(None);
+        outcome
+    }
+
+    async fn go(&mut self, reports: &mut mpsc::Receiver<Report>, stop: &CancellationToken) -> Outcome {
+        let mut beat = interval(BEAT);
+        recheck::start(&self.context);
+        self.feed(Event::Tick);
+        self.follow_limit();
+        self.sync_sources();
+        while !self.complete {
+            let wakeup = self.machine.next_wakeup().map(|at| self.start + self.clock.elapsed_at(at));
+            let due = async {
+                match wakeup {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
                 }
-                Err(failed) => {
-                    self.save(&store).await;
-                    return Err(failed);
-                }
-            }
-        }
-    }
-
-    fn set(&self, state: DownloadState, problem: Option<Problem>) {
-        self.handle.view.send_modify(|view| {
-            if state != DownloadState::Downloading {
-                view::still(view);
-            }
-            (view.state, view.problem) = (state, problem);
-        });
-    }
-
-    /// Says that the disk is full, and waits until it is time to try again.
-    async fn wait_for_room(&self) -> Result<(), Failed> {
-        self.set(DownloadState::Stalled, Some(problem(&StoreError::Full)));
-        tokio::select! {
-            () = self.handle.retry.notified() => Ok(()),
-            waited = self.pause(self.tools.disk_retry) => waited,
-        }
-    }
-
-    async fn pause(&self, time: Duration) -> Result<(), Failed> {
-        tokio::select! {
-            () = self.handle.stop.cancelled() => Err(Failed::Stopped),
-            () = sleep(time) => Ok(()),
-        }
-    }
-
-    fn place(&self) -> OpenStore {
-        let spec = &self.handle.spec;
-        OpenStore { file: spec.file, manifest: spec.manifest.clone(), destination: spec.destination.clone() }
-    }
-
-    async fn open(&self) -> Result<Arc<dyn PieceStore>, Failed> {
-        let place = self.place();
-        let begun = blocking({
-            let place = place.clone();
-            move || place.is_begun()
-        });
-        if !begun.await? {
-            // Nothing is made on disk before the tracker said yes.
-            self.wait_for_ticket().await?;
-        }
-        loop {
-            let (place, open, stop) = (place.clone(), self.tools.open.clone(), self.handle.stop.clone());
-            let go_on =
-                move |_| if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-            match blocking(move || open(&place, &go_on)).await {
-                Ok(store) => return Ok(store),
-                Err(StoreError::Full) => self.wait_for_room().await?,
-                Err(_) if self.handle.stop.is_cancelled() => return Err(Failed::Stopped),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    async fn wait_for_ticket(&self) -> Result<(), Failed> {
-        let (mut rest, most) = TICKET_RETRY;
-        let tickets = Tickets::new(self.tools.tickets.clone());
-        loop {
-            let got = tokio::select! {
-                () = self.handle.stop.cancelled() => return Err(Failed::Stopped),
-                got = tickets.get(&self.handle.spec, None) => got,
             };
-            match got {
-                Ok(_) => return Ok(()),
-                Err(refused @ TicketRefused::Denied(_)) => return Err(Failed::Refused(refused)),
-                Err(refused) => self.set(DownloadState::Queued, Some(refused.problem())),
-            }
-            self.pause(rest.mul_f64(rand::random_range(0.5..1.0))).await?;
-            rest = (rest * 2).min(most);
-        }
-    }
-
-    /// A crash may have come when the file was in place already, and only its traces were left to be cleared away.
-    async fn take_up_finished(&self) -> Result<bool, Failed> {
-        let (place, manifest) = (self.place(), self.handle.spec.manifest.clone());
-        let found = blocking(move || {
-            if !place.is_left_behind()? {
-                return Ok(None);
-            }
-            let stamp = hashing::verify(&place.destination, &manifest, &|_| ControlFlow::Continue(()));
-            let file = stamp.and_then(|stamp| SharedFile::open(&place.destination, stamp));
-            let file = file.map_err(|_| StoreError::NameTaken)?;
-            storage::discard(place.file, &place.destination)?;
-            Ok(Some(file))
-        });
-        let Some(file) = found.await? else { return Ok(false) };
-        let layout = self.handle.spec.manifest.layout();
-        self.offer(Bitfield::full(layout), Arc::new(file), false);
-        self.handle.view.send_modify(|view| view::complete(view, layout));
-        Ok(true)
-    }
-
-    fn offer(&self, have: Bitfield, reader: Arc<dyn PieceReader>, wants_sources: bool) -> Arc<Share> {
-        let spec = &self.handle.spec;
-        if let Some(share) = self.tools.shares.get(spec.file) {
-            share.replace_have(have);
-            share.set_reader(reader);
-            return share;
-        }
-        self.tools.shares.add(Offer {
-            group: spec.group.clone(),
-            file: spec.file,
-            manifest: spec.manifest.clone(),
-            path: spec.destination.clone(),
-            have,
-            reader,
-            wants_sources,
-        })
-    }
-
-    /// Gets all pieces, and puts the file in place.
-    async fn fill(&mut self, store: &Arc<dyn PieceStore>, share: &Arc<Share>) -> Result<(), Failed> {
-        loop {
-            match self.transfer(store, share).await {
-                Outcome::Stopped => return Err(Failed::Stopped),
-                Outcome::Trouble(StoreError::Full) => self.wait_for_room().await?,
-                Outcome::Trouble(error) => return Err(error.into()),
-                Outcome::Complete => match self.finish(store, share).await {
-                    Err(StoreError::Full) => self.wait_for_room().await?,
-                    Err(StoreError::Corrupt) if !std::mem::replace(&mut self.corrupt, true) => {
-                        share.replace_have(store.have());
+            tokio::select! {
+                () = stop.cancelled() => return Outcome::Stopped,
+                Some(first) = reports.recv() => {
+                    if let Err(error) = self.take_reports(Some(first), reports) {
+                        return Outcome::Trouble(error);
                     }
-                    done => return Ok(done?),
+                }
+                () = due => {
+                    // Reports that arrived earlier must be handled before the tick.
+                    if let Err(error) = self.take_reports(None, reports) {
+                        return Outcome::Trouble(error);
+                    }
+                    self.feed(Event::Tick);
+                }
+                () = self.directory.changed.notified() => self.sync_sources(),
+                _ = beat.tick() => if let Err(error) = self.beat().await {
+                    return Outcome::Trouble(error);
                 },
             }
         }
+        Outcome::Complete
     }
 
-    async fn transfer(&self, store: &Arc<dyn PieceStore>, share: &Arc<Share>) -> Outcome {
-        self.set(DownloadState::Downloading, None);
-        let (sender, news) = mpsc::channel(NEWS);
-        let tools = &self.tools;
-        let context = Arc::new(Context {
-            spec: self.handle.spec.clone(),
-            store: store.clone(),
-            share: share.clone(),
-            links: tools.links.clone(),
-            limiter: tools.limiter.clone(),
-            totals: tools.totals.clone(),
-            tickets: Arc::new(Tickets::new(tools.tickets.clone())),
-            memory: tools.memory.clone(),
-            checks: Checks::new(),
-            news: sender,
-        });
-        Transfer::new(context, &self.handle.book, &self.handle.view, tools.seed)
-            .run(news, &self.handle.stop)
-            .await
-    }
-
-    async fn finish(&self, store: &Arc<dyn PieceStore>, share: &Arc<Share>) -> Result<(), StoreError> {
-        self.set(DownloadState::Verifying, None);
-        if self.handle.spec.verify {
-            let (store, stop) = (store.clone(), self.handle.stop.clone());
-            let go_on =
-                move |_| if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-            blocking(move || store.verify(&go_on)).await?;
+    /// The time that this program has run since the start.
+    fn now(&mut self) -> Moment {
+        let missed = self.clock.missed();
+        let now = self.clock.at(self.start.elapsed());
+        if self.clock.missed() > missed {
+            self.resumed = Some(now);
         }
-        let reader = blocking({
-            let store = store.clone();
-            move || store.finish()
-        });
-        share.set_reader(reader.await?);
-        share.set_wants_sources(false);
+        now
+    }
+
+    /// Notes whether the system was suspended.
+    fn note_suspend(&mut self) {
+        let suspended = suspended();
+        if suspended > self.suspended + SUSPENDED {
+            self.resumed = Some(self.now());
+        }
+        self.suspended = suspended;
+    }
+
+    /// Handles this report and all that wait.
+    fn take_reports(
+        &mut self,
+        first: Option<Report>,
+        reports: &mut mpsc::Receiver<Report>,
+    ) -> Result<(), StoreError> {
+        let mut next = first.or_else(|| reports.try_recv().ok());
+        while let Some(news_item) = next.take() {
+            self.on_report(news_item)?;
+            next = reports.try_recv().ok();
+        }
         Ok(())
     }
 
-    /// Leaves everything so that it can be taken up again.
-    async fn save(&self, store: &Arc<dyn PieceStore>) {
-        let store = store.clone();
-        if let Err(error) = blocking(move || store.checkpoint(true)).await {
-            let path = self.handle.spec.destination.display().to_string();
-            tracing::warn!(%error, path, "pieces since the last checkpoint are not safe on disk");
+    fn follow_limit(&mut self) {
+        let limit = self.context.limiter.rate();
+        if std::mem::replace(&mut self.limit, limit) != limit {
+            self.feed(Event::Limit(limit));
         }
+    }
+
+    fn feed(&mut self, event: Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        let now = self.now();
+        self.machine.handle(now, event, &mut actions);
+        for action in actions.drain(..) {
+            self.carry_out(action);
+        }
+        self.actions = actions;
+    }
+
+    /// Carries out one action of the machine.
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Connect(peer) => self.connect(peer),
+            Action::Request { source, request, pieces, max_pieces, in_order } => {
+                self.request(source, ChunkRequest { request, pieces, max_pieces, in_order });
+            }
+            Action::Cancel(request) => {
+                if let Some((_, cancelled)) = self.requests.remove(&request) {
+                    cancelled.cancel();
+                }
+            }
+            Action::Disconnect(peer) => {
+                self.note_silence(peer);
+                self.disconnect(peer);
+            }
+            Action::Complete => self.complete = true,
+        }
+    }
+
+    fn connect(&mut self, peer: PeerId) {
+        let Some(address) = self.directory.address(peer) else { return };
+        self.generation += 1;
+        let source = Arc::new(SourceConnection {
+            link: std::sync::OnceLock::new(),
+            generation: self.generation,
+            address,
+        });
+        let cancelled = CancellationToken::new();
+        let task = source::run(self.context.clone(), source.clone());
+        self.tasks.spawn(with_same_id(until(cancelled.clone(), task)));
+        self.sources.insert(peer, Used { source, cancelled });
+    }
+
+    fn request(&mut self, peer: PeerId, ask: ChunkRequest) {
+        let cancelled = CancellationToken::new();
+        let request = ask.request;
+        let link = self.sources.get(&peer).and_then(|used| used.source.link.get().cloned());
+        self.requests.insert(request, (peer, cancelled.clone()));
+        let context = self.context.clone();
+        self.tasks.spawn(with_same_id(async move {
+            match link {
+                Some(link) => request::run(context, link, ask, cancelled).await,
+                None => context.report(Event::Ended(request, Err(Failure::Connection))).await,
+            }
+        }));
+    }
+
+    /// Notes that a source which is given up has not answered, if it has not.
+    fn note_silence(&self, peer: PeerId) {
+        let silent = self.sources.get(&peer).filter(|used| used.source.link.get().is_none());
+        if let Some(SourceAddr { addresses, username, .. }) = silent.map(|used| &used.source.address) {
+            let attempt = |address: &String| Attempt {
+                address: address.clone(),
+                obstacle: Obstacle::Silent,
+                error: "no answer".to_owned(),
+            };
+            let attempts: Vec<_> = addresses.iter().map(attempt).collect();
+            self.directory.set_trouble(peer, Some((unreached(username.as_str(), &attempts), false)));
+        }
+    }
+
+    fn disconnect(&mut self, peer: PeerId) {
+        if let Some(used) = self.sources.remove(&peer) {
+            used.cancelled.cancel();
+        }
+        self.requests.retain(|_, (source, cancelled)| {
+            if *source == peer {
+                cancelled.cancel();
+            }
+            *source != peer
+        });
+    }
+
+    /// Passes a report to the machine, unless it is of a request or a connection that the machine no longer
+    /// knows.
+    fn on_report(&mut self, report: Report) -> Result<(), StoreError> {
+        match report {
+            Report::Trouble(error) => return Err(error),
+            Report::Gone(peer, generation, gone) => {
+                if self.is_current(peer, generation) {
+                    self.directory.set_trouble(peer, Some((gone.cause, gone.is_clock)));
+                    self.disconnect(peer);
+                    self.feed(Event::Disconnected(peer, gone.failure));
+                }
+            }
+            Report::Source(peer, generation, event) => {
+                if self.is_current(peer, generation) {
+                    if let Event::Connected(..) = event {
+                        self.directory.set_trouble(peer, None);
+                        self.view.send_modify(|view| view.had_source = true);
+                    }
+                    self.feed(event);
+                }
+            }
+            Report::Request(event) => {
+                let wanted = match &event {
+                    Event::Verified(..) | Event::Bad(..) => true,
+                    Event::Checked(piece, good) => {
+                        if *good {
+                            let length = self.context.spec.manifest.layout().piece_length(*piece);
+                            self.rechecked_bytes += u64::from(length);
+                        }
+                        true
+                    }
+                    Event::Ended(request, _) => self.requests.remove(request).is_some(),
+                    Event::Queued(request, _) | Event::Started(request, _) => {
+                        self.requests.contains_key(request)
+                    }
+                    // Bytes that wait for this peer have arrived, too.
+                    Event::Received(request, _) | Event::Held(request) | Event::Freed(request) => {
+                        self.last_bytes = self.now();
+                        self.requests.contains_key(request)
+                    }
+                    _ => false,
+                };
+                if wanted {
+                    self.feed(event);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is the number of the source's present connection.
+    fn is_current(&self, peer: PeerId, generation: u64) -> bool {
+        self.sources.get(&peer).is_some_and(|used| used.source.generation == generation)
+    }
+
+    fn sync_sources(&mut self) {
+        let own = self.context.links.own_id();
+        let (there, gone) = self.directory.all();
+        for peer in gone {
+            if self.found.remove(&peer) {
+                self.feed(Event::SourceGone(peer));
+            }
+        }
+        for peer in there {
+            let Some(source) = self.directory.address(peer).filter(|source| is_usable(source, own)) else {
+                continue;
+            };
+            let is_new = self.found.insert(peer);
+            // This also covers a source that is already in use: a user is banned when another of its peers
+            // is.
+            if self.context.memory.is_banned(peer, &source.username) && self.banned.insert(peer) {
+                self.feed(Event::SourceBanned(peer));
+            } else if is_new {
+                self.feed(Event::SourceFound(peer));
+            }
+        }
+    }
+
+    async fn beat(&mut self) -> Result<(), StoreError> {
+        while self.tasks.try_join_next().is_some() {}
+        self.follow_limit();
+        self.note_suspend();
+        self.local.note(Instant::now(), self.context.spent.all(), processor());
+        let stalled = self.now().saturating_sub(self.last_bytes) >= STALLED && !self.machine.waits_for_us();
+        self.show(Some(stalled));
+        if let Some(running) = self.checkpoint.running.take_if(|running| running.is_finished()) {
+            running.await.map_err(|error| StoreError::Io(std::io::Error::other(error)))??;
+        }
+        let new_bytes = self.written_bytes().saturating_sub(self.checkpoint.written_bytes);
+        let due = self.checkpoint.at.elapsed() >= CHECKPOINT_EVERY || new_bytes >= CHECKPOINT_BYTES;
+        if due && new_bytes > 0 && self.checkpoint.running.is_none() {
+            let store = self.context.store.clone();
+            self.checkpoint = Checkpoint {
+                at: Instant::now(),
+                written_bytes: self.written_bytes(),
+                running: Some(tokio::task::spawn_blocking(move || store.checkpoint(false))),
+            };
+        }
+        Ok(())
+    }
+
+    /// The bytes that were verified at the start and those written since, without those that were only
+    /// rechecked.
+    fn written_bytes(&self) -> u64 {
+        self.machine.done_bytes().saturating_sub(self.rechecked_bytes)
+    }
+
+    /// Updates the view. `Some` also sets whether the download is stalled.
+    fn show(&mut self, stalled: Option<bool>) {
+        let layout = self.context.spec.manifest.layout();
+        let mut new = self.view.borrow().clone();
+        let now = self.now();
+        let uploads = |peer: PeerId| {
+            let link = self.sources.get(&peer).and_then(|used| used.source.link.get());
+            link.map_or((0, 0), |link| link.uploads())
+        };
+        view::update(&mut new, &self.machine, now, self.directory, layout, &uploads);
+        new.local = self.local.shown();
+        for source in new.sources.iter().filter(|source| source.state == SourceState::Banned) {
+            if self.banned.insert(source.peer) {
+                self.context.memory.ban(source.peer, self.directory.username(source.peer).as_ref());
+                self.directory.changed.notify_one();
+            }
+        }
+        match stalled {
+            // Perhaps all missing pieces are only being rechecked, and none has to arrive.
+            Some(true) if self.machine.unchecked_bytes() > 0 => {
+                new.state = DownloadState::Verifying;
+                new.problem = None;
+            }
+            Some(true) => {
+                new.state = DownloadState::Stalled;
+                let ticket = self.context.tickets.trouble().map(|refused| refused.problem());
+                new.problem = Some(ticket.unwrap_or_else(|| view::why_stalled(&new, self.directory)));
+                view::no_rate(&mut new);
+            }
+            Some(false) => {
+                new.state = DownloadState::Downloading;
+                new.problem = None;
+                // After a suspend or a freeze the rate is old.
+                new.eta = new.eta.filter(|_| self.resumed.is_none_or(|at| now.saturating_sub(at) >= FRESH));
+            }
+            None => {}
+        }
+        self.view.send_if_modified(|view| {
+            let changed = *view != new;
+            *view = new;
+            changed
+        });
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    let result = tokio::task::spawn_blocking(work).await;
-    result.map_err(|error| StoreError::Io(std::io::Error::other(error)))?
+/// The time that the system was suspended since it started.
+fn suspended() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let read = |clock| {
+        let time = clock_gettime(clock);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+    };
+    let running = read(ClockId::Monotonic);
+    read(ClockId::Boottime).saturating_sub(running)
+}
+
+async fn until(cancelled: CancellationToken, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = cancelled.cancelled() => {}
+        () = task => {}
+    }
 }

@@ -1,42 +1,42 @@
-//! The body of a `GetChunk` answer, taken apart as it comes off the wire.
+//! Parses the body of a `GetChunk` answer as it arrives.
 //!
-//! By hand, for speed: data is passed on as slices of what the transport read, without a copy and before its message is
-//! whole. The peer at the other end may be hostile: frames may be split anywhere, fields come in any order or not at all,
-//! lengths lie. Nothing is allocated by what a length says.
+//! It is written by hand for speed: data is passed on as slices of what the transport read, without a copy,
+//! and before its message is complete. The other peer may be hostile. Frames may be split anywhere, fields
+//! may come in any order or not at all, and lengths may be wrong. No allocation depends on a claimed length.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use proto::domain::limits::MAX_CHUNK;
 
-/// Most bytes of a message besides its data.
+/// The most bytes of a message besides its data.
 const MAX_OTHER: u64 = 4 << 10;
-/// Most messages in a row without data. An honest peer sends one whenever its queue moves; without a bound, one that
-/// sends nothing else would keep a core busy.
+/// The most messages in a row without data. An honest peer sends one whenever its queue moves. Without a
+/// limit, a peer that sends nothing else would keep a core busy.
 const MAX_DATALESS: u32 = 10_000;
 
-/// Something that came.
+/// An item that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// The request waits; its place in the queue.
+    /// The request waits at this place in the queue.
     Place(u32),
     /// Data of a piece, at this offset into it.
     Data { piece: u64, offset: u64, data: Bytes },
 }
 
-/// The bytes are not an answer.
+/// The bytes are not a valid answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is malformed: {0}")]
 pub(super) struct Malformed(pub(super) &'static str);
 
-/// Takes a body apart.
+/// The parser of one body.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     state: State,
-    /// Bytes left of the message.
+    /// The bytes of the current message that have not been parsed.
     left: u64,
     message: Message,
-    /// Messages since data came, this one included.
+    /// The number of messages since the last data, including the current one.
     dataless: u32,
-    /// A number or a prefix that is not whole yet.
+    /// The beginning of a number or a prefix that is not complete yet.
     partial: Partial,
 }
 
@@ -60,9 +60,9 @@ struct Message {
     piece: Option<u64>,
     offset: Option<u64>,
     place: u64,
-    /// Data that came before the piece was named, kept until the message ends.
+    /// Data that arrived before the number of its piece. Kept until the message ends.
     early: BytesMut,
-    /// Bytes of data so far.
+    /// The bytes of data so far.
     length: u64,
 }
 
@@ -73,7 +73,7 @@ struct Partial {
 }
 
 impl Partial {
-    /// Takes bytes until `count` are there.
+    /// Takes bytes until there are `count`.
     fn fill(&mut self, count: usize, from: &mut Bytes) -> Option<&[u8]> {
         let take = (count - self.filled).min(from.len());
         self.bytes[self.filled..self.filled + take].copy_from_slice(&from[..take]);
@@ -86,11 +86,11 @@ impl Partial {
         Some(&self.bytes[..count])
     }
 
-    /// Takes bytes until they make a varint. `left` are those that the message still has.
+    /// Takes bytes until they make a varint. `left` is the number of bytes left in the message.
     fn varint(&mut self, from: &mut Bytes, left: &mut u64) -> Result<Option<u64>, Malformed> {
         while !from.is_empty() {
             if *left == 0 {
-                return Err(Malformed("a number ends with its message"));
+                return Err(Malformed("a message ends inside a number"));
             }
             let byte = from.get_u8();
             *left -= 1;
@@ -99,14 +99,14 @@ impl Partial {
             if byte & 0x80 == 0 {
                 let bytes = &self.bytes[..std::mem::take(&mut self.filled)];
                 if bytes.len() == 10 && byte > 1 {
-                    return Err(Malformed("a number is too large"));
+                    return Err(Malformed("a number has more than 64 bits"));
                 }
                 let number =
                     bytes.iter().rev().fold(0u64, |number, byte| number << 7 | u64::from(byte & 0x7f));
                 return Ok(Some(number));
             }
             if self.filled == self.bytes.len() {
-                return Err(Malformed("a number is too long"));
+                return Err(Malformed("a number has more than 10 bytes"));
             }
         }
         Ok(None)
@@ -114,10 +114,11 @@ impl Partial {
 }
 
 impl Frames {
-    /// The next thing in the bytes, which are taken as far as it goes; `None` when more bytes are needed.
+    /// Returns the next item, and removes the bytes that were parsed. Returns `None` if more bytes are
+    /// needed.
     ///
     /// # Errors
-    /// When they make no sense. Nothing can be read after that.
+    /// Fails when the bytes are not valid. Nothing can be read after that.
     pub(super) fn next(&mut self, bytes: &mut Bytes) -> Result<Option<Item>, Malformed> {
         while !bytes.is_empty() {
             let item = self.advance(bytes)?;
@@ -137,38 +138,38 @@ impl Frames {
         Ok(None)
     }
 
-    /// Takes one step.
+    /// Makes one step of the parser.
     fn advance(&mut self, bytes: &mut Bytes) -> Result<Option<Item>, Malformed> {
         match self.state {
             State::Prefix => {
                 let Some(prefix) = self.partial.fill(5, bytes) else { return Ok(None) };
                 if prefix[0] != 0 {
-                    return Err(Malformed("it is compressed"));
+                    return Err(Malformed("a message is compressed"));
                 }
                 self.left = u64::from(u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]));
                 if self.left > MAX_CHUNK as u64 + MAX_OTHER {
-                    return Err(Malformed("a message is too long"));
+                    return Err(Malformed("a message is longer than the limit"));
                 }
                 self.dataless += 1;
                 if self.dataless > MAX_DATALESS {
-                    return Err(Malformed("it goes on and on without data"));
+                    return Err(Malformed("too many messages contain no data"));
                 }
                 self.state = State::Key;
             }
-            // A message whose data was passed on last ends here; else the loop above has seen to it.
-            State::Key if self.left == 0 => {
+            // A message that ended with data ends here. The loop in `next` ends all other messages.
+            State::Key if self.left == 0 && self.partial.filled == 0 => {
                 std::mem::take(&mut self.message);
                 self.state = State::Prefix;
             }
             State::Key => {
                 if let Some(key) = self.partial.varint(bytes, &mut self.left)? {
                     self.state = match (key >> 3, key & 7) {
-                        (0, _) => return Err(Malformed("a field has no number")),
+                        (0, _) => return Err(Malformed("a field has the number 0")),
                         (field, 0) => State::Number(field),
                         (field, 2) => State::Length(field),
                         (_, 1) => State::Skip { left: 8 },
                         (_, 5) => State::Skip { left: 4 },
-                        _ => return Err(Malformed("a field is of no known kind")),
+                        _ => return Err(Malformed("a field has an unknown wire type")),
                     };
                 }
             }
@@ -184,7 +185,7 @@ impl Frames {
                         return Err(Malformed("a field is longer than its message"));
                     }
                     if field == 3 && length + self.message.length > MAX_CHUNK as u64 {
-                        return Err(Malformed("a chunk is too long"));
+                        return Err(Malformed("a chunk is longer than the limit"));
                     }
                     self.state =
                         if field == 3 { State::Data { left: length } } else { State::Skip { left: length } };
@@ -224,13 +225,11 @@ impl Frames {
 
 impl Message {
     fn number(&mut self, field: u64, number: u64) -> Result<(), Malformed> {
-        // Data is passed on as it comes: what it belongs to can't be said anew afterwards.
+        // Data is passed on as it arrives, so its piece and offset can't be changed afterwards.
         let passed_on = self.length > 0 && self.early.is_empty();
         match field {
-            1 if passed_on && self.piece != Some(number) => Err(Malformed("a chunk names two pieces")),
-            2 if passed_on && self.offset.unwrap_or(0) != number => {
-                Err(Malformed("a chunk names two offsets"))
-            }
+            1 if passed_on && self.piece != Some(number) => Err(Malformed("a chunk has two piece indices")),
+            2 if passed_on && self.offset.unwrap_or(0) != number => Err(Malformed("a chunk has two offsets")),
             1 => {
                 self.piece = Some(number);
                 Ok(())
@@ -251,7 +250,8 @@ impl Message {
         let before = self.length;
         self.length += data.len() as u64;
         match self.piece {
-            // Encoders put fields in order and leave out zeros: the rest is kept, of who does it otherwise, and of piece 0.
+            // Encoders put fields in order and omit zeros. Data is kept back if they don't, and for piece 0,
+            // whose number is omitted.
             Some(piece) if self.early.is_empty() => {
                 let offset = self.offset.unwrap_or(0).saturating_add(before);
                 (!data.is_empty()).then_some(Item::Data { piece, offset, data })
@@ -271,6 +271,32 @@ impl Message {
         let place = u32::try_from(self.place).unwrap_or(u32::MAX);
         (place != 0 && self.length == 0).then_some(Item::Place(place))
     }
+}
+
+/// Parses a body that arrives in these cuts. Returns piece, offset and data of each chunk; adjacent chunks are
+/// joined. For a fuzz target.
+#[cfg(fuzzing)]
+#[allow(clippy::result_unit_err, reason = "which error it is may depend on the cuts")]
+pub fn parse(body: &[u8], cuts: &[u16]) -> Result<Vec<(u64, u64, Vec<u8>)>, ()> {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| usize::from(*cut) % (body.len() + 1)).collect();
+    cuts.extend([0, body.len()]);
+    cuts.sort_unstable();
+    let (mut frames, mut chunks) = (Frames::default(), Vec::<(u64, u64, Vec<u8>)>::new());
+    for pair in cuts.windows(2) {
+        let mut bytes = Bytes::copy_from_slice(&body[pair[0]..pair[1]]);
+        while let Some(item) = frames.next(&mut bytes).map_err(drop)? {
+            let Item::Data { piece, offset, data } = item else { continue };
+            match chunks.last_mut() {
+                Some((last, from, joined))
+                    if *last == piece && from.checked_add(joined.len() as u64) == Some(offset) =>
+                {
+                    joined.extend_from_slice(&data);
+                }
+                _ => chunks.push((piece, offset, data.to_vec())),
+            }
+        }
+    }
+    Ok(chunks)
 }
 
 #[cfg(test)]
@@ -300,7 +326,7 @@ mod tests {
         bytes
     }
 
-    /// What came, with neighbouring data joined.
+    /// The items that were read, with adjacent data joined.
     fn read(bytes: &[u8], cuts: &[usize]) -> Result<Vec<Item>, Malformed> {
         let mut frames = Frames::default();
         let mut items = Vec::new();
@@ -383,6 +409,15 @@ mod tests {
         let mut items = Vec::new();
         feed(&mut Frames::default(), &bytes[..50], &mut items).unwrap();
         assert!(matches!(&items[..], [Item::Data { piece: 1, offset: 5, data }] if data.len() > 30));
+    }
+
+    #[test]
+    fn a_message_that_ends_inside_a_number_is_refused_wherever_it_is_cut() {
+        let bytes = b"\0\0\0\0\x03\x9d\x9c\xf3\0";
+        for cut in 0..bytes.len() {
+            let found = read(bytes, &[cut]);
+            assert_eq!(found, Err(Malformed("a message ends inside a number")), "cut at {cut}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One `GetChunk` request: asked, read, and its pieces handed in to be checked, one after the other.
+//! One `GetChunk` request: sends it, reads the answer, and hands in its pieces one after the other to be
+//! checked.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +12,10 @@ use proto::{
     pb::GetChunkRequest,
     reason::Reason,
 };
-use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Status, body::Body};
 use tower::{Service as _, ServiceExt as _};
+use transport::within;
 
 use super::{
     assembly::Assembly,
@@ -24,27 +25,28 @@ use super::{
     links::Link,
 };
 use crate::{
-    domain::download::{Event, Failure, RequestId},
+    domain::download::{DownloadRequestId, Event, Failure, window},
     hashing::lanes,
     observe,
+    ports::{UPLOAD_LIMIT, UPLOAD_READERS},
 };
 
-/// How long a peer may take to answer at all: with a place in its queue, or with data.
+/// The time that a peer has for its first answer: a place in its queue, or data.
 const ANSWER: Duration = Duration::from_secs(15);
 
-/// What to ask.
-pub(super) struct Ask {
-    pub(super) request: RequestId,
+/// The content of a request.
+pub(super) struct ChunkRequest {
+    pub(super) request: DownloadRequestId,
     pub(super) pieces: Vec<PieceIndex>,
     pub(super) max_pieces: u32,
     pub(super) in_order: bool,
 }
 
-/// How a request ends before its time.
+/// The reason why a request ended early.
 pub(super) enum Cut {
-    /// As the machine is to be told.
+    /// The failure to report to the machine.
     Failed(Failure),
-    /// Refused with this status.
+    /// The peer refused with this status.
     Status(Status),
 }
 
@@ -54,12 +56,18 @@ impl From<Failure> for Cut {
     }
 }
 
-/// Carries a request out, and tells the driver all that comes of it.
-pub(super) async fn run(context: Arc<Context>, link: Arc<Link>, ask: Ask, cancelled: CancellationToken) {
+/// Runs a request, and reports everything that it brings to the driver.
+pub(super) async fn run(
+    context: Arc<Context>,
+    link: Arc<Link>,
+    ask: ChunkRequest,
+    cancelled: CancellationToken,
+) {
     let request = ask.request;
     let pending = TaskTracker::new();
     let mut ticket = None;
-    // A ticket that was refused is replaced once; the peer that refuses a new one as well does not want us.
+    // A refused ticket is replaced once. A peer that also refuses the new one does not want to serve this
+    // peer.
     for fresh in [false, true] {
         let result = async {
             let got = context.ticket(ticket.take().filter(|_| fresh)).await.map_err(|_| Failure::Refused)?;
@@ -80,17 +88,17 @@ pub(super) async fn run(context: Arc<Context>, link: Arc<Link>, ask: Ask, cancel
             }
             Err(Cut::Status(status)) => ended(&status),
         };
-        // The end comes after all that it brought.
+        // The end is reported after all pieces that the request brought.
         pending.close();
         tokio::select! {
             () = cancelled.cancelled() => {}
-            () = pending.wait() => context.tell(Event::Ended(request, result)).await,
+            () = pending.wait() => context.report(Event::Ended(request, result)).await,
         }
         return;
     }
 }
 
-/// What a status means for the request.
+/// The result of a request that ended with this status.
 pub(super) fn ended(status: &Status) -> Result<(), Failure> {
     match Reason::of(status) {
         Some(Reason::Replaced) => Ok(()),
@@ -105,7 +113,7 @@ pub(super) fn ended(status: &Status) -> Result<(), Failure> {
     }
 }
 
-fn message(context: &Context, ask: &Ask, ticket: &str) -> Request<Body> {
+fn message(context: &Context, ask: &ChunkRequest, ticket: &str) -> Request<Body> {
     let message = GetChunkRequest {
         ticket: ticket.to_owned(),
         file_id: context.spec.file.as_bytes().to_vec().into(),
@@ -115,7 +123,7 @@ fn message(context: &Context, ask: &Ask, ticket: &str) -> Request<Body> {
     };
     let length = message.encoded_len();
     let mut bytes = vec![0];
-    // Fits: the ticket has at most 2 KiB, the set at most 65,536 numbers.
+    // Fits: the ticket has at most 2 KiB, and the set at most 65,536 numbers.
     bytes.extend_from_slice(&(length as u32).to_be_bytes());
     bytes.extend_from_slice(&message.encode_to_vec());
     let mut request = Request::new(Body::new(Full::new(Bytes::from(bytes)).map_err(|never| match never {})));
@@ -124,7 +132,7 @@ fn message(context: &Context, ask: &Ask, ticket: &str) -> Request<Body> {
     *request.version_mut() = http::Version::HTTP_2;
     request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    // The verb's that began the download.
+    // The id of the command that started the download.
     if let Some(id) = observe::request_id().and_then(|id| HeaderValue::try_from(id).ok()) {
         request.headers_mut().insert("x-request-id", id);
     }
@@ -134,31 +142,35 @@ fn message(context: &Context, ask: &Ask, ticket: &str) -> Request<Body> {
 async fn attempt(
     context: &Arc<Context>,
     link: &Arc<Link>,
-    ask: &Ask,
+    ask: &ChunkRequest,
     ticket: Arc<str>,
     pending: &TaskTracker,
 ) -> Result<(), Cut> {
-    // A source that is asked for one piece at a time is slow, or busy with others: one connection carries what it sends.
-    let mut lease = link.lease(ask.max_pieces != 1).await;
+    // A source that is asked for one piece at a time is slow, or busy with other peers. One connection can
+    // carry what it sends.
+    let mut lease = link.lease(ask.max_pieces != 1, window(context.limiter.rate())).await;
     let call = async {
         let channel = lease.channel.ready().await.map_err(|_| Failure::Connection)?;
         channel.call(message(context, ask, &ticket)).await.map_err(|_| Failure::Connection)
     };
-    let response = timeout(ANSWER, call).await.map_err(|_| Failure::Connection)??;
+    let response = within(ANSWER, call).await.map_err(|_| Failure::Connection)??;
     if response.status() != http::StatusCode::OK {
         return Err(Failure::Connection.into());
     }
-    // An answer without a body has its status among the headers.
+    // An answer without a body has its status in the headers.
     if let Some(status) = Status::from_header_map(response.headers()) {
         return if status.code() == Code::Ok { Ok(()) } else { Err(Cut::Status(status)) };
     }
+    let headers = response.headers();
+    link.note_uploads(number_in(headers, &UPLOAD_LIMIT), number_in(headers, &UPLOAD_READERS));
     let mut body = response.into_body();
     let mut reading = Reading::new(context, ask, pending);
     loop {
         let Some(Ok(frame)) = body.frame().await else { return Err(Failure::Connection.into()) };
         match frame.into_data() {
             Ok(data) => {
-                context.limiter.pass(data.len()).await;
+                let pass = context.limiter.pass(data.len());
+                context.wait_for_us(ask.request, &context.spent.limit, pass).await;
                 reading.take(data).await?;
             }
             Err(frame) => {
@@ -175,22 +187,27 @@ async fn attempt(
     }
 }
 
-/// What has come of an answer.
+/// The number that a header of the answer holds.
+fn number_in(headers: &http::HeaderMap, name: &http::HeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// The state of reading an answer.
 struct Reading<'a> {
     context: &'a Arc<Context>,
-    request: RequestId,
-    /// Counts its pieces that are being checked.
+    request: DownloadRequestId,
+    /// Counts the request's pieces that are being checked.
     pending: &'a TaskTracker,
     layout: PieceLayout,
     frames: Frames,
-    /// Those asked for that have not come.
+    /// The requested pieces that have not been started.
     open: Vec<PieceIndex>,
     most: usize,
     current: Option<Assembly>,
 }
 
 impl<'a> Reading<'a> {
-    fn new(context: &'a Arc<Context>, ask: &Ask, pending: &'a TaskTracker) -> Self {
+    fn new(context: &'a Arc<Context>, ask: &ChunkRequest, pending: &'a TaskTracker) -> Self {
         let most = if ask.max_pieces == 0 { ask.pieces.len() } else { ask.max_pieces as usize };
         Self {
             context,
@@ -210,12 +227,12 @@ impl<'a> Reading<'a> {
 
     async fn take(&mut self, mut bytes: Bytes) -> Result<(), Cut> {
         while let Some(item) = self.frames.next(&mut bytes).map_err(|error| {
-            tracing::debug!(%error, "a source's answer makes no sense");
+            tracing::debug!(%error, "a source sent an invalid answer");
             Failure::Protocol
         })? {
             match item {
                 Item::Place(place) if self.current.is_none() => {
-                    self.context.tell(Event::Queued(self.request, place)).await;
+                    self.context.report(Event::Queued(self.request, place)).await;
                 }
                 Item::Place(_) => return Err(Failure::Protocol.into()),
                 Item::Data { piece, offset, data } => self.data(piece, offset, data).await?,
@@ -235,21 +252,21 @@ impl<'a> Reading<'a> {
             return Err(Failure::Protocol.into());
         }
         let whole = assembly.is_whole();
-        self.context.tell(Event::Received(self.request, bytes)).await;
+        self.context.report(Event::Received(self.request, bytes)).await;
         if whole && let Some(assembly) = self.current.take() {
             check::hand_in(self.context, self.request, assembly.finish(), self.pending).await;
         }
         Ok(())
     }
 
-    /// The first bytes of a piece: it must be one of those asked for.
+    /// Starts a piece with its first bytes. It must be one of the requested pieces.
     async fn begin(&mut self, piece: u64) -> Result<Assembly, Cut> {
         let at = self.open.iter().position(|open| u64::from(open.get()) == piece);
         let (Some(at), true) = (at, self.most > 0) else { return Err(Failure::Protocol.into()) };
         let piece = self.open.swap_remove(at);
         self.most -= 1;
         debug_assert!(self.layout.index(piece.get().into()).is_some());
-        self.context.tell(Event::Started(self.request, piece)).await;
+        self.context.report(Event::Started(self.request, piece)).await;
         Ok(Assembly::new(self.layout, piece, lanes::width() > 1))
     }
 }

@@ -1,13 +1,14 @@
-//! Buffers of chunks on their way out, used again and again.
+//! Reuses the buffers of outgoing chunks.
 //!
-//! Memory of that size, taken and given back per chunk, would go back to the kernel each time and have to be cleared and
-//! mapped again; measured, up to a tenth of the rate.
+//! If memory of that size were allocated and freed for each chunk, it would go back to the kernel each time,
+//! and would have to be cleared and mapped again. Measured, this cost up to a tenth of the rate.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
-/// Buffers kept for reuse. More may be on their way; those are freed.
+/// The most buffers that are kept for reuse. More can be in use; the surplus is freed.
 const KEPT: usize = 16;
 
 /// A pool of buffers of one size.
@@ -17,7 +18,7 @@ pub(crate) struct Buffers {
     free: Mutex<Vec<Vec<u8>>>,
 }
 
-/// Goes back to its pool with the last reference to the bytes.
+/// A buffer that returns to its pool when the last reference to its bytes is dropped.
 struct Lent {
     bytes: Vec<u8>,
     pool: Arc<Buffers>,
@@ -32,7 +33,7 @@ impl AsRef<[u8]> for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        let mut free = self.pool.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.pool.free.lock();
         if free.len() < KEPT {
             free.push(bytes);
         }
@@ -44,13 +45,13 @@ impl Buffers {
         Arc::new(Self { size, free: Mutex::new(Vec::new()) })
     }
 
-    /// A buffer of the pool's size, with whatever was last in it.
+    /// A buffer of the pool's size. It may hold old data.
     pub(crate) fn take(&self) -> Vec<u8> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let free = self.free.lock().pop();
         free.unwrap_or_else(|| vec![0; self.size])
     }
 
-    /// Lends the first `length` bytes of the buffer out; it comes back by itself.
+    /// Returns the first `length` bytes of the buffer. The buffer returns to the pool when they are dropped.
     pub(crate) fn lend(self: &Arc<Self>, bytes: Vec<u8>, length: usize) -> Bytes {
         Bytes::from_owner(Lent { bytes, pool: self.clone() }).slice(..length)
     }

@@ -1,7 +1,7 @@
-//! gRPC's framing of the two streams that this peer serves.
+//! The gRPC framing of the two streams that this peer serves.
 //!
-//! Written by hand so that a chunk is read from disk right into the frame that goes out; the messages are exactly those
-//! of the .proto, and every client works.
+//! It is written by hand so that a chunk is read from disk straight into the outgoing frame. The messages are
+//! exactly those of the .proto, and every client can read them.
 
 use bytes::{BufMut, Bytes};
 use futures_util::Stream;
@@ -13,12 +13,12 @@ use proto::{domain::limits::MAX_PEER_REQUEST, reason::Reason};
 use tonic::{Code, Status, body::Body, codec::Streaming};
 use tonic_prost::ProstDecoder;
 
-/// One message in front of its bytes: not compressed, and its length.
+/// The bytes before each message: a flag (not compressed) and the length.
 pub(super) const PREFIX: usize = 5;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-/// The one message of a request.
+/// Decodes the single message of a request.
 pub(super) async fn decode<M, B>(request: Request<B>) -> Result<M, Status>
 where
     M: Message + Default + 'static,
@@ -35,14 +35,14 @@ where
     first.ok_or_else(|| Reason::InvalidRequest.status("the request has no message"))
 }
 
-/// The prefix of a message of `length` bytes.
+/// Writes the prefix of a message of `length` bytes.
 pub(super) fn put_prefix(length: usize, into: &mut impl BufMut) {
     into.put_u8(0);
-    // Fits: no message of ours has 4 GiB.
+    // Fits: no message of this service is 4 GiB long.
     into.put_u32(length as u32);
 }
 
-/// A whole message, framed.
+/// A whole message with its prefix.
 pub(super) fn message(message: &impl Message) -> Frame<Bytes> {
     let length = message.encoded_len();
     let mut bytes = Vec::with_capacity(PREFIX + length);
@@ -51,7 +51,7 @@ pub(super) fn message(message: &impl Message) -> Frame<Bytes> {
     Frame::data(bytes.into())
 }
 
-/// The end of a stream.
+/// The frame that ends a stream.
 pub(super) fn end(result: Result<(), Status>) -> Frame<Bytes> {
     let status = result.err().unwrap_or_else(|| Status::new(Code::Ok, ""));
     let mut trailers = HeaderMap::new();
@@ -62,7 +62,7 @@ pub(super) fn end(result: Result<(), Status>) -> Frame<Bytes> {
     Frame::trailers(trailers)
 }
 
-/// A response that streams frames. The last one is an [`end`].
+/// A response that streams frames. The last frame must be an [`end`].
 pub(super) fn streaming(frames: impl Stream<Item = Frame<Bytes>> + Send + 'static) -> Response<Body> {
     use futures_util::StreamExt as _;
     let frames = frames.map(Ok::<_, std::convert::Infallible>);

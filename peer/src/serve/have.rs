@@ -1,17 +1,16 @@
-//! The pieces that are offered, and what changes among them, for any number of followers at their own pace.
+//! The offered pieces of a file and their changes, for any number of followers at their own pace.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::VecDeque;
 
+use parking_lot::Mutex;
 use proto::domain::{Bitfield, PieceIndex, PieceLayout};
 use tokio::sync::watch;
 
-/// Changes that are kept for followers. One that lags behind more compares bitfields instead.
+/// The number of changes that are kept for followers. A follower that is further behind compares bitfields
+/// instead.
 const LOG: usize = 1_024;
 
-/// The pieces of one file that are offered.
+/// The offered pieces of one file.
 #[derive(Debug)]
 pub(crate) struct Have {
     layout: PieceLayout,
@@ -23,13 +22,13 @@ pub(crate) struct Have {
 #[derive(Debug)]
 struct Inner {
     bits: Bitfield,
-    /// The pieces that came or went last.
+    /// The pieces that were added or removed last.
     log: VecDeque<PieceIndex>,
-    /// The number of changes so far; the last of the log is change number `changes - 1`.
+    /// The number of changes so far. The last entry of the log is change number `changes - 1`.
     changes: u64,
 }
 
-/// What changed, each piece once.
+/// The changed pieces, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) gained: Vec<PieceIndex>,
@@ -41,7 +40,7 @@ impl Changes {
         self.gained.is_empty() && self.lost.is_empty()
     }
 
-    /// Takes off at most so many of each kind.
+    /// Takes at most this number of pieces of each kind.
     pub(crate) fn split_off(&mut self, most: usize) -> Self {
         let take = |pieces: &mut Vec<PieceIndex>| {
             let rest = pieces.split_off(most.min(pieces.len()));
@@ -57,22 +56,18 @@ impl Have {
         Self { layout, inner: Mutex::new(inner), changes: watch::Sender::new(0) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     #[cfg(test)]
     pub(crate) fn bits(&self) -> Bitfield {
-        self.lock().bits.clone()
+        self.inner.lock().bits.clone()
     }
 
     pub(crate) fn contains(&self, piece: PieceIndex) -> bool {
-        self.lock().bits.contains(piece)
+        self.inner.lock().bits.contains(piece)
     }
 
-    /// Bytes of the pieces.
+    /// The length of the pieces, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let whole = u64::from(inner.bits.count()) * u64::from(proto::domain::PIECE_LENGTH);
         let last = self.layout.indices().next_back().filter(|last| inner.bits.contains(*last));
         let short =
@@ -80,12 +75,12 @@ impl Have {
         whole - short
     }
 
-    /// Offers a piece. True if it was not offered before.
+    /// Offers a piece. Returns true if it was not offered before.
     pub(crate) fn insert(&self, piece: PieceIndex) -> bool {
         self.change(|inner| inner.bits.insert(piece).then(|| inner.note(piece)))
     }
 
-    /// Offers a piece no more. True if it was offered before.
+    /// Stops offering a piece. Returns true if it was offered before.
     pub(crate) fn remove(&self, piece: PieceIndex) -> bool {
         self.change(|inner| inner.bits.remove(piece).then(|| inner.note(piece)))
     }
@@ -103,7 +98,7 @@ impl Have {
 
     fn change(&self, change: impl FnOnce(&mut Inner) -> Option<()>) -> bool {
         let changes = {
-            let mut inner = self.lock();
+            let mut inner = self.inner.lock();
             if change(&mut inner).is_none() {
                 return false;
             }
@@ -113,10 +108,10 @@ impl Have {
         true
     }
 
-    /// Follows the pieces from what they are now.
+    /// Returns a follower that starts with the present pieces.
     pub(crate) fn follow(&self) -> Follower {
         let changes = self.changes.subscribe();
-        let inner = self.lock();
+        let inner = self.inner.lock();
         Follower { told: inner.bits.clone(), at: inner.changes, changes }
     }
 }
@@ -138,7 +133,7 @@ fn difference(layout: PieceLayout, before: &Bitfield, after: &Bitfield) -> Chang
     }
 }
 
-/// One follower of a [`Have`]. It costs a bitfield, however far it lags.
+/// One follower of a [`Have`]. It costs one bitfield, however far it is behind.
 #[derive(Debug)]
 pub(crate) struct Follower {
     told: Bitfield,
@@ -147,19 +142,19 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// All that was told so far.
+    /// The pieces as reported so far.
     pub(crate) fn told(&self) -> &Bitfield {
         &self.told
     }
 
-    /// Waits until there may be something to [`Self::take`]. False when the file is offered no more.
+    /// Waits until [`Self::take`] may return changes. Returns false when the file is no longer offered.
     pub(crate) async fn changed(&mut self) -> bool {
         self.changes.changed().await.is_ok()
     }
 
-    /// What changed since the last time; a piece that came and went in between is not told.
+    /// The changes since the last call. A piece that was added and removed in between is not reported.
     pub(crate) fn take(&mut self, have: &Have) -> Changes {
-        let inner = have.lock();
+        let inner = have.inner.lock();
         let behind = inner.changes - self.at;
         self.at = inner.changes;
         let kept = inner.log.len();
@@ -169,7 +164,7 @@ impl Follower {
                 for &piece in inner.log.range(kept - behind..) {
                     let told = self.told.contains(piece);
                     let now = inner.bits.contains(piece);
-                    // Several changes of a piece amount to what it is now, told at the first of them.
+                    // Several changes of a piece count as one, at the place of the first of them.
                     match (told, now) {
                         (false, true) => changes.gained.push(piece),
                         (true, false) => changes.lost.push(piece),

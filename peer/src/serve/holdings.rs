@@ -1,20 +1,25 @@
-//! What this peer has, for the announcer: all of it at first, then what changes, merged while nobody asks.
+//! Reports to the announcer what this peer has: everything at first, then the changes. Changes are merged
+//! until the announcer asks.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use proto::domain::{FileId, GroupId, limits::MAX_PIECES_A_REQUEST};
-use tokio::sync::watch;
 
 use super::{
     have::Follower,
+    news::{Changed, NewsFollower},
     shares::{Share, Shares},
 };
-use crate::engine::{Held, Holding};
+use peer_core::announce::{Held, Holding};
 
-/// What this peer has, told as it changes. Bounded: what is not fetched in time is merged.
+/// Reports what this peer has, as it changes. The memory is bounded: changes that are not fetched in time are
+/// merged.
 pub struct Holdings {
     shares: Arc<Shares>,
-    changed: watch::Receiver<()>,
+    changed: NewsFollower,
     told: HashMap<FileId, Told>,
 }
 
@@ -27,57 +32,53 @@ struct Told {
 
 impl Holdings {
     pub(crate) fn new(shares: Arc<Shares>) -> Self {
-        let mut changed = shares.watch();
-        changed.mark_changed();
-        Self { shares, changed, told: HashMap::new() }
+        Self { changed: shares.follow(), shares, told: HashMap::new() }
     }
 
-    /// What is new, at least one file; waits until there is something.
+    /// Waits for changes, and returns those of at least one file.
     pub async fn next(&mut self) -> Vec<Holding> {
         loop {
-            if self.changed.changed().await.is_err() {
-                // The engine is gone: nothing changes any more.
-                std::future::pending::<()>().await;
-            }
-            let news = self.news();
+            let Some(changed) = self.changed.next().await else {
+                // The engine is gone, so nothing changes any more.
+                return std::future::pending().await;
+            };
+            let news = match changed {
+                Changed::Files(files) => self.news(files),
+                Changed::All => {
+                    let offered = self.shares.all().into_iter().map(|share| share.file);
+                    let files = offered.chain(self.told.keys().copied()).collect();
+                    self.news(files)
+                }
+            };
             if !news.is_empty() {
                 return news;
             }
         }
     }
 
-    fn news(&mut self) -> Vec<Holding> {
-        let offered: HashMap<FileId, Arc<Share>> = self
-            .shares
-            .all()
-            .into_iter()
-            .filter(|share| share.withdrawn().is_none())
-            .map(|share| (share.file, share))
-            .collect();
+    /// The changes of these files.
+    fn news(&mut self, files: HashSet<FileId>) -> Vec<Holding> {
         let mut news = Vec::new();
-        self.told.retain(|file, told| {
-            let stays = offered.get(file).is_some_and(|share| Arc::ptr_eq(share, &told.share));
-            if !stays {
-                let group = told.group.clone();
-                news.push(Holding { group, file: *file, what: Held::Left, wants_sources: false });
+        for file in files {
+            let offered = self.shares.get(file).filter(|share| share.withdrawn().is_none());
+            let is_same = |told: &Told| offered.as_ref().is_some_and(|share| Arc::ptr_eq(share, &told.share));
+            if let Some(told) = self.told.get_mut(&file).filter(|told| is_same(told)) {
+                news.extend(told.news());
+                continue;
             }
-            stays
-        });
-        for (file, share) in offered {
-            news.extend(match self.told.get_mut(&file) {
-                Some(told) => told.news(),
-                None => {
-                    let told = Told {
-                        group: share.group.clone(),
-                        follower: share.have.follow(),
-                        wants_sources: share.wants_sources(),
-                        share,
-                    };
-                    let all = told.all();
-                    self.told.insert(file, told);
-                    Some(all)
-                }
-            });
+            if let Some(told) = self.told.remove(&file) {
+                news.push(Holding { group: told.group, file, what: Held::Left, wants_sources: false });
+            }
+            if let Some(share) = offered {
+                let told = Told {
+                    group: share.group.clone(),
+                    follower: share.have.follow(),
+                    wants_sources: share.wants_sources(),
+                    share,
+                };
+                news.push(told.all());
+                self.told.insert(file, told);
+            }
         }
         news
     }
@@ -113,18 +114,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use proto::domain::Bitfield;
+    use testkit::content::{file_id, manifest};
 
     use super::*;
-    use crate::{
-        engine::Problem,
-        serve::shares::Offer,
-        storage::MemStore,
-        test_support::{file_id, manifest_of},
-    };
+    use crate::{ports::Problem, serve::shares::Offer, storage::MemStore};
 
     #[tokio::test]
     async fn tells_all_then_changes_then_that_it_left() {
-        let manifest = Arc::new(manifest_of(&[1; 3 * 524_288]));
+        let manifest = Arc::new(manifest("file", &[1; 3 * 524_288]));
         let layout = manifest.layout();
         let shares = Arc::new(Shares::default());
         let share = shares.add(Offer {
@@ -135,6 +132,8 @@ mod tests {
             have: Bitfield::empty(layout),
             reader: Arc::new(MemStore::new(manifest)),
             wants_sources: true,
+            folder: None,
+            problem: None,
         });
         let mut holdings = Holdings::new(shares.clone());
         let only = |news: Vec<Holding>| {

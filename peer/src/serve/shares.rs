@@ -1,25 +1,29 @@
-//! What this peer offers: complete files, and running downloads as far as they are verified.
+//! The files that this peer offers: complete files, and the verified pieces of running downloads.
 
 use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use proto::{
-    domain::{Bitfield, FileId, GroupId, Manifest},
+    domain::{Bitfield, FileId, GroupId, Manifest, folder::Folder},
     reason::Reason,
 };
 use tokio::sync::watch;
 
-use super::have::Have;
+use super::{
+    have::Have,
+    news::{News, NewsFollower},
+};
 use crate::{
-    engine::{Problem, ShareView},
     hashing::FileStamp,
-    storage::PieceReader,
+    ports::{Problem, ShareView},
+    storage::{Original, PieceReader},
 };
 
 /// One file that this peer's user shares in one group.
@@ -30,30 +34,40 @@ pub(crate) struct Share {
     pub(crate) path: PathBuf,
     pub(crate) have: Have,
     reader: RwLock<Arc<dyn PieceReader>>,
+    folder: Option<Arc<Folder>>,
     wants_sources: AtomicBool,
     uploaded: AtomicU64,
-    /// Why it is not offered just now, if so.
+    turns: AtomicU64,
+    /// The reason why the file can't be offered just now, if any.
     problem: Mutex<Option<Problem>>,
-    /// The stamp of the file that was hashed and found to be another; the inner `None`: there was no file.
+    /// True if the tracker says that this user may not share the file.
+    barred: AtomicBool,
+    /// The stamp of the file that was hashed and did not match the manifest. The inner `None` means that
+    /// there was no file.
     refused: Mutex<Option<Option<FileStamp>>>,
-    /// Whether it is offered, and if not, why: what running streams end with.
+    /// `None` while the file is offered; else the reason that ends running streams.
     offered: watch::Sender<Option<Reason>>,
-    changed: watch::Sender<()>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    news: News,
 }
 
 impl Share {
-    pub(crate) fn reader(&self) -> Arc<dyn PieceReader> {
-        self.reader.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What the complete file or folder should be.
+    pub(crate) fn original(&self) -> Original {
+        Original {
+            path: self.path.clone(),
+            manifest: self.manifest.clone(),
+            folder: self.reader().folder().or_else(|| self.folder.clone()),
+        }
     }
 
-    /// Reads from elsewhere from now on: the download is complete and in place, or the file was checked anew.
+    pub(crate) fn reader(&self) -> Arc<dyn PieceReader> {
+        self.reader.read().clone()
+    }
+
+    /// Replaces the reader: the download is complete and in place, or the file was checked again.
     pub(crate) fn set_reader(&self, reader: Arc<dyn PieceReader>) {
-        *self.reader.write().unwrap_or_else(PoisonError::into_inner) = reader;
-        self.changed.send_replace(());
+        *self.reader.write() = reader;
+        self.news.note(self.file);
     }
 
     pub(crate) fn wants_sources(&self) -> bool {
@@ -62,83 +76,105 @@ impl Share {
 
     pub(crate) fn set_wants_sources(&self, wants: bool) {
         self.wants_sources.store(wants, Ordering::Relaxed);
-        self.changed.send_replace(());
+        self.news.note(self.file);
     }
 
     pub(crate) fn add_uploaded(&self, bytes: u64) {
         self.uploaded.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// `None` while it is offered, else why it is not.
+    /// `None` while the file is offered, else the reason why not.
     pub(crate) fn withdrawn(&self) -> Option<Reason> {
         *self.offered.borrow()
     }
 
-    /// Sees [`Self::withdrawn`] change.
+    /// Watches [`Self::withdrawn`].
     pub(crate) fn watch_offer(&self) -> watch::Receiver<Option<Reason>> {
         self.offered.subscribe()
     }
 
-    /// Offers it no more until [`Self::offer`]; running streams end with this reason.
+    /// Stops offering the file until [`Self::offer`]. Running streams end with this reason.
     pub(crate) fn withdraw(&self, problem: Problem) {
-        let reason = problem.reason;
-        *lock(&self.problem) = Some(problem);
-        self.offered.send_replace(Some(reason));
-        self.changed.send_replace(());
+        self.set_problem(Some(problem));
     }
 
-    /// Offers it again.
+    /// Offers the file again, unless it is barred.
     pub(crate) fn offer(&self) {
-        *lock(&self.problem) = None;
-        self.offered.send_replace(None);
-        self.changed.send_replace(());
+        self.set_problem(None);
     }
 
-    /// The file is not what was shared: it is offered no more until it was checked.
+    /// Sets whether the tracker bars this user from sharing the file. Running streams end if it does.
+    pub(crate) fn set_barred(&self, barred: bool) {
+        let problem = self.problem.lock();
+        self.barred.store(barred, Ordering::Relaxed);
+        self.tell(problem);
+    }
+
+    fn set_problem(&self, changed: Option<Problem>) {
+        let mut problem = self.problem.lock();
+        *problem = changed;
+        self.tell(problem);
+    }
+
+    /// Reports to watchers whether the file is offered. The lock keeps two reports in the order of their
+    /// changes.
+    fn tell(&self, problem: MutexGuard<'_, Option<Problem>>) {
+        let barred = self.barred.load(Ordering::Relaxed).then_some(Reason::NotShared);
+        self.offered.send_replace(barred.or(problem.as_ref().map(|problem| problem.reason)));
+        drop(problem);
+        self.news.note(self.file);
+    }
+
+    /// Stops offering the file until it was checked, because it changed on disk.
     pub(crate) fn changed_on_disk(&self) {
-        if self.withdrawn().is_none() {
+        if self.problem().is_none() {
             let message = "the file changed on disk and is being checked".into();
             self.withdraw(Problem { reason: Reason::FileChanged, message });
         }
     }
 
-    /// It is a whole file in its place, no running download.
+    /// The number of turns that the share had so far in the checks of all shares. Counts this one.
+    pub(crate) fn count_turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether this is a complete file in its final place, not a running download.
     pub(crate) fn is_complete_file(&self) -> bool {
         self.reader().stamp().is_some()
     }
 
-    /// Whether the file was hashed when it had this stamp, and was not what was shared.
+    /// Whether the file was hashed when it had this stamp and did not match the manifest.
     pub(crate) fn was_refused_as(&self, stamp: Option<&FileStamp>) -> bool {
-        lock(&self.refused).as_ref().is_some_and(|refused| refused.as_ref() == stamp)
+        self.refused.lock().as_ref().is_some_and(|refused| refused.as_ref() == stamp)
     }
 
-    /// Notes that the file with this stamp is not what was shared.
+    /// Notes that the file with this stamp does not match the manifest.
     pub(crate) fn refuse_as(&self, stamp: Option<FileStamp>) {
-        *lock(&self.refused) = Some(stamp);
+        *self.refused.lock() = Some(stamp);
     }
 
     pub(crate) fn problem(&self) -> Option<Problem> {
-        lock(&self.problem).clone()
+        self.problem.lock().clone()
     }
 
-    /// A piece was verified and written: it is offered from now on.
+    /// Offers a piece that was verified and written.
     pub(crate) fn gained(&self, piece: proto::domain::PieceIndex) {
         if self.have.insert(piece) {
-            self.changed.send_replace(());
+            self.news.note(self.file);
         }
     }
 
-    /// A piece can't be read any more.
+    /// Stops offering a piece that can't be read any more.
     pub(crate) fn lost(&self, piece: proto::domain::PieceIndex) {
         if self.have.remove(piece) {
-            self.changed.send_replace(());
+            self.news.note(self.file);
         }
     }
 
-    /// Exactly these pieces are offered from now on.
+    /// Offers exactly these pieces from now on.
     pub(crate) fn replace_have(&self, bits: Bitfield) {
         self.have.replace(bits);
-        self.changed.send_replace(());
+        self.news.note(self.file);
     }
 
     pub(crate) fn view(&self) -> ShareView {
@@ -155,14 +191,14 @@ impl Share {
     }
 }
 
-/// Everything that this peer offers.
+/// All files that this peer offers.
 #[derive(Default)]
 pub(crate) struct Shares {
     files: RwLock<HashMap<FileId, Arc<Share>>>,
-    changed: watch::Sender<()>,
+    news: News,
 }
 
-/// What is to be offered.
+/// A file to offer.
 pub(crate) struct Offer {
     pub(crate) group: GroupId,
     pub(crate) file: FileId,
@@ -171,10 +207,14 @@ pub(crate) struct Offer {
     pub(crate) have: Bitfield,
     pub(crate) reader: Arc<dyn PieceReader>,
     pub(crate) wants_sources: bool,
+    /// The entries of a folder that is not there now. The reader knows those of a folder that is.
+    pub(crate) folder: Option<Arc<Folder>>,
+    /// The reason why the file can't be offered now, if there is one.
+    pub(crate) problem: Option<Problem>,
 }
 
 impl Shares {
-    /// Offers a file; in place of what was offered under its id before.
+    /// Offers a file. It replaces what was offered under its id before.
     pub(crate) fn add(&self, offer: Offer) -> Arc<Share> {
         let share = Arc::new(Share {
             have: Have::new(offer.manifest.layout(), offer.have),
@@ -183,41 +223,49 @@ impl Shares {
             manifest: offer.manifest,
             path: offer.path,
             reader: RwLock::new(offer.reader),
+            folder: offer.folder,
             wants_sources: AtomicBool::new(offer.wants_sources),
             uploaded: AtomicU64::new(0),
-            problem: Mutex::new(None),
+            turns: AtomicU64::new(0),
+            offered: watch::Sender::new(offer.problem.as_ref().map(|problem| problem.reason)),
+            problem: Mutex::new(offer.problem),
+            barred: AtomicBool::new(false),
             refused: Mutex::new(None),
-            offered: watch::Sender::new(None),
-            changed: self.changed.clone(),
+            news: self.news.clone(),
         });
-        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        let mut files = self.files.write();
         let before = files.insert(share.file, share.clone());
         drop(files);
         end(before);
-        self.changed.send_replace(());
+        self.news.note(share.file);
         share
     }
 
     pub(crate) fn get(&self, file: FileId) -> Option<Arc<Share>> {
-        self.files.read().unwrap_or_else(PoisonError::into_inner).get(&file).cloned()
+        self.files.read().get(&file).cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Share>> {
-        self.files.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.files.read().values().cloned().collect()
     }
 
-    /// Offers the file no more. False if it was not offered.
+    /// At most `most` shares, without the first `from`.
+    pub(crate) fn some(&self, from: usize, most: usize) -> Vec<Arc<Share>> {
+        self.files.read().values().skip(from).take(most).cloned().collect()
+    }
+
+    /// Stops offering the file. Returns false if it was not offered.
     pub(crate) fn remove(&self, file: FileId) -> bool {
-        let removed = self.files.write().unwrap_or_else(PoisonError::into_inner).remove(&file);
+        let removed = self.files.write().remove(&file);
         let was_there = removed.is_some();
         end(removed);
-        self.changed.send_replace(());
+        self.news.note(file);
         was_there
     }
 
-    /// Sees that something changed in what is offered.
-    pub(crate) fn watch(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+    /// The changes of what is offered, from the beginning.
+    pub(crate) fn follow(&self) -> NewsFollower {
+        self.news.follow()
     }
 }
 

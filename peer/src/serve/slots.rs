@@ -1,11 +1,8 @@
-//! Whose turn it is: an asynchronous shell around the pure machine in [`crate::domain::upload`].
+//! Decides whose turn it is: an asynchronous shell around the pure machine in [`crate::domain::upload`].
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use parking_lot::Mutex;
 use proto::{domain::PieceIndex, reason::Reason, ticket::Claims};
 use tokio::{
     sync::{Notify, watch},
@@ -15,33 +12,35 @@ use tokio::{
 use super::admission::Admitted;
 use crate::domain::{
     Moment,
-    upload::{Action, End, Event, Options, RequestId, Upload},
+    running::{BEAT, RunningClock},
+    upload::{Action, End, Event, Options, Upload, UploadRequestId},
 };
 
-/// What a request is to do now. A newer one takes the place of an older.
+/// What a request must do now. A newer command replaces an older one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Wait; its place in the queue.
+    /// Wait. The number is the place in the queue.
     Wait(u32),
-    /// Send the piece, then say so.
+    /// Send the piece, then report it with [`Turn::sent`].
     Send(PieceIndex),
-    /// End.
+    /// End the request.
     End(End),
-    /// End: it may not go on.
+    /// End the request: it lost its right.
     Cut(Reason),
 }
 
-/// The uploads of this peer.
-pub(crate) struct Slots {
+/// The upload slots of this peer and their queue.
+pub(crate) struct UploadSlots {
     inner: Mutex<Inner>,
     start: Instant,
-    /// The machine may want to be woken at another time than before.
+    /// Notified when the machine's next wake-up may have changed.
     rescheduled: Notify,
 }
 
 struct Inner {
     machine: Upload,
-    requests: BTreeMap<RequestId, Entry>,
+    clock: RunningClock,
+    requests: BTreeMap<UploadRequestId, Entry>,
     next: u64,
     actions: Vec<Action>,
 }
@@ -51,24 +50,25 @@ struct Entry {
     claims: Arc<Claims>,
 }
 
-/// A request's place in the queue or slot; dropped, it is given up.
+/// A request's slot or place in the queue. Dropping it gives that up.
 pub(crate) struct Turn {
-    slots: Arc<Slots>,
-    request: RequestId,
+    slots: Arc<UploadSlots>,
+    request: UploadRequestId,
     commands: watch::Receiver<Command>,
 }
 
-/// What a request would take.
-pub(crate) struct Ask {
+/// The content of a request.
+pub(crate) struct PieceRequest {
     pub(crate) wanted: Vec<PieceIndex>,
     pub(crate) max_pieces: u32,
     pub(crate) in_order: bool,
 }
 
-impl Slots {
+impl UploadSlots {
     pub(crate) fn new(options: Options, seed: u64) -> Arc<Self> {
         let inner = Inner {
             machine: Upload::new(options, seed),
+            clock: RunningClock::default(),
             requests: BTreeMap::new(),
             next: 0,
             actions: Vec::new(),
@@ -76,20 +76,12 @@ impl Slots {
         Arc::new(Self { inner: Mutex::new(inner), start: Instant::now(), rescheduled: Notify::new() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now(&self) -> Moment {
-        self.start.elapsed()
-    }
-
-    /// Puts a request in the queue. Its first command is there at once.
-    pub(crate) fn ask(self: &Arc<Self>, who: &Admitted, ask: Ask) -> Turn {
+    /// Puts a request in the queue. Its first command is available at once.
+    pub(crate) fn ask(self: &Arc<Self>, who: &Admitted, ask: PieceRequest) -> Turn {
         let (sender, commands) = watch::channel(Command::Wait(0));
         let request = {
-            let mut inner = self.lock();
-            let request = RequestId(inner.next);
+            let mut inner = self.inner.lock();
+            let request = UploadRequestId(inner.next);
             inner.next += 1;
             inner.requests.insert(request, Entry { commands: sender, claims: who.claims.clone() });
             let event = Event::Asked {
@@ -101,7 +93,7 @@ impl Slots {
                 max_pieces: ask.max_pieces,
                 in_order: ask.in_order,
             };
-            inner.handle(self.now(), event);
+            inner.handle(self.start, event);
             request
         };
         self.rescheduled.notify_one();
@@ -109,60 +101,69 @@ impl Slots {
     }
 
     fn tell(&self, event: Event) {
-        let now = self.now();
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let before = inner.machine.next_wakeup();
-        inner.handle(now, event);
-        // Rarely, for what is told here is mostly that a chunk more went out.
+        inner.handle(self.start, event);
+        // Rarely true: most events only report that one more chunk was sent.
         if inner.machine.next_wakeup() != before {
             self.rescheduled.notify_one();
         }
     }
 
-    /// Ends every request for which `why` finds a reason.
+    /// Ends every request for which `why` returns a reason.
     pub(crate) fn cut(&self, why: impl Fn(&Claims) -> Option<Reason>) {
-        let now = self.now();
-        let mut inner = self.lock();
-        let cut: Vec<(RequestId, Reason)> =
+        let mut inner = self.inner.lock();
+        let cut: Vec<(UploadRequestId, Reason)> =
             inner.requests.iter().filter_map(|(id, entry)| Some((*id, why(&entry.claims)?))).collect();
         for (request, reason) in cut {
             if let Some(entry) = inner.requests.remove(&request) {
                 entry.commands.send_replace(Command::Cut(reason));
             }
-            inner.handle(now, Event::Left(request));
+            inner.handle(self.start, Event::Left(request));
         }
     }
 
-    /// Requests that are served, and requests that wait.
+    /// The number of requests that are served, and the number that wait.
     pub(crate) fn load(&self) -> (u32, u32) {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         (inner.machine.running() as u32, inner.machine.waiting() as u32)
     }
 
-    /// Bytes a second that go out now.
+    /// The number of peers that are served or wait.
+    pub(crate) fn readers(&self) -> u32 {
+        self.inner.lock().machine.readers() as u32
+    }
+
+    /// The present upload rate, in bytes a second.
     pub(crate) fn rate(&self) -> u64 {
-        self.lock().machine.rate(self.now()) as u64
+        let mut inner = self.inner.lock();
+        let now = inner.now(self.start);
+        inner.machine.rate(now) as u64
     }
 
-    /// The same in the last tenth of a second.
+    /// The upload rate of the last tenth of a second, in bytes a second.
     pub(crate) fn pace(&self) -> u64 {
-        self.lock().machine.pace(self.now()) as u64
+        let mut inner = self.inner.lock();
+        let now = inner.now(self.start);
+        inner.machine.pace(now) as u64
     }
 
-    /// Wakes the machine when it wants to be woken. Never returns.
+    /// Wakes the machine when it is due. Never returns.
     pub(crate) async fn keep_time(&self) {
         loop {
-            let wakeup = self.lock().machine.next_wakeup();
-            let due = async {
-                match wakeup {
-                    Some(at) => sleep(at.saturating_sub(self.now())).await,
-                    None => std::future::pending().await,
-                }
+            // The clock must be read at least every [`BEAT`], whatever the machine waits for.
+            let due = {
+                let mut inner = self.inner.lock();
+                let now = inner.now(self.start);
+                inner.machine.next_wakeup().map_or(BEAT, |at| at.saturating_sub(now).min(BEAT))
             };
             tokio::select! {
-                () = due => {
-                    let now = self.now();
-                    self.lock().handle(now, Event::Tick);
+                () = sleep(due) => {
+                    let mut inner = self.inner.lock();
+                    let now = inner.now(self.start);
+                    if inner.machine.next_wakeup().is_some_and(|at| at <= now) {
+                        inner.handle(self.start, Event::Tick);
+                    }
                 }
                 () = self.rescheduled.notified() => {}
             }
@@ -171,7 +172,13 @@ impl Slots {
 }
 
 impl Inner {
-    fn handle(&mut self, now: Moment, event: Event) {
+    /// The time that this program has run since `start`.
+    fn now(&mut self, start: Instant) -> Moment {
+        self.clock.at(start.elapsed())
+    }
+
+    fn handle(&mut self, start: Instant, event: Event) {
+        let now = self.now(start);
         let mut actions = std::mem::take(&mut self.actions);
         self.machine.handle(now, event, &mut actions);
         for action in actions.drain(..) {
@@ -192,14 +199,14 @@ impl Inner {
 }
 
 impl Turn {
-    /// The next command; waits until there is one.
+    /// Waits for the next command.
     pub(crate) async fn next(&mut self) -> Command {
-        // The sender goes only with the request, after a last command, or with the slots.
+        // The sender is dropped only with the slots, or with the request after a last command.
         let _ = self.commands.changed().await;
         *self.commands.borrow_and_update()
     }
 
-    /// The command that holds now, if it ends the request.
+    /// The present command, if it ends the request.
     pub(crate) fn ended(&self) -> Option<Command> {
         let command = *self.commands.borrow();
         matches!(command, Command::End(_) | Command::Cut(_)).then_some(command)
@@ -210,17 +217,17 @@ impl Turn {
         *self.commands.borrow_and_update()
     }
 
-    /// The transport takes more of the piece: what it waits for now is ours.
+    /// Reports that the transport takes more of the piece. From now on the reader waits for this peer.
     pub(crate) fn wants(&self) {
         self.slots.tell(Event::Wants(self.request));
     }
 
-    /// So many bytes went out.
+    /// Reports that this number of bytes was sent.
     pub(crate) fn progress(&self, bytes: u32) {
         self.slots.tell(Event::Progress(self.request, bytes));
     }
 
-    /// The piece went out whole.
+    /// Reports that the whole piece was sent.
     pub(crate) fn sent(&self) {
         self.slots.tell(Event::Sent(self.request));
     }
@@ -228,10 +235,9 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let now = self.slots.now();
-        let mut inner = self.slots.lock();
+        let mut inner = self.slots.inner.lock();
         inner.requests.remove(&self.request);
-        inner.handle(now, Event::Left(self.request));
+        inner.handle(self.slots.start, Event::Left(self.request));
         drop(inner);
         self.slots.rescheduled.notify_one();
     }

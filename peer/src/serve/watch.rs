@@ -1,6 +1,7 @@
-//! `WatchAvailability`: a bitfield, then what changes. A slow reader gets changes merged; it never makes a queue.
+//! `WatchAvailability`: sends a bitfield, then the changes. For a slow reader changes are merged, so no queue
+//! grows.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -12,13 +13,11 @@ use tonic::Status;
 use super::{
     admission::{Admission, Admitted, refusal},
     grpc,
+    guard::CHECK_EVERY,
     have::{Changes, Follower},
 };
 
-/// How often the ticket's time is looked at.
-const CHECK_EVERY: Duration = Duration::from_secs(5);
-
-/// Pieces in one message, of each kind: it stays under 512 KiB.
+/// The most pieces of each kind in one message. Keeps it under 512 KiB.
 const MESSAGE: usize = 32_768;
 
 /// One watcher.
@@ -28,7 +27,7 @@ struct Watch {
     follower: Follower,
     offer: watch::Receiver<Option<Reason>>,
     trust: watch::Receiver<()>,
-    /// Changes that did not fit into the last message.
+    /// The changes that did not fit into the last message.
     rest: Changes,
     stage: Stage,
 }
@@ -40,7 +39,7 @@ enum Stage {
     Over,
 }
 
-/// Answers a caller that was let in.
+/// Answers a caller that was admitted.
 pub(crate) fn watch(admission: Arc<Admission>, who: Admitted) -> impl Stream<Item = Frame<Bytes>> + Send {
     let watch = Watch {
         trust: admission.watch(),

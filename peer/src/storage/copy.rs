@@ -1,37 +1,46 @@
-//! A second copy of a file that this peer has.
+//! Copies a file that this peer has to a second place.
 
-use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
+use std::io;
 
 use bytes::Bytes;
 
-use super::{OpenStore, PieceStore as _, Progress, StoreError, discard};
+use super::{OpenStore, PieceReader, Progress, StoreError};
 
-/// Puts a copy of the complete file at `from` in `place`, each piece checked on the way. Blocks. When it fails, nothing is
-/// left of it.
+/// Copies the complete file or folder `from` to `place`, and checks each piece on the way. Blocks. Leaves nothing
+/// behind when it fails.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] when the file is not what the manifest says; `Interrupted` when `progress` broke it off; else as
-/// [`OpenStore::open`] and [`finish`](super::PieceStore::finish).
-pub fn copy(from: &Path, place: &OpenStore, progress: Progress<'_>) -> Result<(), StoreError> {
-    let file = File::open(from)?;
-    // Another one at work on it is not to be disturbed: only what is ours is cleared away.
-    let store = place.open(progress)?;
+/// [`StoreError::Corrupt`] when the file does not match the manifest; `Interrupted` when `progress` stopped
+/// it; else those of [`OpenStore::open_store`] and [`finish`](super::PieceStore::finish).
+pub fn copy(from: &dyn PieceReader, place: &OpenStore, progress: Progress<'_>) -> Result<(), StoreError> {
+    // If another process is working on it, this fails here, before the cleanup below could remove that
+    // process's data.
+    let store = place.open_store()?;
     let layout = place.manifest.layout();
-    let copied = layout.indices().try_for_each(|piece| {
+    let copy_piece = |piece| {
         if progress(layout.offset(piece)).is_break() {
             return Err(io::Error::from(io::ErrorKind::Interrupted).into());
         }
         let length = layout.piece_length(piece) as usize;
         let mut data = vec![0; length];
-        file.read_exact_at(&mut data, layout.offset(piece))?;
+        from.read(layout.offset(piece), &mut data)?;
         if !place.manifest.piece_matches(piece, &data) {
             return Err(StoreError::Corrupt);
         }
         store.write(piece, &[Bytes::from(data)])
-    });
-    let done = copied.and_then(|()| store.finish().map(drop));
+    };
+    let copy = || {
+        loop {
+            let (wanted, have) = (store.wanted(), store.have());
+            wanted.iter(layout).filter(|piece| !have.contains(*piece)).try_for_each(copy_piece)?;
+            if !store.advance()? {
+                return store.finish(progress).map(drop);
+            }
+        }
+    };
+    let done = copy();
     if done.is_err() {
-        discard(place.file, &place.destination)?;
+        store.discard()?;
     }
     done
 }

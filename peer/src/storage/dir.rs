@@ -1,11 +1,12 @@
-//! Directories by descriptor: names are single components, and no link is ever followed inside.
+//! Directories by descriptor. Names are single components, and no link inside a directory is ever followed.
 
 use std::{
     ffi::OsStr,
     fs::File,
     io::{Read as _, Write as _},
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+    path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::{
@@ -15,15 +16,15 @@ use rustix::{
 
 use super::StoreError;
 
-/// The name of the directory with unfinished data.
+/// The name of the directory for unfinished data.
 const PARTS: &str = ".minitorrent";
 
-/// The directory of a destination, and in it the one for unfinished data. Both stay the same whatever happens to their
-/// paths meanwhile.
+/// The directory of a destination, and the directory for unfinished data in it. Both stay the same even if
+/// their paths change meanwhile.
 #[derive(Debug)]
 pub(super) struct Places {
-    parent: File,
-    /// The final name: a single component.
+    directory: Directory,
+    /// The final name, a single component.
     name: PathBuf,
     parts: Option<File>,
 }
@@ -33,16 +34,76 @@ fn is_component(name: &Path) -> bool {
     !bytes.is_empty() && bytes != b"." && bytes != b".." && !bytes.contains(&b'/') && !bytes.contains(&0)
 }
 
-impl Places {
-    /// Opens the destination's directory. Nothing is made.
-    pub(super) fn open(destination: &Path) -> Result<Self, StoreError> {
-        let name = destination.file_name().map(PathBuf::from).filter(|name| is_component(name));
-        let (Some(parent), Some(name)) = (destination.parent(), name) else {
-            return Err(Errno::INVAL.into());
-        };
+/// A directory that is held open. Cheap to clone: all clones are the same open directory.
+#[derive(Clone, Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    open: Arc<File>,
+}
+
+impl Directory {
+    /// Opens the directory of a destination. No component of its path may be a symbolic link. The caller that
+    /// accepts a destination resolves the links that exist then, so a link that is found here was put there
+    /// later.
+    pub(super) fn of(destination: &Path) -> Result<Self, StoreError> {
+        let path = destination.parent().filter(|path| path.is_absolute()).ok_or(Errno::INVAL)?;
+        // One component at a time, because not every kernel and container has openat2 with
+        // RESOLVE_NO_SYMLINKS.
+        let search = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut at = File::from(sys::open("/", search, Mode::empty())?);
+        for component in path.components() {
+            let name = match component {
+                Component::Normal(name) => name,
+                Component::ParentDir => OsStr::new(".."),
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => continue,
+            };
+            at = match sys::openat(&at, name, search, Mode::empty()) {
+                Ok(next) => File::from(next),
+                Err(Errno::NOTDIR | Errno::LOOP) if is_link(&at, name) => return Err(StoreError::Linked),
+                Err(error) => return Err(error.into()),
+            };
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let parent = File::from(sys::open(parent, flags, Mode::empty())?);
-        let mut places = Self { parent, name, parts: None };
+        let open = Arc::new(File::from(sys::openat(&at, ".", flags, Mode::empty())?));
+        Ok(Self { path: path.to_owned(), open })
+    }
+
+    /// The number of its file system; 0 if that can't be found out.
+    pub(super) fn device(&self) -> u64 {
+        sys::fstat(&self.open).map_or(0, |stat| stat.st_dev)
+    }
+
+    /// Checks that the path still leads to this directory, without a symbolic link.
+    fn check_path(&self) -> Result<(), StoreError> {
+        let here = sys::fstat(&self.open)?;
+        match Self::of(&self.path.join("_")) {
+            Ok(now) => {
+                let there = sys::fstat(&now.open)?;
+                let same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino);
+                if same { Ok(()) } else { Err(StoreError::Displaced) }
+            }
+            Err(StoreError::Linked) => Err(StoreError::Displaced),
+            Err(StoreError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(StoreError::Displaced)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_link(dir: &File, name: &OsStr) -> bool {
+    stat(dir, name)
+        .ok()
+        .flatten()
+        .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+}
+
+impl Places {
+    /// The places of a destination in its directory. Creates nothing.
+    pub(super) fn of(directory: &Directory, destination: &Path) -> Result<Self, StoreError> {
+        let name = destination.file_name().map(PathBuf::from).filter(|name| is_component(name));
+        let name = name.ok_or(Errno::INVAL)?;
+        let mut places = Self { directory: directory.clone(), name, parts: None };
         match places.open_parts() {
             Ok(parts) => places.parts = Some(parts),
             Err(StoreError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -51,11 +112,23 @@ impl Places {
         Ok(places)
     }
 
-    /// Makes the directory for unfinished data, if it isn't there.
+    /// Checks that the destination's path still leads to the directory that is held open.
+    ///
+    /// # Errors
+    /// [`StoreError::Displaced`] if it doesn't.
+    pub(super) fn check_path(&self) -> Result<(), StoreError> {
+        self.directory.check_path()
+    }
+
+    fn parent(&self) -> &File {
+        &self.directory.open
+    }
+
+    /// Creates the directory for unfinished data if it doesn't exist.
     pub(super) fn make_parts(&mut self) -> Result<&File, StoreError> {
         if self.parts.is_none() {
-            match sys::mkdirat(&self.parent, PARTS, Mode::RWXU) {
-                Ok(()) => sys::fsync(&self.parent)?,
+            match sys::mkdirat(self.parent(), PARTS, Mode::RWXU) {
+                Ok(()) => sys::fsync(self.parent())?,
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -71,39 +144,40 @@ impl Places {
 
     fn open_parts(&self) -> Result<File, StoreError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let parts = match sys::openat(&self.parent, PARTS, flags, Mode::empty()) {
+        let parts = match sys::openat(self.parent(), PARTS, flags, Mode::empty()) {
             Ok(parts) => File::from(parts),
             Err(Errno::LOOP | Errno::NOTDIR) => {
-                return Err(StoreError::Tampered(".minitorrent is not a directory"));
+                return Err(StoreError::Tampered("the file .minitorrent is not a directory"));
             }
             Err(error) => return Err(error.into()),
         };
-        // In a directory that others may write to, theirs could be planted there.
+        // If others may write to the parent directory, they could have planted their own directory here.
         if sys::fstat(&parts)?.st_uid != rustix::process::geteuid().as_raw() {
-            return Err(StoreError::Tampered(".minitorrent belongs to somebody else"));
+            return Err(StoreError::Tampered("the directory .minitorrent belongs to another user"));
         }
         Ok(parts)
     }
 
-    /// What is at the final name.
+    /// The status of what has the final name, if anything.
     pub(super) fn final_stat(&self) -> Result<Option<Stat>, StoreError> {
-        stat(&self.parent, &self.name)
+        stat(self.parent(), &self.name)
     }
 
-    /// Bytes that may still be written to the file system.
+    /// The bytes that may still be written to the file system.
     pub(super) fn room(&self) -> Result<u64, StoreError> {
-        Ok(usable(&sys::fstatvfs(&self.parent)?))
+        Ok(usable(&sys::fstatvfs(self.parent())?))
     }
 
-    /// Moves `part` to the final name, if nothing is there, and makes both directories safe.
+    /// Moves `part` to the final name if that is free, and syncs both directories.
     pub(super) fn move_into_place(&self, part: &str) -> Result<(), StoreError> {
         let parts = self.parts()?;
-        match sys::renameat_with(parts, part, &self.parent, &self.name, RenameFlags::NOREPLACE) {
+        match sys::renameat_with(parts, part, self.parent(), &self.name, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(StoreError::NameTaken),
-            // The file system can't rename so: a second link refuses an existing name as well.
+            // This file system can't rename without overwriting. A second link refuses an existing name as
+            // well.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                match sys::linkat(parts, part, &self.parent, &self.name, AtFlags::empty()) {
+                match sys::linkat(parts, part, self.parent(), &self.name, AtFlags::empty()) {
                     Ok(()) => sys::unlinkat(parts, part, AtFlags::empty())?,
                     Err(Errno::EXIST) => return Err(StoreError::NameTaken),
                     Err(error) => return Err(error.into()),
@@ -111,47 +185,121 @@ impl Places {
             }
             Err(error) => return Err(error.into()),
         }
-        sys::fsync(&self.parent)?;
+        sys::fsync(self.parent())?;
         sys::fsync(parts)?;
         Ok(())
     }
 
-    /// Removes what is in the directory for unfinished data under these names, and the directory if it is empty then.
+    /// Removes what is left of a download whose file is in place. Traces that can't be removed now do no harm.
+    pub(super) fn remove_traces(&self, names: &[&str], destination: &Path) {
+        if let Err(error) = self.remove(names) {
+            tracing::warn!(%error, path = %destination.display(), "traces of a finished download are left");
+        }
+    }
+
+    /// Moves what has the final name to `part`, after the names in `stale` were removed, and syncs both
+    /// directories.
+    pub(super) fn take_back(&mut self, part: &str, stale: &[&str]) -> Result<(), StoreError> {
+        match open_regular(self.parent(), &self.name) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(Errno::NOENT.into()),
+            Err(StoreError::Tampered(why)) => return Err(StoreError::Unrepairable(why)),
+            Err(error) => return Err(error),
+        }
+        self.make_parts()?;
+        self.remove(stale)?;
+        // Removing the last name also removed the directory.
+        self.parts = None;
+        self.make_parts()?;
+        let parts = self.parts()?;
+        sys::renameat(self.parent(), &self.name, parts, part)?;
+        sys::fsync(parts)?;
+        sys::fsync(self.parent())?;
+        Ok(())
+    }
+
+    /// Removes these names from the directory for unfinished data, and then the directory itself if it is
+    /// empty.
     pub(super) fn remove(&self, names: &[&str]) -> Result<(), StoreError> {
         let Some(parts) = &self.parts else { return Ok(()) };
         for name in names {
             match sys::unlinkat(parts, *name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::ISDIR) => set_aside(parts, name)?,
                 Err(error) => return Err(error.into()),
             }
         }
-        match sys::unlinkat(&self.parent, PARTS, AtFlags::REMOVEDIR) {
+        match sys::unlinkat(self.parent(), PARTS, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-/// Bytes that a download to `destination` could write, if it may write there at all. Nothing is made: of a directory
-/// that is still to be made, the nearest one above it that is there tells.
+/// The bytes that a download to `destination` could write, if this user may write there at all. Creates
+/// nothing. If the directory does not exist yet, the nearest existing one above it counts.
 ///
 /// # Errors
-/// When this user may not make files there, or what the system says.
+/// Fails when this user may not create files there; else the system's error.
 pub fn room(destination: &Path) -> std::io::Result<u64> {
     let there = destination.ancestors().skip(1).find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     sys::accessat(sys::CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?;
     Ok(usable(&sys::statvfs(there)?))
 }
 
-/// What is free but for a reserve: 256 MiB or 1 % of the file system, whichever is more, but never over 5 %, lest a
-/// small volume be of no use.
+/// The number of the file system of a destination. If its directory does not exist yet, the nearest existing one
+/// above it counts.
+pub fn device(destination: &Path) -> Option<u64> {
+    let there = destination.ancestors().skip(1).find(|path| path.is_dir())?;
+    sys::stat(there).ok().map(|stat| stat.st_dev)
+}
+
+/// Makes a directory and those above it that are missing, with the permissions that a process with this umask
+/// would give them. A directory inherits the group of one with the setgid bit, and the bit.
+///
+/// # Errors
+/// The system's error.
+pub fn make_directories(path: &Path, umask: u32) -> std::io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.is_dir()).collect();
+    for directory in missing.into_iter().rev() {
+        match std::fs::create_dir(directory) {
+            Ok(()) => {
+                let inherited = std::fs::metadata(directory)?.permissions().mode() & 0o7000;
+                let mode = std::fs::Permissions::from_mode(inherited | (0o777 & !umask));
+                std::fs::set_permissions(directory, mode)?;
+            }
+            // Somebody else made it meanwhile.
+            Err(_) if directory.is_dir() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The free bytes without a reserve. The reserve is the larger of 256 MiB and 1 % of the file system, but at
+/// most 5 % so that small volumes stay usable.
 fn usable(stat: &StatVfs) -> u64 {
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     let whole = bytes(stat.f_blocks);
     bytes(stat.f_bavail).saturating_sub((256 << 20).max(whole / 100).min(whole / 20))
 }
 
-/// What is under the name in the directory, links not followed.
+/// Removes a directory, or gives it another name if something is in it: this peer did not make it.
+fn set_aside(parts: &File, name: &str) -> Result<(), StoreError> {
+    match sys::unlinkat(parts, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        removed => return Ok(removed?),
+    }
+    for number in 1..100 {
+        let aside = format!("{name}.aside-{number}");
+        if stat(parts, &aside)?.is_none() {
+            return Ok(sys::renameat(parts, name, parts, &aside)?);
+        }
+    }
+    Err(StoreError::Tampered("directories are in its place"))
+}
+
+/// The status of the entry of this name, without following a link. `None` when there is no such entry.
 pub(super) fn stat(dir: &File, name: impl AsRef<Path>) -> Result<Option<Stat>, StoreError> {
     match sys::statat(dir, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
@@ -160,11 +308,11 @@ pub(super) fn stat(dir: &File, name: impl AsRef<Path>) -> Result<Option<Stat>, S
     }
 }
 
-/// Opens a regular file of ours for reading and writing; `None` when there is nothing.
-pub(super) fn open_regular(dir: &File, name: &str) -> Result<Option<File>, StoreError> {
-    // Not to hang on a FIFO: NONBLOCK does nothing to regular files.
+/// Opens a regular file of this user for reading and writing. `None` when there is none.
+pub(super) fn open_regular(dir: &File, name: impl AsRef<Path>) -> Result<Option<File>, StoreError> {
+    // NONBLOCK avoids a hang on a FIFO. It has no effect on regular files.
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match sys::openat(dir, name, flags, Mode::empty()) {
+    let file = match sys::openat(dir, name.as_ref(), flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT) => return Ok(None),
         Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => {
@@ -177,18 +325,18 @@ pub(super) fn open_regular(dir: &File, name: &str) -> Result<Option<File>, Store
         return Err(StoreError::Tampered("not a regular file"));
     }
     if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_nlink != 1 {
-        return Err(StoreError::Tampered("it has another owner or another name"));
+        return Err(StoreError::Tampered("the file has another owner or a second name"));
     }
     Ok(Some(file))
 }
 
-/// Makes a new file for reading and writing, for this user alone.
+/// Creates a new file for reading and writing, accessible to this user alone.
 pub(super) fn create(dir: &File, name: &str) -> Result<File, StoreError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(File::from(sys::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?))
 }
 
-/// Reads a small file whole; `None` when there is none, or when it is longer than `most` bytes.
+/// Reads a small file whole. `None` when there is none, or when it is longer than `most` bytes.
 pub(super) fn read_small(dir: &File, name: &str, most: usize) -> Result<Option<Vec<u8>>, StoreError> {
     let Some(file) = open_regular(dir, name)? else { return Ok(None) };
     let mut bytes = Vec::new();
@@ -196,22 +344,38 @@ pub(super) fn read_small(dir: &File, name: &str, most: usize) -> Result<Option<V
     Ok((bytes.len() <= most).then_some(bytes))
 }
 
-/// Replaces a file whole and safely: after a crash it holds either what it held, or `bytes`.
+/// Replaces a file atomically: after a crash it holds either the old content or `bytes`.
 pub(super) fn replace(dir: &File, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
     let temporary = format!("{name}.new");
     match sys::unlinkat(dir, &*temporary, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
+        Err(Errno::ISDIR) => set_aside(dir, &temporary)?,
         Err(error) => return Err(error.into()),
     }
     let mut file = create(dir, &temporary)?;
     file.write_all(bytes)?;
     sys::fsync(&file)?;
-    sys::renameat(dir, &*temporary, dir, name)?;
+    match sys::renameat(dir, &*temporary, dir, name) {
+        Err(Errno::ISDIR) => return Err(StoreError::Tampered("a directory is in the place of its state")),
+        renamed => renamed?,
+    }
     sys::fsync(dir)?;
     Ok(())
 }
 
-/// Whether the name in the directory is the open file.
+/// Renames a file within the directory, if it is there and the new name is free, and syncs the directory.
+pub(super) fn rename_if_there(dir: &File, from: &str, to: &str) -> Result<(), StoreError> {
+    if stat(dir, to)?.is_some() {
+        return Ok(());
+    }
+    match sys::renameat(dir, from, dir, to) {
+        Ok(()) => Ok(sys::fsync(dir)?),
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether this name in the directory is the open file.
 pub(super) fn is_same(dir: &File, name: &str, file: &File) -> Result<bool, StoreError> {
     let open = sys::fstat(file)?;
     Ok(stat(dir, OsStr::new(name))?.is_some_and(|at| at.st_dev == open.st_dev && at.st_ino == open.st_ino))

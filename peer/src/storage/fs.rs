@@ -5,18 +5,22 @@
 //! DIR/.minitorrent/<file id>.state    which pieces of it are safe (`state.rs`)
 //! DIR/NAME                            the file, once complete
 //! ```
-//! The part is sparse rather than allocated in full: on a file system in memory allocating means clearing, elsewhere
-//! delayed allocation serves as well; that space is there is checked before the start instead.
+//! `folder` has the places of a folder.
+//!
+//! The part is sparse rather than allocated in full. On a file system in memory, allocating means clearing;
+//! elsewhere, delayed allocation works as well. Free space is checked before the start instead.
 
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use proto::domain::{Bitfield, FileId, Manifest, PieceIndex, manifest::RootFold};
 use rustix::{
     fs::{self as sys, FlockOperation, Mode},
@@ -24,209 +28,332 @@ use rustix::{
 };
 
 use super::{
-    PieceReader, PieceStore, SharedFile, StoreError,
-    dir::{self, Places},
-    raw,
-    start::{self, Progress},
+    PieceReader, PieceStore, Progress, Rechecked, SharedFile, StoreError,
+    dir::{self, Directory, Places},
+    ledger::Ledger,
+    raw, recheck,
     state::{State, Subject},
+    tree,
+    watch::{Seen, Watch},
 };
-use crate::hashing::{self, FileStamp};
+use crate::hashing::{self, FileStamp, lanes};
 
-/// Which unfinished download to open.
+/// The most times that the whole is read again at the end because another process wrote to it meanwhile.
+const REREADS: usize = 3;
+
+/// The unfinished download to open. Its directory is held open for as long as this value lives.
 #[derive(Clone, Debug)]
 pub struct OpenStore {
-    /// The file.
+    /// The file's id.
     pub file: FileId,
-    /// What it is.
+    /// The file's manifest.
     pub manifest: Arc<Manifest>,
-    /// The path of the file to be.
+    /// The final path of the file.
     pub destination: PathBuf,
+    directory: Directory,
+    /// The permissions that the complete file does not get.
+    umask: u32,
+    /// The bytes on its file system that are meant for others.
+    reserved: u64,
 }
 
 /// An unfinished download on disk. See [`PieceStore`].
 #[derive(Debug)]
 pub struct FsStore {
-    subject: Subject,
+    ledger: Ledger,
     manifest: Arc<Manifest>,
     destination: PathBuf,
     places: Places,
     part: File,
-    part_name: String,
-    state_name: String,
+    names: Names,
     in_memory: bool,
-    /// Brings the part's data to the disk; another one in tests.
+    umask: u32,
+    /// Brings the part's data to the disk. Tests replace it.
     sync: fn(&File) -> io::Result<()>,
-    progress: Mutex<Claims>,
-    /// One checkpoint at a time.
-    checkpoint: Mutex<()>,
+    watch: Mutex<Watch>,
+    /// The part's times before the whole was last read again and found good.
+    read_at: Mutex<Option<Times>>,
 }
 
-/// What is written, and what of it is safe.
+/// When a file's content and its node were last changed: seconds and nanoseconds of both.
+type Times = (i64, u64, i64, u64);
+
+/// The names of what an unfinished download consists of.
 #[derive(Debug)]
-struct Claims {
-    have: Bitfield,
-    durable: Bitfield,
-    settled: Bitfield,
-    /// Syncing failed: what the kernel says of this descriptor can't be trusted any more.
-    broken: bool,
-    /// A sync failed at some time: see [`State::lost`].
-    lost: bool,
+pub(super) struct Names {
+    pub(super) part: String,
+    pub(super) state: String,
+    /// A folder's tree while it is unfinished.
+    pub(super) tree: String,
+    /// A folder's part once its tree is complete.
+    pub(super) spent: String,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn names(file: FileId) -> (String, String) {
-    (format!("{file}.part"), format!("{file}.state"))
+impl Names {
+    fn of(file: FileId) -> Self {
+        let name = |kind| format!("{file}.{kind}");
+        Self { part: name("part"), state: name("state"), tree: name("tree"), spent: name("spent") }
+    }
 }
 
 impl OpenStore {
-    /// Whether something is at the final name that is not this download's own.
+    /// The download of a file to an absolute path whose directories are not symbolic links.
     ///
     /// # Errors
-    /// When its directory is missing or can't be read.
+    /// [`StoreError::Linked`]; other errors when the directory is missing or can't be read.
+    pub fn at(file: FileId, manifest: Arc<Manifest>, destination: PathBuf) -> Result<Self, StoreError> {
+        Ok(Self {
+            file,
+            manifest,
+            directory: Directory::of(&destination)?,
+            destination,
+            umask: 0o077,
+            reserved: 0,
+        })
+    }
+
+    /// The same with other permissions for the complete file: all but these. The default is 0o077.
+    #[must_use]
+    pub fn with_umask(self, umask: u32) -> Self {
+        Self { umask, ..self }
+    }
+
+    /// The same with so many bytes of free space left to others.
+    #[must_use]
+    pub fn with_reserved(self, reserved: u64) -> Self {
+        Self { reserved, ..self }
+    }
+
+    /// The number of the file system of its directory.
+    pub fn device(&self) -> u64 {
+        self.directory.device()
+    }
+
+    fn places(&self) -> Result<Places, StoreError> {
+        Places::of(&self.directory, &self.destination)
+    }
+
+    /// Checks that the path of the directory still leads to the one that is held open.
+    ///
+    /// # Errors
+    /// [`StoreError::Displaced`] if it doesn't.
+    pub fn check_path(&self) -> Result<(), StoreError> {
+        self.places()?.check_path()
+    }
+
+    /// Whether the final name is taken by something other than this download's own file.
+    ///
+    /// # Errors
+    /// Fails when the directory is missing or can't be read.
     pub fn is_refused(&self) -> Result<bool, StoreError> {
-        Ok(Places::open(&self.destination)?.final_stat()?.is_some() && !self.is_left_behind()?)
+        Ok(self.places()?.final_stat()?.is_some() && !self.is_left_behind()?)
     }
 
-    /// Whether an unfinished download is there to be taken up.
+    /// Whether there is an unfinished download to resume.
     ///
     /// # Errors
-    /// When its directory is missing or can't be read.
+    /// Fails when the directory is missing or can't be read.
     pub fn is_begun(&self) -> Result<bool, StoreError> {
-        let places = Places::open(&self.destination)?;
+        let places = self.places()?;
         let Ok(parts) = places.parts() else { return Ok(false) };
-        Ok(dir::stat(parts, names(self.file).0)?.is_some())
+        let Names { part, spent, .. } = Names::of(self.file);
+        Ok(dir::stat(parts, part)?.is_some() || dir::stat(parts, spent)?.is_some())
     }
 
-    /// Whether the file was put in place and only the traces of the download are left: a crash came between.
+    /// Whether the file has its final name and only traces of the download are left. A crash between the two
+    /// steps causes this.
     ///
     /// # Errors
-    /// When its directory is missing or can't be read.
+    /// Fails when the directory is missing or can't be read.
     pub fn is_left_behind(&self) -> Result<bool, StoreError> {
-        let places = Places::open(&self.destination)?;
+        let places = self.places()?;
         let Ok(parts) = places.parts() else { return Ok(false) };
-        let (part, state) = names(self.file);
+        let Names { part, state, .. } = Names::of(self.file);
         let taken = places.final_stat()?.is_some();
         Ok(taken && dir::stat(parts, part)?.is_none() && dir::stat(parts, state)?.is_some())
     }
 
-    /// Opens the unfinished download, or begins it. Hashes what a crash left in doubt, so it can take a while.
+    /// As [`Self::open_store`], for a file.
     ///
     /// # Errors
-    /// [`StoreError::NameTaken`], [`StoreError::Full`], [`StoreError::InUse`], [`StoreError::Tampered`]; `Interrupted`
-    /// when `progress` broke it off.
-    pub fn open(&self, progress: Progress<'_>) -> Result<FsStore, StoreError> {
-        let mut places = Places::open(&self.destination)?;
+    /// As [`Self::open_store`].
+    pub fn open(&self) -> Result<FsStore, StoreError> {
+        let Found { places, names, part, is_new, state } = self.find()?;
+        // The watch begins before any byte of the part is read.
+        let watch = Watch::new(&part);
+        let lost = state.as_ref().is_some_and(|state| state.lost);
+        let claimed = match is_new {
+            true => Bitfield::empty(self.manifest.layout()),
+            false => recheck::claimed(&part, &self.manifest, state),
+        };
+        let store = FsStore {
+            ledger: Ledger::new(self.subject(), names.state.clone(), claimed, lost),
+            manifest: self.manifest.clone(),
+            destination: self.destination.clone(),
+            in_memory: raw::lives_in_memory(&part),
+            umask: self.umask,
+            places,
+            part,
+            names,
+            sync: File::sync_data,
+            watch: Mutex::new(watch),
+            read_at: Mutex::default(),
+        };
+        store.begin(self.reserved)?;
+        Ok(store)
+    }
+
+    pub(super) fn subject(&self) -> Subject {
+        Subject { file: self.file, root: self.manifest.header().blake3, layout: self.manifest.layout() }
+    }
+
+    /// Finds the part of the download, or creates it, and locks it.
+    pub(super) fn find(&self) -> Result<Found, StoreError> {
+        let mut places = self.places()?;
+        places.check_path()?;
         if places.final_stat()?.is_some() {
             return Err(StoreError::NameTaken);
         }
-        let layout = self.manifest.layout();
-        let subject = Subject { file: self.file, root: self.manifest.header().blake3, layout };
-        let (part_name, state_name) = names(self.file);
+        let names = Names::of(self.file);
         let parts = places.make_parts()?;
-        let begun = dir::open_regular(parts, &part_name)?;
+        dir::rename_if_there(parts, &names.spent, &names.part)?;
+        let begun = dir::open_regular(parts, &names.part)?;
         let is_new = begun.is_none();
         let part = match begun {
             Some(part) => part,
-            None => dir::create(parts, &part_name)?,
+            None => dir::create(parts, &names.part)?,
         };
         match sys::flock(&part, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(StoreError::InUse),
             Err(error) => return Err(error.into()),
         }
-        let (have, lost) = if is_new {
-            (Bitfield::empty(layout), false)
-        } else {
-            // A state that can't be read is a bad state.
-            let bytes = dir::read_small(parts, &state_name, State::size(layout)).ok().flatten();
-            let state = bytes.and_then(|bytes| State::decode(&bytes, &subject));
-            let lost = state.as_ref().is_some_and(|state| state.lost);
-            (start::believed(&part, &self.manifest, state, progress)?, lost)
-        };
-        let store = FsStore {
-            subject,
-            manifest: self.manifest.clone(),
-            destination: self.destination.clone(),
-            in_memory: raw::lives_in_memory(&part),
-            places,
-            part,
-            part_name,
-            state_name,
-            sync: File::sync_data,
-            progress: Mutex::new(Claims {
-                durable: have.clone(),
-                settled: have.clone(),
-                have,
-                broken: false,
-                lost,
-            }),
-            checkpoint: Mutex::new(()),
-        };
-        store.begin()?;
-        Ok(store)
+        // A state that can't be read is treated as a damaged one.
+        let bytes = dir::read_small(parts, &names.state, State::size(self.manifest.layout()));
+        let state = bytes.ok().flatten().and_then(|bytes| State::decode(&bytes, &self.subject()));
+        Ok(Found { places, names, part, is_new, state: state.filter(|_| !is_new) })
+    }
+
+    /// The permissions that the complete file does not get.
+    pub(super) fn umask(&self) -> u32 {
+        self.umask
+    }
+
+    /// The bytes on its file system that are meant for others.
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved
     }
 }
 
-/// Deletes what an unfinished download of `file` to `destination` left.
+/// The part of a download that was found or created, and is locked.
+pub(super) struct Found {
+    pub(super) places: Places,
+    pub(super) names: Names,
+    pub(super) part: File,
+    pub(super) is_new: bool,
+    /// The state of an earlier run.
+    pub(super) state: Option<State>,
+}
+
+/// Deletes what an unfinished download of `file` to `destination` left behind. What somebody else put in its
+/// place is set aside.
 ///
 /// # Errors
-/// When its directory is missing or can't be changed.
+/// Fails when the directory can't be changed.
 pub fn discard(file: FileId, destination: &Path) -> Result<(), StoreError> {
-    let (part, state) = names(file);
-    Places::open(destination)?.remove(&[&part, &state, &format!("{state}.new")])
+    let Names { part, state, tree: unfinished, spent } = Names::of(file);
+    let directory = match Directory::of(destination) {
+        // The directory was deleted, or its drive is not attached.
+        Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        directory => directory?,
+    };
+    let places = Places::of(&directory, destination)?;
+    if let Ok(parts) = places.parts() {
+        tree::remove_tree(parts, &unfinished)?;
+    }
+    places.remove(&[&part, &spent, &state, &format!("{state}.new")])
+}
+
+/// Makes the complete file at `destination` the unfinished data of `file` again. Its name is free then, so
+/// nobody takes it for a complete file before a download has checked every piece and put it back. What an
+/// earlier download left there is deleted.
+///
+/// # Errors
+/// [`StoreError::Unrepairable`] if it is not a regular file of this user with one name. The file stays in
+/// place then.
+pub fn take_back(file: FileId, destination: &Path) -> Result<(), StoreError> {
+    let Names { part, state, .. } = Names::of(file);
+    Places::of(&Directory::of(destination)?, destination)?.take_back(&part, &[&part, &state])
 }
 
 impl FsStore {
-    /// The same, with another way to bring its data to the disk: how a disk that fails is tried out.
+    /// Returns the same store with another way to bring its data to the disk. Tests use it to simulate a
+    /// failing disk.
     #[must_use]
     pub fn with_sync(self, sync: fn(&File) -> io::Result<()>) -> Self {
         Self { sync, ..self }
     }
 
-    fn begin(&self) -> Result<(), StoreError> {
-        let length = self.subject.layout.length();
-        let have = self.have();
-        let had: u64 =
-            have.iter(self.subject.layout).map(|p| u64::from(self.subject.layout.piece_length(p))).sum();
+    /// As on a system that has no watch left.
+    #[cfg(test)]
+    pub(super) fn without_watch(self) -> Self {
+        Self { watch: Mutex::new(Watch::none()), ..self }
+    }
+
+    fn begin(&self, reserved: u64) -> Result<(), StoreError> {
+        let length = self.ledger.subject.layout.length();
+        let claimed = self.unverified();
+        let had: u64 = claimed
+            .iter(self.ledger.subject.layout)
+            .map(|p| u64::from(self.ledger.subject.layout.piece_length(p)))
+            .sum();
         let missing = length - had;
-        if missing > 0 && self.places.room()? < missing {
+        if missing > 0 && self.places.room()? < missing.saturating_add(reserved) {
             return Err(StoreError::Full);
         }
         if self.part.metadata()?.len() != length {
             sys::ftruncate(&self.part, length)?;
         }
-        // From here on things may be written: a crash must not find the state of a clean stop.
+        // Pieces may be written from here on, so a crash must not find the state of a clean stop.
         self.checkpoint(false)
     }
 
-    fn save(&self, claims: &State) -> Result<(), StoreError> {
-        dir::replace(self.places.parts()?, &self.state_name, &claims.encode(&self.subject))
+    /// Gives the file the permissions that its caller's new files have.
+    fn open_permissions(&self) -> Result<(), StoreError> {
+        sys::fchmod(&self.part, Mode::from_raw_mode(0o666 & !self.umask))?;
+        Ok(())
     }
 
-    /// Gives the file the permissions that this user's new files have.
-    fn open_permissions(&self) -> Result<(), StoreError> {
-        let mask = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
-            let line = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
-            u32::from_str_radix(line.trim(), 8).ok()
+    fn times(&self) -> Result<Times, StoreError> {
+        let stat = sys::fstat(&self.part)?;
+        Ok((stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec))
+    }
+
+    fn make_safe(&self, clean: bool) -> Result<(), StoreError> {
+        let parts = self.places.parts()?;
+        let saved = self.ledger.make_safe(parts, clean, || {
+            if !dir::is_same(parts, &self.names.part, &self.part)? {
+                return Err(StoreError::Tampered("it was replaced or deleted"));
+            }
+            (self.sync)(&self.part).map_err(StoreError::Unsynced)
         });
-        let Some(mask) = mask else { return Ok(()) };
-        sys::fchmod(&self.part, Mode::from_raw_mode(0o666 & !mask))?;
-        Ok(())
+        if let Err(StoreError::Unsynced(_)) = &saved {
+            // Unlocked, so that the part can be opened again while uploads still read from this store.
+            let _ = sys::flock(&self.part, FlockOperation::Unlock);
+        }
+        saved
     }
 
     fn check_root(&self) -> Result<(), StoreError> {
         let have = self.have();
         let mut fold = RootFold::default();
-        for (piece, hash) in self.subject.layout.indices().zip(self.manifest.pieces()) {
+        for (piece, hash) in self.ledger.subject.layout.indices().zip(self.manifest.pieces()) {
             if !have.contains(piece) {
                 return Err(StoreError::Incomplete);
             }
             fold.push(hash.blake3);
         }
-        if fold.finish() == self.subject.root { Ok(()) } else { Err(StoreError::Incomplete) }
+        if fold.finish() == self.ledger.subject.root { Ok(()) } else { Err(StoreError::Incomplete) }
     }
 }
 
@@ -235,10 +362,11 @@ impl PieceReader for FsStore {
         self.part.read_exact_at(into, offset)
     }
 
-    fn is_unchanged(&self) -> bool {
-        // Its times change with every piece that is written. Deleted under us, it is of no use to anybody.
+    fn is_unchanged(&self, _: Range<u64>) -> bool {
+        // The part's times change with every piece that is written, so they say nothing. A part that somebody
+        // deleted is useless.
         sys::fstat(&self.part)
-            .is_ok_and(|stat| stat.st_nlink > 0 && stat.st_size as u64 == self.subject.layout.length())
+            .is_ok_and(|stat| stat.st_nlink > 0 && stat.st_size as u64 == self.ledger.subject.layout.length())
     }
 
     fn is_cached(&self, offset: u64, length: usize) -> bool {
@@ -252,106 +380,143 @@ impl PieceReader for FsStore {
 
 impl PieceStore for FsStore {
     fn write(&self, piece: PieceIndex, parts: &[Bytes]) -> Result<(), StoreError> {
-        raw::write(&self.part, self.subject.layout.offset(piece), parts)?;
-        let mut claims = lock(&self.progress);
-        if claims.broken {
-            return Err(StoreError::Unsynced(io::ErrorKind::Other.into()));
-        }
-        claims.have.insert(piece);
-        Ok(())
+        raw::write(&self.part, self.ledger.subject.layout.offset(piece), parts)?;
+        self.ledger.wrote(piece)
     }
 
     fn have(&self) -> Bitfield {
-        lock(&self.progress).have.clone()
+        self.ledger.have()
+    }
+
+    fn wanted(&self) -> Bitfield {
+        Bitfield::full(self.ledger.subject.layout)
+    }
+
+    fn unverified(&self) -> Bitfield {
+        self.ledger.unverified()
+    }
+
+    fn recheck(&self, tell: Rechecked<'_>) {
+        let pieces: Vec<PieceIndex> = self.unverified().iter(self.ledger.subject.layout).collect();
+        // The recheck reads the disk. After a failed write, the page cache may hold data that the disk does not.
+        if !self.in_memory {
+            let _ = sys::fadvise(&self.part, 0, None, sys::Advice::DontNeed);
+        }
+        let read = |offset: u64, into: &mut [u8]| self.part.read_exact_at(into, offset);
+        let mut reader = recheck::Reader::new(&read, &self.manifest);
+        let layout = self.ledger.subject.layout;
+        let mut batches = pieces.chunks(lanes::width()).peekable();
+        while let Some(batch) = batches.next() {
+            batches.peek().into_iter().for_each(|next| recheck::prefetch(&self.part, layout, next));
+            let right = reader.are_right(batch);
+            for (&piece, good) in batch.iter().zip(right) {
+                self.ledger.claims().checked(piece, good);
+                if tell(piece, good).is_break() {
+                    return;
+                }
+            }
+        }
     }
 
     fn checkpoint(&self, clean: bool) -> Result<(), StoreError> {
-        let _one_at_a_time = lock(&self.checkpoint);
-        // Before the sync: what comes in during it may not be covered.
-        let (have, settled, lost) = {
-            let claims = lock(&self.progress);
-            if claims.broken {
-                return Err(StoreError::Unsynced(io::ErrorKind::Other.into()));
-            }
-            (claims.have.clone(), claims.settled.clone(), claims.lost)
-        };
-        if !dir::is_same(self.places.parts()?, &self.part_name, &self.part)? {
-            return Err(StoreError::Tampered("it was replaced or deleted"));
-        }
-        if let Err(error) = (self.sync)(&self.part) {
-            // The kernel may have dropped the data and still say yes the next time.
-            let mut claims = lock(&self.progress);
-            claims.broken = true;
-            claims.have = claims.durable.clone();
-            let lost = State {
-                clean: false,
-                lost: true,
-                have: claims.durable.clone(),
-                settled: claims.settled.clone(),
-            };
-            if let Err(error) = self.save(&lost) {
-                tracing::warn!(%error, "a failed sync can't be noted");
-            }
-            // So that it can be opened anew while uploads still read from this one.
+        let saved = self.make_safe(clean);
+        if clean {
+            // Nothing is written any more. Uploads may still read from this store when the download is resumed.
             let _ = sys::flock(&self.part, FlockOperation::Unlock);
-            return Err(StoreError::Unsynced(error));
         }
-        self.save(&State { clean, lost, have: have.clone(), settled })?;
-        let mut claims = lock(&self.progress);
-        claims.settled = std::mem::replace(&mut claims.durable, have);
-        Ok(())
+        saved
     }
 
     fn verify(&self, progress: Progress<'_>) -> Result<(), StoreError> {
-        let Some((sha1, pieces)) = hashing::hash_open(&self.part, self.subject.layout, progress)? else {
+        // Nothing is written any more. Earlier changes are forgotten: the read that follows sees them.
+        {
+            let mut watch = self.watch.lock();
+            watch.watch_writes(&self.part);
+            watch.take();
+        }
+        *self.read_at.lock() = None;
+        let times = self.times()?;
+        let Some((sha1, pieces)) = hashing::hash_open(&self.part, self.ledger.subject.layout, progress)?
+        else {
             return Err(StoreError::Tampered("it was cut short"));
         };
-        let pairs = pieces.iter().zip(self.manifest.pieces()).zip(self.subject.layout.indices());
+        let pairs = pieces.iter().zip(self.manifest.pieces()).zip(self.ledger.subject.layout.indices());
         let bad: Vec<PieceIndex> =
             pairs.filter(|((got, expected), _)| got != expected).map(|(_, piece)| piece).collect();
         let header = self.manifest.header();
         if bad.is_empty() {
-            // Good pieces of another whole: the manifest's author is to blame, and nobody has a better one.
-            return if sha1 == header.sha1 { self.check_root() } else { Err(StoreError::Incomplete) };
+            // All pieces are good but the whole is not: the manifest's author made the mistake, and no peer
+            // has a better file.
+            if sha1 != header.sha1 {
+                return Err(StoreError::Incomplete);
+            }
+            self.check_root()?;
+            *self.read_at.lock() = Some(times);
+            return Ok(());
         }
-        let mut claims = lock(&self.progress);
+        let mut claims = self.ledger.claims();
         for piece in bad {
-            claims.have.remove(piece);
+            claims.lose_piece(piece);
         }
         Err(StoreError::Corrupt)
     }
 
-    fn finish(&self) -> Result<Arc<dyn PieceReader>, StoreError> {
-        self.checkpoint(false)?;
-        self.check_root()?;
-        self.open_permissions()?;
-        self.places.move_into_place(&self.part_name)?;
-        let stamp = FileStamp::of(&self.part.metadata()?);
-        let shared = SharedFile::open(&self.destination, stamp)
-            .map_err(|_| StoreError::Tampered("it changed while it was put in place"))?;
-        // The file is there; what can't be cleared away now does no harm.
-        if let Err(error) = self.places.remove(&[&self.state_name]) {
-            tracing::warn!(%error, path = %self.destination.display(), "traces of a finished download are left");
+    fn finish(&self, progress: Progress<'_>) -> Result<Arc<dyn PieceReader>, StoreError> {
+        for reads in 0..=REREADS {
+            self.checkpoint(false)?;
+            self.check_root()?;
+            let seen = self.watch.lock().take();
+            let read_at = *self.read_at.lock();
+            // Also notices most writes through a memory mapping: see `watch`.
+            let is_same = read_at.map(|times| Ok::<_, StoreError>(times == self.times()?)).transpose()?;
+            match (seen, is_same) {
+                // Only this process wrote to it, and it checked what it wrote.
+                (Seen::Nothing, None) => return self.put_in_place(),
+                // Writes were watched while the whole was read, or can't be watched at all. Times alone never fail a
+                // download: some file systems set them late.
+                (Seen::Nothing | Seen::Opened | Seen::Unknown, Some(is_same))
+                    if is_same || reads == REREADS =>
+                {
+                    return self.put_in_place();
+                }
+                _ => {}
+            }
+            tracing::info!(path = %self.destination.display(), ?seen, "the whole file is read again");
+            self.verify(progress)?;
         }
-        Ok(Arc::new(shared))
+        Err(StoreError::Tampered("another process writes to it again and again"))
     }
 
     fn discard(&self) -> Result<(), StoreError> {
-        self.places.remove(&[&self.part_name, &self.state_name])
+        self.places.remove(&[&self.names.part, &self.names.state])
     }
 }
 
-/// Whether `destination` can hold a file: an absolute path with a name, in a directory that is there.
+impl FsStore {
+    /// Gives the file its final name.
+    fn put_in_place(&self) -> Result<Arc<dyn PieceReader>, StoreError> {
+        self.places.check_path()?;
+        self.open_permissions()?;
+        self.places.move_into_place(&self.names.part)?;
+        let stamp = FileStamp::of(&self.part.metadata()?);
+        let shared = SharedFile::at(&self.destination, stamp)
+            .map_err(|_| StoreError::Tampered("it changed while it was put in place"))?;
+        self.places.remove_traces(&[&self.names.state], &self.destination);
+        Ok(Arc::new(shared))
+    }
+}
+
+/// Checks that `destination` can hold a file: an absolute path with a file name, in a directory that exists.
 ///
 /// # Errors
-/// Why not, for people.
+/// The reason why not, for people.
 pub fn check_destination(destination: &Path) -> Result<(), &'static str> {
     if !destination.is_absolute() {
         return Err("the path is not absolute");
     }
     let name = destination.file_name().ok_or("the path has no file name")?;
     if name.to_string_lossy().to_lowercase().starts_with(".minitorrent") {
-        return Err("that name is reserved");
+        return Err("this name is reserved");
     }
     match destination.parent().map(Path::is_dir) {
         Some(true) => Ok(()),

@@ -1,4 +1,4 @@
-//! Positioned writes to an open file, without a seek and without copying, and what its reads would cost.
+//! Positioned writes to an open file, without a seek or a copy, and the probable cost of reads.
 
 use std::{
     fs::File,
@@ -6,16 +6,47 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::{
+    fs::FallocateFlags,
+    io::{Errno, ReadWriteFlags},
+};
 
-/// File systems that live in memory alone: tmpfs and ramfs.
+/// File systems that are kept in memory only: tmpfs and ramfs.
 const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// Slices in one write. The kernel takes 1,024.
+/// The most slices in one write. The kernel's limit is 1,024.
 const SLICES: usize = 64;
 
-/// Writes the parts one after the other from `offset` on.
+/// Writes the parts one after the other, starting at `offset`. A part of zeros becomes a hole, so that a sparse
+/// file stays sparse.
 pub(super) fn write(file: &File, mut offset: u64, parts: &[Bytes]) -> io::Result<()> {
+    for run in parts.chunk_by(|one, next| is_zeros(one) == is_zeros(next)) {
+        let length: u64 = run.iter().map(|part| part.len() as u64).sum();
+        let is_hole = length > 0 && is_zeros(&run[0]) && punch(file, offset, length)?;
+        if !is_hole {
+            write_bytes(file, offset, run)?;
+        }
+        offset += length;
+    }
+    Ok(())
+}
+
+fn is_zeros(part: &[u8]) -> bool {
+    // Most parts are no zeros in their first bytes already.
+    part.iter().all(|byte| *byte == 0)
+}
+
+/// Makes a hole of the range, whatever is there. Returns false if the file system has no holes.
+fn punch(file: &File, offset: u64, length: u64) -> io::Result<bool> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(file, flags, offset, length) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn write_bytes(file: &File, mut offset: u64, parts: &[Bytes]) -> io::Result<()> {
     let mut left: std::collections::VecDeque<Bytes> =
         parts.iter().filter(|part| !part.is_empty()).cloned().collect();
     while !left.is_empty() {
@@ -44,7 +75,8 @@ pub(super) fn lives_in_memory(file: &File) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|stat| MEMORY.contains(&stat.f_type))
 }
 
-/// Whether the first and the last byte of the range are in the page cache: then what is between them most likely is.
+/// Whether the first and the last byte of the range are in the page cache. The bytes between them then most
+/// likely are too.
 pub(super) fn is_cached(file: &File, offset: u64, length: usize) -> bool {
     let probe = |at: u64| {
         let mut byte = [0];

@@ -1,48 +1,171 @@
-//! A complete file that is shared in place.
+//! Complete files and folders that are shared in place. They are open only while they are read, so that an idle
+//! share keeps no drive from being detached, and any number of shares need no open files.
 
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use super::{PieceReader, raw};
-use crate::hashing::{FileStamp, HashError, open_regular};
+use proto::domain::{Manifest, folder::Folder};
 
-/// A complete file, watched for change by its stamp.
-#[derive(Debug)]
+use super::{PieceReader, raw};
+use crate::hashing::{
+    self, Damage, FileStamp, HashError, Progress,
+    folder::{FolderFiles, manifest_of_folder, verify_folder},
+    open_regular,
+    scan::ScanOptions,
+};
+
+/// A complete file or folder on disk, and what it should be.
+#[derive(Clone, Debug)]
+pub struct Original {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its manifest.
+    pub manifest: Arc<Manifest>,
+    /// The entries of the folder, if they are known. Without them the folder is listed and hashed anew.
+    pub folder: Option<Arc<Folder>>,
+}
+
+impl Original {
+    /// Opens it without reading it. Returns `None` unless it has this stamp.
+    pub fn open(&self, stamp: FileStamp) -> Option<Arc<dyn PieceReader>> {
+        if self.manifest.header().folder.is_none() {
+            let has_length = stamp.size() == self.manifest.layout().length();
+            return has_length.then(|| SharedFile::at(&self.path, stamp).ok()).flatten().map(shared);
+        }
+        let folder = SharedFolder::new(FolderFiles::find(&self.path, self.folder.clone()?).ok()?).ok()?;
+        (folder.stamp == stamp).then(|| shared(folder))
+    }
+
+    /// Reads all of it, and checks every piece and the SHA-1 and BLAKE3 of the whole against the manifest.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`HashError::Mismatch`] when it does not match the manifest; [`HashError::Stopped`] when `progress`
+    /// stopped it; other errors when it can't be read.
+    pub fn check(&self, progress: Progress<'_>) -> Result<Arc<dyn PieceReader>, HashError> {
+        if self.manifest.header().folder.is_none() {
+            let stamp = hashing::verify(&self.path, &self.manifest, progress)?;
+            return SharedFile::at(&self.path, stamp).map(shared);
+        }
+        let files = match &self.folder {
+            Some(folder) => verify_folder(&self.path, &self.manifest, folder, progress)?,
+            None => {
+                let name = &self.manifest.header().name;
+                let (hashed, files) =
+                    manifest_of_folder(&self.path, name, &ScanOptions::default(), progress)?;
+                if hashed.manifest != *self.manifest {
+                    return Err(HashError::Mismatch(self.path.clone()));
+                }
+                files
+            }
+        };
+        SharedFolder::new(files).map(shared)
+    }
+
+    /// As [`Self::check`], but tells all bad pieces of a file. Returns the stamp, and the damage if there is any.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn examine(&self, progress: Progress<'_>) -> Result<(Option<FileStamp>, Option<Damage>), HashError> {
+        if self.manifest.header().folder.is_some() {
+            return self.check(progress).map(|reader| (reader.stamp(), None));
+        }
+        hashing::examine(&self.path, &self.manifest, progress).map(|(stamp, damage)| (Some(stamp), damage))
+    }
+
+    /// The stamp that it has now, as far as the entries are known.
+    pub fn stamp_now(&self) -> Option<FileStamp> {
+        match (&self.manifest.header().folder, &self.folder) {
+            (Some(_), Some(folder)) => FolderFiles::find(&self.path, folder.clone()).ok()?.stamp().ok(),
+            _ => std::fs::metadata(&self.path).ok().map(|metadata| FileStamp::of(&metadata)),
+        }
+    }
+}
+
+fn shared(reader: impl PieceReader) -> Arc<dyn PieceReader> {
+    Arc::new(reader)
+}
+
+/// A complete file. Its stamp shows whether it has changed.
+#[derive(Clone, Debug)]
 pub struct SharedFile {
     path: PathBuf,
-    file: File,
     stamp: FileStamp,
+}
+
+/// A complete file that is being read.
+#[derive(Debug)]
+struct OpenFile {
+    shared: SharedFile,
+    file: File,
     in_memory: bool,
 }
 
 impl SharedFile {
-    /// Opens the file at `path`, which must have this stamp.
+    /// The file at `path`, which must have this stamp.
     ///
     /// # Errors
-    /// [`HashError::Changing`] when it has another stamp; else when it is no readable regular file.
-    pub fn open(path: &Path, stamp: FileStamp) -> Result<Self, HashError> {
-        let (file, now) = open_regular(path)?;
-        if now != stamp {
-            return Err(HashError::Changing(path.to_owned()));
+    /// [`HashError::Changing`] when it has another stamp; other errors when it is not a readable regular
+    /// file.
+    pub fn at(path: &Path, stamp: FileStamp) -> Result<Self, HashError> {
+        let shared = Self::expected(path, stamp);
+        shared.open_now()?;
+        Ok(shared)
+    }
+
+    /// A file that is not at `path` now. It counts as unchanged once it is there with this stamp.
+    pub(crate) fn expected(path: &Path, stamp: FileStamp) -> Self {
+        Self { path: path.to_owned(), stamp }
+    }
+
+    fn open_now(&self) -> Result<OpenFile, HashError> {
+        let (file, now) = open_regular(&self.path)?;
+        if now != self.stamp {
+            return Err(HashError::Changing(self.path.clone()));
         }
-        Ok(Self { path: path.to_owned(), in_memory: raw::lives_in_memory(&file), file, stamp })
+        Ok(OpenFile { in_memory: raw::lives_in_memory(&file), shared: self.clone(), file })
+    }
+
+    fn is_stamp_of(&self, found: io::Result<std::fs::Metadata>) -> bool {
+        found.is_ok_and(|found| FileStamp::of(&found) == self.stamp)
     }
 }
 
 impl PieceReader for SharedFile {
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.open_now().map_err(io::Error::other)?.read(offset, into)
+    }
+
+    fn is_unchanged(&self, _: Range<u64>) -> bool {
+        self.is_stamp_of(std::fs::metadata(&self.path))
+    }
+
+    fn is_cached(&self, _: u64, _: usize) -> bool {
+        false
+    }
+
+    fn stamp(&self) -> Option<FileStamp> {
+        Some(self.stamp)
+    }
+
+    fn opened(&self) -> io::Result<Option<Arc<dyn PieceReader>>> {
+        Ok(Some(Arc::new(self.open_now().map_err(io::Error::other)?)))
+    }
+}
+
+impl PieceReader for OpenFile {
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(into, offset)
     }
 
-    fn is_unchanged(&self) -> bool {
-        let same = |metadata: io::Result<std::fs::Metadata>| {
-            metadata.is_ok_and(|metadata| FileStamp::of(&metadata) == self.stamp)
-        };
-        same(std::fs::metadata(&self.path)) && same(self.file.metadata())
+    fn is_unchanged(&self, bytes: Range<u64>) -> bool {
+        self.shared.is_unchanged(bytes) && self.shared.is_stamp_of(self.file.metadata())
     }
 
     fn is_cached(&self, offset: u64, length: usize) -> bool {
@@ -50,6 +173,54 @@ impl PieceReader for SharedFile {
     }
 
     fn stamp(&self) -> Option<FileStamp> {
+        Some(self.shared.stamp)
+    }
+}
+
+/// A complete folder. The stamps of its files show whether one has changed.
+#[derive(Debug)]
+pub(super) struct SharedFolder {
+    files: FolderFiles,
+    stamp: FileStamp,
+}
+
+impl SharedFolder {
+    /// Shares these files.
+    ///
+    /// # Errors
+    /// [`HashError::Io`] when the folder itself is gone.
+    pub(super) fn new(files: FolderFiles) -> Result<Self, HashError> {
+        let stamp = files.stamp().map_err(|error| HashError::Io(files.root().to_owned(), error))?;
+        Ok(Self { files, stamp })
+    }
+}
+
+impl PieceReader for SharedFolder {
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.files.read(offset, into)
+    }
+
+    fn is_unchanged(&self, bytes: Range<u64>) -> bool {
+        self.files.is_unchanged(bytes)
+    }
+
+    fn is_cached(&self, _: u64, _: usize) -> bool {
+        // The bytes may lie in several files, which would have to be opened to ask.
+        false
+    }
+
+    fn stamp(&self) -> Option<FileStamp> {
         Some(self.stamp)
+    }
+
+    fn opened(&self) -> io::Result<Option<Arc<dyn PieceReader>>> {
+        if self.files.is_open() {
+            return Ok(None);
+        }
+        Ok(Some(shared(Self { files: self.files.opened()?, stamp: self.stamp })))
+    }
+
+    fn folder(&self) -> Option<Arc<Folder>> {
+        Some(self.files.folder().clone())
     }
 }

@@ -1,22 +1,21 @@
-//! The `.state` file: which pieces of an unfinished file are safely on disk.
+//! The `.state` file: which pieces of an unfinished file were safely on disk when it was written.
 //!
 //! ```text
 //! "MTSTATE\n" · version u32 · flags u32 (1: clean, 2: lost) · file id 16 · BLAKE3 root 32 · size u64
-//! · bitmap · settled bitmap · BLAKE3 of all before 32             integers little-endian
+//! · bitmap · BLAKE3 of all before 32                              integers little-endian
 //! ```
-//! The settled bitmap is the bitmap of two checkpoints before: what is in the one and not in the other was written last,
-//! and is looked at first after a crash. Version 1 is the only one there was.
+//! Version 1 had a second bitmap. A state of version 1 is treated as one that can't be read.
 
 use proto::domain::{Bitfield, Blake3, FileId, PieceLayout};
 
 const MAGIC: &[u8; 8] = b"MTSTATE\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const CLEAN: u32 = 1;
 const LOST: u32 = 2;
 const HEADER: usize = 8 + 4 + 4 + 16 + 32 + 8;
 const CHECKSUM: usize = 32;
 
-/// What identifies the file that a state is of.
+/// The identity of the file that a state belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subject {
     pub(super) file: FileId,
@@ -27,14 +26,12 @@ pub(super) struct Subject {
 /// The content of a `.state` file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct State {
-    /// Nothing was written after it.
+    /// Nothing was written to the part after this state.
     pub(super) clean: bool,
-    /// A sync failed once: what is in the page cache need not be on the disk, so only claims count.
+    /// A sync failed once. Data in the page cache may not be on the disk, so only `claims` count.
     pub(super) lost: bool,
-    /// The pieces that were synced before.
-    pub(super) have: Bitfield,
-    /// Those that were synced two checkpoints before.
-    pub(super) settled: Bitfield,
+    /// The pieces that were written and synced before this state was.
+    pub(super) claims: Bitfield,
 }
 
 impl State {
@@ -48,14 +45,14 @@ impl State {
         bytes.extend_from_slice(subject.file.as_bytes());
         bytes.extend_from_slice(subject.root.as_bytes());
         bytes.extend_from_slice(&subject.layout.length().to_le_bytes());
-        bytes.extend_from_slice(self.have.as_bytes());
-        bytes.extend_from_slice(self.settled.as_bytes());
+        bytes.extend_from_slice(self.claims.as_bytes());
         let checksum = blake3::hash(&bytes);
         bytes.extend_from_slice(checksum.as_bytes());
         bytes
     }
 
-    /// The state in a file's bytes; `None` unless they are whole, of this very file and consistent.
+    /// Decodes the bytes of a state file. Returns `None` unless they are complete, consistent, and of this
+    /// very file.
     pub(super) fn decode(bytes: &[u8], subject: &Subject) -> Option<Self> {
         if bytes.len() != Self::size(subject.layout) {
             return None;
@@ -64,23 +61,29 @@ impl State {
         if blake3::hash(body).as_bytes() != checksum {
             return None;
         }
-        let (header, bitmaps) = body.split_at_checked(HEADER)?;
-        let (have, settled) = bitmaps.split_at_checked(bitmaps.len() / 2)?;
+        let (header, claims) = body.split_at_checked(HEADER)?;
         let flags = u32::from_le_bytes(header[12..16].try_into().ok()?);
         let state = Self {
             clean: flags & CLEAN != 0,
             lost: flags & LOST != 0,
-            have: Bitfield::from_bytes(subject.layout, have).ok()?,
-            settled: Bitfield::from_bytes(subject.layout, settled).ok()?,
+            claims: Bitfield::from_bytes(subject.layout, claims).ok()?,
         };
-        // What is not the very bytes that we would write is not ours: magic, version, ids and size are compared here.
+        // A state counts only if encoding it gives the same bytes. This compares magic, version, ids and
+        // size.
         (state.encode(subject) == bytes).then_some(state)
     }
 
-    /// Bytes in the state file of a file of this layout.
+    /// The length in bytes of the state of a file with this layout.
     pub(super) fn size(layout: PieceLayout) -> usize {
-        HEADER + 2 * layout.count().div_ceil(8) as usize + CHECKSUM
+        HEADER + layout.count().div_ceil(8) as usize + CHECKSUM
     }
+}
+
+/// Decodes a state, and encodes it again: for a fuzz target.
+#[cfg(fuzzing)]
+pub fn read_again(file: FileId, root: Blake3, layout: PieceLayout, bytes: &[u8]) -> Option<Vec<u8>> {
+    let subject = Subject { file, root, layout };
+    State::decode(bytes, &subject).map(|state| state.encode(&subject))
 }
 
 #[cfg(test)]
@@ -98,9 +101,9 @@ mod tests {
     }
 
     fn state(subject: &Subject) -> State {
-        let mut have = Bitfield::empty(subject.layout);
-        have.insert(subject.layout.index(3).unwrap());
-        State { clean: true, lost: false, settled: Bitfield::empty(subject.layout), have }
+        let mut claims = Bitfield::empty(subject.layout);
+        claims.insert(subject.layout.index(3).unwrap());
+        State { clean: true, lost: false, claims }
     }
 
     #[test]

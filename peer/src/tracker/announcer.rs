@@ -1,25 +1,32 @@
-//! The standing stream to the tracker: what this peer has goes out, what changes in its swarms comes in.
+//! The long-lived announce stream to the tracker. It sends what this peer has, and receives what changes in
+//! its swarms.
 //!
-//! The stream is opened again when it breaks, with a pause that doubles from one second to thirty and is jittered, so
-//! that peers don't all come back at once. Each stream starts with everything this peer has, which is also what a tracker
-//! that lost its memory needs.
+//! [`Announces`] decides what is sent and when.
+//!
+//! When the stream breaks it is opened again: at another tracker at once, if the network has one that may
+//! answer, else after a pause. The pause doubles from one second to thirty and is jittered, so that peers don't
+//! all come back at once. Each stream starts with everything that this peer has. A tracker that lost its memory
+//! needs that as well, and so does one that this peer comes to from another.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    net::SocketAddr,
     time::{Duration, SystemTime},
+};
+
+use peer_core::{
+    announce::{Announces, Held, Holding},
+    evictions::Evictions,
 };
 
 use proto::{
     convert,
     domain::{
-        FileId, GroupId, Username,
-        limits::{MAX_ANNOUNCE, MAX_PIECES_A_REQUEST},
+        FileId, GroupId, PeerId, Username,
+        limits::{HEARTBEAT, MAX_ADDRESSES},
     },
     pb::{self, file_announce::Holding as Wire},
     ticket::VerifyingKey,
 };
-use rand::RngExt as _;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -28,78 +35,150 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::client::{CALL_LIMIT, TrackerClient};
+use super::{
+    client::TrackerClient,
+    line::{CALL_LIMIT, Line},
+    outage::Outage,
+};
 use crate::{
-    engine::{Engine, Held, Holding, SourceAddr},
+    engine::Engine,
     error::PeerError,
+    interfaces::announceable,
+    ports::{Obstacle, SourceAddr, Unreached},
 };
 
-/// Pieces that were gained wait at most so long to be announced with others.
-const COALESCE: Duration = Duration::from_secs(1);
-/// Between two messages, whatever there is to say: the tracker takes two a second.
-const PACE: Duration = Duration::from_millis(500);
-/// Messages that may be sent at once after a pause.
-const BURST: u32 = 4;
-/// Most files in one message.
-const MAX_FILES: usize = 1_000;
-/// Room for framing and names in a message of [`MAX_ANNOUNCE`].
-const MAX_BYTES: usize = MAX_ANNOUNCE - (64 << 10);
-/// Pauses between tries.
+/// The shortest and the longest pause between tries at a tracker that answers, before jitter.
 const BACKOFF: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30);
-/// Used until the tracker says how often.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How long one of several trackers may take to answer the announce before another one is asked.
+const WELCOME_OF_SEVERAL: Duration = Duration::from_secs(4);
+/// How long the tracker may take to forget this peer when it leaves.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// The most ticket keys that are accepted from a tracker, which has two at a time; and the most bytes of a
+/// key's id.
+const MAX_KEYS: usize = 16;
+const MAX_KEY_ID: usize = 64;
+/// The most peers that are remembered because they could not reach this one.
+const MAX_UNREACHED: usize = 16;
 
-/// How the announcing goes, for `status`.
+/// The state of announcing, for `status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AnnounceState {
-    /// The stream stands.
+pub(crate) struct AnnounceState {
+    /// The stream is open.
     pub connected: bool,
-    /// The address that the tracker sees this peer at, without port.
+    /// The address, without port, at which the tracker sees this peer.
     pub observed_ip: Option<String>,
-    /// What to add to this clock to get the tracker's, in seconds.
+    /// The addresses of this peer that the tracker gives to others. Loopback addresses are for this host.
+    pub addresses: Vec<String>,
+    /// Another daemon with this peer's key took this one's place at the tracker, at least once in this login.
+    pub evicted: bool,
+    /// Peers that could not reach this one, the latest last.
+    pub unreached_by: Vec<UnreachedBy>,
+    /// The seconds to add to this clock to get the tracker's.
     pub clock_offset: i64,
-    /// Why the last try failed.
+    /// The reason why the last try failed.
     pub problem: Option<String>,
 }
 
-/// What the tracker says that concerns more than the engine.
+/// A peer that could not reach this one, as it told the tracker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AnnounceEvent {
-    /// The file must be shared and downloaded no more: unpublished, or this user is out of the group.
+pub(crate) struct UnreachedBy {
+    /// The user of that peer.
+    pub user: Username,
+    /// The address that it tried.
+    pub address: String,
+    /// What it met.
+    pub obstacle: Obstacle,
+    /// When the tracker told it.
+    pub at: SystemTime,
+}
+
+/// A report of the tracker that concerns more than the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AnnounceEvent {
+    /// The file must not be shared or downloaded any more: it was unpublished, or this user is no longer in
+    /// the group.
     FileEnded(GroupId, FileId),
-    /// The session is over; announcing has ended.
+    /// The user is or was a member of these groups, and may have become one just now.
+    EpochsTold(Vec<GroupId>),
+    /// The session is over, and announcing has ended.
     SessionOver,
 }
 
-/// Announces for one login.
-pub struct Announcer {
+/// An open stream.
+struct Stream {
+    sender: mpsc::Sender<pb::AnnounceRequest>,
+    answers: Streaming<pb::AnnounceResponse>,
+    heartbeat: Duration,
+    /// What the peer said of itself.
+    hello: pb::AnnounceHello,
+}
+
+/// Says that another daemon uses this peer's key, and what to do.
+fn shared_key(user: &Username, by: &str) -> String {
+    format!(
+        "another daemon uses the key of this peer: {by}. They replaced each other three times within a minute, so this \
+         one no longer announces. If this home is a copy, `peer login {user} --new-key` makes it a peer of its own; if \
+         not, stop the other daemon, then `peer login {user}`"
+    )
+}
+
+/// Announces during one login.
+pub(crate) struct Announcer {
     /// The tracker.
     pub tracker: TrackerClient,
-    /// What is announced, and what is told of sources and trust.
+    /// The engine whose files are announced. It receives the tracker's reports of sources, ticket keys and
+    /// epochs.
     pub engine: Engine,
-    /// This peer, the port that it is bound to, and the address that it wants handed out (or nothing).
-    pub hello: pb::AnnounceHello,
-    /// How it goes.
+    /// The user who is logged in.
+    pub user: Username,
+    /// The peer.
+    pub peer: PeerId,
+    /// The address that the peer is bound to.
+    pub listen: SocketAddr,
+    /// The addresses that the tracker is to hand out. Empty: those of this host, and the one that the tracker
+    /// sees.
+    pub advertise: Vec<String>,
+    /// The state of announcing.
     pub state: watch::Sender<AnnounceState>,
-    /// What concerns more than the engine.
+    /// Receives the reports that concern more than the engine.
     pub events: mpsc::Sender<AnnounceEvent>,
+    /// What was logged about a tracker that is away.
+    pub outage: parking_lot::Mutex<Outage>,
 }
 
 impl Announcer {
-    /// Announces until `stop` or the end of the session.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Announces until `stop` is cancelled or the session ends.
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let mut pause = *BACKOFF.start();
-        while let Some(ended) = stop.run_until_cancelled(self.stream()).await {
+        let (begin, mut evictions) = (Instant::now(), Evictions::default());
+        loop {
+            let line = self.tracker.line();
+            let ended = self.stream(&line, &stop).await;
+            if stop.is_cancelled() {
+                break;
+            }
             let stood = self.state.borrow().connected;
             let problem =
-                ended.map_or_else(|error| error, |()| self.tracker.unreachable("it closed the stream"));
+                ended.map_or_else(|error| error, |()| line.unreachable("the tracker closed the stream"));
             if problem.is_session_over() {
-                tracing::warn!("the session is over");
-                // The receiver lives as long as the login; without it nobody cares.
+                tracing::warn!("the session has ended");
+                // The receiver lives as long as the login. Without it there is nobody to inform.
                 let _ = self.events.send(AnnounceEvent::SessionOver).await;
                 break;
             }
-            tracing::info!(%problem, "announcing broke off");
+            if let Some(by) = problem.evicted_by() {
+                self.state.send_modify(|state| state.evicted = true);
+                if evictions.note(begin.elapsed()) {
+                    let problem = shared_key(&self.user, by);
+                    tracing::warn!(problem, "announcing has ended");
+                    self.state.send_modify(|state| (state.connected, state.problem) = (false, Some(problem)));
+                    break;
+                }
+            }
+            tracing::debug!(%problem, "the announce stream ended; it is opened again");
+            if let Some(tries) = self.outage.lock().failed(std::time::Instant::now()) {
+                tracing::warn!(%problem, tries, "the tracker is away; retrying");
+            }
             self.state.send_modify(|state| {
                 state.connected = false;
                 state.problem = Some(problem.to_string());
@@ -107,64 +186,109 @@ impl Announcer {
             if stood {
                 pause = *BACKOFF.start();
             }
-            let jittered = pause.mul_f64(rand::rng().random_range(0.5..=1.0));
-            if stop.run_until_cancelled(tokio::time::sleep(jittered)).await.is_none() {
+            let wait = async {
+                if problem.is_tracker_away() {
+                    self.tracker.failed(&line);
+                    // One of several servers of the same name may answer at once.
+                    if !stood || !self.tracker.has_spares() {
+                        self.tracker.due().await;
+                    }
+                } else {
+                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
+                    pause = (pause * 2).min(*BACKOFF.end());
+                }
+            };
+            if stop.run_until_cancelled(wait).await.is_none() {
                 break;
             }
-            pause = (pause * 2).min(*BACKOFF.end());
         }
         self.state.send_modify(|state| state.connected = false);
     }
 
-    /// One stream, from hello to its end.
-    async fn stream(&self) -> Result<(), PeerError> {
-        let mut client = self.tracker.swarm().await?;
+    /// Runs one stream, from its hello to its end. When `stop` is cancelled, the tracker is told that this
+    /// peer leaves.
+    async fn stream(&self, line: &Line, stop: &CancellationToken) -> Result<(), PeerError> {
+        let Some(opened) = stop.run_until_cancelled(self.open(line)).await else { return Ok(()) };
+        let Stream { sender, mut answers, heartbeat, hello } = opened?;
+        tokio::select! {
+            outcome = self.listen(line, &mut answers) => return outcome,
+            () = self.speak(&sender, heartbeat, &hello) => return Ok(()),
+            () = stop.cancelled() => {}
+        }
+        let farewell = async {
+            let leaving = pb::AnnounceRequest { leaving: true, ..Default::default() };
+            // If it can't be sent, the stream is over, and the tracker waits for the end of the lease.
+            let _ = sender.send(leaving).await;
+            // The tracker ends the stream when it has forgotten this peer.
+            while let Ok(Some(_)) = answers.message().await {}
+        };
+        if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+            tracing::debug!("the tracker did not take the farewell in time");
+        }
+        Ok(())
+    }
+
+    async fn open(&self, line: &Line) -> Result<Stream, PeerError> {
+        let mut client = line.swarm().await?;
         let (sender, requests) = mpsc::channel(4);
-        let hello = pb::AnnounceRequest { hello: Some(self.hello.clone()), ..Default::default() };
-        // There is room: nothing was sent yet.
-        let _ = sender.try_send(hello);
-        let mut answers = self.tracker.within(client.announce(ReceiverStream::new(requests))).await?;
-        let welcome = self.welcome(&mut answers).await?;
+        let hello = hello(self.peer, self.listen, &self.advertise);
+        let first = pb::AnnounceRequest { hello: Some(hello.clone()), ..Default::default() };
+        // The channel has room, because nothing was sent yet.
+        let _ = sender.try_send(first);
+        let mut answers = line.within(client.announce(ReceiverStream::new(requests))).await?;
+        let welcome = self.welcome(line, &mut answers).await?;
         let heartbeat = match welcome.heartbeat_seconds {
             0 => HEARTBEAT,
             seconds => Duration::from_secs(seconds.clamp(1, 60).into()),
         };
-        tokio::select! {
-            outcome = self.listen(&mut answers) => outcome,
-            () = self.speak(&sender, heartbeat) => Ok(()),
-        }
+        Ok(Stream { sender, answers, heartbeat, hello })
     }
 
     async fn welcome(
         &self,
+        line: &Line,
         answers: &mut Streaming<pb::AnnounceResponse>,
     ) -> Result<pb::AnnounceWelcome, PeerError> {
-        let silent = || self.tracker.unreachable("it does not answer the announce");
-        let first = tokio::time::timeout(CALL_LIMIT, answers.message()).await.map_err(|_| silent())?;
-        let first =
-            first.map_err(|status| PeerError::of_call(self.tracker.url(), status))?.ok_or_else(silent)?;
-        let no_welcome = || PeerError::TrackerAnswer("the announce stream begins without a welcome".into());
+        let silent = || line.unreachable("the tracker did not answer the announce");
+        let limit = if self.tracker.has_spares() { WELCOME_OF_SEVERAL } else { CALL_LIMIT };
+        let first = tokio::time::timeout(limit, answers.message()).await.map_err(|_| silent())?;
+        let first = first.map_err(|status| PeerError::of_call(line.url(), status))?.ok_or_else(silent)?;
+        let no_welcome = || PeerError::TrackerAnswer("the announce stream started without a welcome".into());
         let welcome = first.welcome.clone().ok_or_else(no_welcome)?;
-        self.engine.set_ticket_keys(welcome.keys.iter().filter_map(ticket_key).collect());
+        self.tracker.answered(line);
         self.state.send_modify(|state| {
             *state = AnnounceState {
                 connected: true,
                 observed_ip: Some(welcome.observed_ip.clone()).filter(|ip| !ip.is_empty()),
                 clock_offset: state.clock_offset,
+                addresses: welcome.addresses.clone(),
+                unreached_by: Vec::new(),
+                evicted: state.evicted,
                 problem: None,
             };
         });
+        if let Some(time) = self.outage.lock().over(std::time::Instant::now()) {
+            tracing::info!(seconds = time.as_secs(), "the tracker is back");
+        }
+        // The welcome names the epochs of all groups that the user is in. They are set before the keys.
+        // Otherwise a removed member's ticket would count for a moment.
+        self.engine.set_epochs(epochs(&first));
         self.take(first).await;
+        self.set_keys(&welcome.keys);
         Ok(welcome)
     }
 
-    /// Takes in what the tracker says until the stream ends.
-    async fn listen(&self, answers: &mut Streaming<pb::AnnounceResponse>) -> Result<(), PeerError> {
+    /// Handles the tracker's messages until the stream ends.
+    async fn listen(
+        &self,
+        line: &Line,
+        answers: &mut Streaming<pb::AnnounceResponse>,
+    ) -> Result<(), PeerError> {
         loop {
             match answers.message().await {
                 Ok(Some(message)) => self.take(message).await,
                 Ok(None) => return Ok(()),
-                Err(status) => return Err(PeerError::of_call(self.tracker.url(), status)),
+                Err(status) => return Err(PeerError::of_call(line.url(), status)),
             }
         }
     }
@@ -173,17 +297,24 @@ impl Announcer {
         if let Some(tracker_clock) = message.now {
             self.note_clock(tracker_clock.seconds);
         }
-        let epochs = message.epochs.iter();
-        let epochs: Vec<_> = epochs
-            .filter_map(|epoch| Some((convert::group_id(&epoch.group_id).ok()?, epoch.min_epoch)))
-            .collect();
+        let epochs = epochs(&message);
         if !epochs.is_empty() {
+            let groups = epochs.iter().map(|(group, _)| group.clone()).collect();
             self.engine.raise_epochs(epochs);
+            // The receiver lives as long as the login. Without it there is nobody to inform.
+            let _ = self.events.send(AnnounceEvent::EpochsTold(groups)).await;
         }
+        if !message.keys.is_empty() {
+            self.set_keys(&message.keys);
+        }
+        self.note_unreached(&message.unreached_by);
         for change in message.changes {
             let Ok((group, file)) = convert::file_ref(change.file.as_ref()) else { continue };
             if change.ended {
-                // The receiver lives as long as the login; without it nobody cares.
+                // Barred at once, not when the agent handles the event: this user's right to the file has
+                // ended.
+                self.engine.bar(&group, file);
+                // The receiver lives as long as the login. Without it there is nobody to inform.
                 let _ = self.events.send(AnnounceEvent::FileEnded(group, file)).await;
                 continue;
             }
@@ -193,155 +324,88 @@ impl Announcer {
         }
     }
 
-    fn note_clock(&self, tracker_seconds: i64) {
-        let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let offset = tracker_seconds.saturating_sub(i64::try_from(ours.as_secs()).unwrap_or(i64::MAX));
-        // Within what the network and rounding make of it, the clocks agree.
-        let offset = if offset.unsigned_abs() <= 2 { 0 } else { offset };
-        let changed =
-            self.state.send_if_modified(|state| std::mem::replace(&mut state.clock_offset, offset) != offset);
-        if changed {
-            self.engine.set_clock_offset(offset);
+    /// Notes the peers that could not reach this one.
+    fn note_unreached(&self, told: &[pb::UnreachedBy]) {
+        for new in told.iter().take(MAX_UNREACHED) {
+            let Ok(user) = convert::username(&new.username) else { continue };
+            let (address, obstacle) = (new.address.clone(), convert::obstacle(new.obstacle()));
+            tracing::info!(%user, address, ?obstacle, "another peer can't reach this one");
+            self.state.send_modify(|state| {
+                state.unreached_by.retain(|old| (&old.user, &old.address) != (&user, &address));
+                if state.unreached_by.len() >= MAX_UNREACHED {
+                    state.unreached_by.remove(0);
+                }
+                let at = SystemTime::now();
+                state.unreached_by.push(UnreachedBy { user, address, obstacle, at });
+            });
         }
     }
 
-    /// Sends what this peer has and gains, and a heartbeat when there is nothing to say. Ends with the stream.
-    async fn speak(&self, sender: &mpsc::Sender<pb::AnnounceRequest>, heartbeat: Duration) {
+    fn set_keys(&self, keys: &[pb::TicketKey]) {
+        self.engine.set_ticket_keys(keys.iter().filter_map(ticket_key).take(MAX_KEYS).collect());
+    }
+
+    fn note_clock(&self, tracker_seconds: i64) {
+        let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let offset = tracker_seconds.saturating_sub(i64::try_from(ours.as_secs()).unwrap_or(i64::MAX));
+        // A difference of 2 seconds can come from the network and from rounding, and counts as none.
+        let offset = if offset.unsigned_abs() <= 2 { 0 } else { offset };
+        self.state.send_if_modified(|state| std::mem::replace(&mut state.clock_offset, offset) != offset);
+        // Passed on even if it has not changed: the engine computes the time from the last report.
+        self.engine.set_clock_offset(offset);
+    }
+
+    /// Sends what this peer has and gains, and heartbeats when nothing changes. Ends with the stream, or when
+    /// this host has other addresses than the `said` ones: only a new stream can say so.
+    async fn speak(
+        &self,
+        sender: &mpsc::Sender<pb::AnnounceRequest>,
+        heartbeat: Duration,
+        said: &pb::AnnounceHello,
+    ) {
+        let start = Instant::now();
         let mut holdings = self.engine.holdings();
-        let mut pending = Pending::default();
-        let mut pace = Pace::new(Instant::now());
-        let mut beat = Instant::now() + heartbeat;
+        let mut announces = Announces::new(start.elapsed(), heartbeat);
         loop {
-            let due = pending.due().map(|due| due.max(pace.next()));
             tokio::select! {
-                news = holdings.next() => {
-                    let now = Instant::now();
-                    news.into_iter().for_each(|holding| pending.add(holding, now));
+                reports = holdings.next() => {
+                    let now = start.elapsed();
+                    reports.into_iter().for_each(|holding| announces.report(now, holding));
                     continue;
                 }
-                () = sleep_until(due.unwrap_or(beat).min(beat.max(pace.next()))) => {}
+                () = sleep_until(start + announces.due()) => {}
+            }
+            if hello(self.peer, self.listen, &self.advertise) != *said {
+                tracing::info!("this host has other addresses: announcing them");
+                return;
             }
             let stats = self.engine.stats();
             let message = pb::AnnounceRequest {
                 hello: None,
-                files: pending.take(),
+                files: announces.take(start.elapsed()).into_iter().map(to_wire).collect(),
                 load: stats.uploads_active + stats.uploads_waiting,
+                leaving: false,
+                unreached: self.engine.take_unreached().into_iter().map(unreached_to_wire).collect(),
             };
             if sender.send(message).await.is_err() {
                 return;
             }
-            let now = Instant::now();
-            pace.sent(now);
-            beat = now + heartbeat;
         }
     }
 }
 
-/// When the next message may go: a small burst, then evenly.
-struct Pace {
-    /// Grows by [`PACE`] with each message; may lie [`BURST`] messages in the future.
-    spent_until: Instant,
-}
-
-impl Pace {
-    fn new(now: Instant) -> Self {
-        Self { spent_until: now }
-    }
-
-    fn next(&self) -> Instant {
-        self.spent_until.checked_sub(PACE * BURST).unwrap_or(self.spent_until)
-    }
-
-    fn sent(&mut self, now: Instant) {
-        self.spent_until = self.spent_until.max(now) + PACE;
+fn unreached_to_wire(unreached: Unreached) -> pb::UnreachedSource {
+    pb::UnreachedSource {
+        file: Some(convert::to_file_ref(&unreached.group, unreached.file)),
+        peer_id: unreached.peer.to_string(),
+        address: unreached.attempt.address,
+        obstacle: convert::to_obstacle(unreached.attempt.obstacle).into(),
     }
 }
 
-/// What is to be announced, merged by file.
-#[derive(Debug, Default)]
-struct Pending {
-    files: BTreeMap<FileId, Holding>,
-    /// Files of which the tracker knows, or will, that this peer holds nothing yet.
-    empty: BTreeSet<FileId>,
-    due: Option<Instant>,
-}
-
-impl Pending {
-    fn add(&mut self, news: Holding, now: Instant) {
-        // A file that is new or gone matters to others at once, and so does the first piece: it makes this peer a source.
-        // Other pieces can wait for more of their kind.
-        let was_empty = self.empty.remove(&news.file);
-        if matches!(&news.what, Held::Bitfield(bits) if bits.is_empty()) {
-            self.empty.insert(news.file);
-        }
-        let can_wait = matches!(news.what, Held::Gained(_)) && !was_empty;
-        let due = if can_wait { now + COALESCE } else { now };
-        self.due = Some(self.due.map_or(due, |before| before.min(due)));
-        match self.files.entry(news.file) {
-            std::collections::btree_map::Entry::Vacant(empty) => {
-                empty.insert(news);
-            }
-            std::collections::btree_map::Entry::Occupied(mut held) => {
-                let held = held.get_mut();
-                held.wants_sources = news.wants_sources;
-                match (&mut held.what, news.what) {
-                    (Held::Gained(pieces), Held::Gained(more)) => pieces.extend(more),
-                    (Held::Bitfield(bits), Held::Gained(more)) => {
-                        more.into_iter().for_each(|piece| {
-                            bits.insert(piece);
-                        });
-                    }
-                    (Held::Complete, Held::Gained(_)) => {}
-                    (what, news) => *what = news,
-                }
-            }
-        }
-    }
-
-    fn due(&self) -> Option<Instant> {
-        self.due
-    }
-
-    /// As much as one message holds. The rest stays due.
-    fn take(&mut self) -> Vec<pb::FileAnnounce> {
-        let mut message = Vec::new();
-        let mut bytes = 0;
-        while message.len() < MAX_FILES
-            && let Some(mut entry) = self.files.first_entry()
-        {
-            let cost = cost(entry.get());
-            if bytes > 0 && bytes + cost > MAX_BYTES {
-                break;
-            }
-            bytes += cost;
-            match &mut entry.get_mut().what {
-                // More than one announce may name: the rest goes with the next message.
-                Held::Gained(pieces) if pieces.len() > MAX_PIECES_A_REQUEST => {
-                    let rest = pieces.split_off(MAX_PIECES_A_REQUEST);
-                    let now = std::mem::replace(pieces, rest);
-                    let whole = entry.get();
-                    message.push(to_wire(Holding { what: Held::Gained(now), ..whole.clone() }));
-                    break;
-                }
-                _ => message.push(to_wire(entry.remove())),
-            }
-        }
-        if self.files.is_empty() {
-            self.due = None;
-        }
-        message
-    }
-}
-
-/// Bytes on the wire, roughly and at most.
-fn cost(holding: &Holding) -> usize {
-    let names = 64 + holding.group.as_str().len();
-    names
-        + match &holding.what {
-            Held::Complete | Held::Left => 0,
-            Held::Bitfield(bits) => bits.as_bytes().len(),
-            Held::Gained(pieces) => pieces.len().min(MAX_PIECES_A_REQUEST) * 4,
-        }
+fn epochs(message: &pb::AnnounceResponse) -> Vec<(GroupId, u64)> {
+    let epoch = |told: &pb::GroupEpoch| Some((convert::group_id(&told.group_id).ok()?, told.min_epoch));
+    message.epochs.iter().filter_map(epoch).collect()
 }
 
 fn to_wire(holding: Holding) -> pb::FileAnnounce {
@@ -360,31 +424,47 @@ fn to_wire(holding: Holding) -> pb::FileAnnounce {
     }
 }
 
-/// A source as the tracker names it; none if it makes no sense.
-fn source(source: pb::Source) -> Option<SourceAddr> {
+/// The source that the tracker named; `None` if the message is not valid.
+pub(crate) fn source(source: pb::Source) -> Option<SourceAddr> {
     let peer = source.peer?;
     let username: Username = convert::username(&peer.username).ok()?;
-    // At most 4 by the rules; more would only be more to dial.
-    let addresses = peer.addresses.into_iter().take(4).filter(|address| address.len() <= 300).collect();
+    // On the tracker's host there may be a loopback address besides.
+    let addresses = peer.addresses.into_iter().take(MAX_ADDRESSES + 1);
+    let addresses = addresses.filter(|address| address.len() <= 300).collect();
     Some(SourceAddr { peer: convert::peer_id(&peer.peer_id).ok()?, addresses, username })
 }
 
 fn ticket_key(key: &pb::TicketKey) -> Option<VerifyingKey> {
+    if key.key_id.len() > MAX_KEY_ID {
+        return None;
+    }
     let bytes = key.public_key.as_ref().try_into().ok()?;
     Some(VerifyingKey { id: key.key_id.clone(), bytes })
 }
 
 /// The hello of this peer.
-pub fn hello(peer: proto::domain::PeerId, port: u16, advertise: Option<&str>) -> pb::AnnounceHello {
+fn hello(peer: PeerId, listen: SocketAddr, advertise: &[String]) -> pb::AnnounceHello {
+    let port = listen.port();
+    let mut asked = advertise.iter().map(|host| with_port(host, port));
+    let advertise = asked.next();
+    let addresses = match advertise {
+        Some(_) => asked.collect(),
+        None => {
+            let own = announceable(listen.ip()).into_iter();
+            own.map(|ip| SocketAddr::new(ip, port).to_string()).collect()
+        }
+    };
     pb::AnnounceHello {
         peer_id: peer.to_string(),
         port: port.into(),
-        advertise: advertise.map(|host| with_port(host, port)).unwrap_or_default(),
+        advertise: advertise.unwrap_or_default(),
+        addresses,
+        listen: listen.ip().to_string(),
     }
 }
 
-/// `host` or `host:port`, the port filled in.
-pub fn with_port(host: &str, port: u16) -> String {
+/// Returns `host:port`: adds the port if `host` has none.
+pub(crate) fn with_port(host: &str, port: u16) -> String {
     if crate::identity::split_host_port(host).is_some() {
         host.to_owned()
     } else if host.parse::<std::net::Ipv6Addr>().is_ok() {
@@ -394,112 +474,36 @@ pub fn with_port(host: &str, port: u16) -> String {
     }
 }
 
-/// Shared by the parts of a login that want to know how announcing goes.
-pub type AnnounceWatch = watch::Receiver<AnnounceState>;
-
-/// What [`Announcer::state`] starts from.
-pub fn quiet() -> Arc<watch::Sender<AnnounceState>> {
-    Arc::new(watch::Sender::new(AnnounceState::default()))
-}
-
 #[cfg(test)]
 mod tests {
-    use proto::domain::{Bitfield, PIECE_LENGTH, PieceIndex, PieceLayout};
+    use proto::domain::{Bitfield, PIECE_LENGTH, PieceLayout, limits::MAX_ANNOUNCE};
 
     use super::*;
 
-    fn layout(pieces: u64) -> PieceLayout {
-        PieceLayout::new(pieces * u64::from(PIECE_LENGTH)).expect("a valid length")
-    }
-
-    fn pieces(range: std::ops::Range<u64>) -> Vec<PieceIndex> {
-        let layout = layout(1 << 20);
-        range.map(|index| layout.index(index).expect("in the file")).collect()
-    }
-
-    fn holding(byte: u8, what: Held) -> Holding {
-        let file = FileId::try_from(&[byte; 16][..]).expect("a file id");
-        Holding { group: "g1".parse().expect("a group"), file, what, wants_sources: true }
-    }
-
     #[test]
-    fn news_of_a_file_is_merged() {
-        let now = Instant::now();
-        let mut pending = Pending::default();
-        pending.add(holding(1, Held::Gained(pieces(0..2))), now);
-        pending.add(holding(1, Held::Gained(pieces(2..3))), now);
-        assert_eq!(pending.due(), Some(now + COALESCE));
-        pending.add(holding(2, Held::Bitfield(Bitfield::empty(layout(16)))), now);
-        assert_eq!(pending.due(), Some(now), "a new file does not wait");
-        pending.add(holding(2, Held::Gained(pieces(3..4))), now);
-        pending.add(holding(3, Held::Complete), now);
-        pending.add(holding(3, Held::Left), now);
-        let message = pending.take();
-        assert_eq!(pending.due(), None);
-        let held: Vec<_> = message.into_iter().filter_map(|file| file.holding).collect();
-        assert_eq!(
-            held,
-            [
-                Wire::Gained(pb::PieceList { pieces: vec![0, 1, 2] }),
-                Wire::Bitfield(pb::Bitfield { bits: vec![0b0001_0000, 0].into() }),
-                Wire::Left(true),
-            ]
-        );
-    }
-
-    #[test]
-    fn the_first_piece_of_a_file_is_announced_at_once() {
-        let now = Instant::now();
-        let mut pending = Pending::default();
-        pending.add(holding(1, Held::Bitfield(Bitfield::empty(layout(16)))), now);
-        pending.take();
-        pending.add(holding(1, Held::Gained(pieces(0..1))), now);
-        assert_eq!(pending.due(), Some(now));
-        pending.take();
-        pending.add(holding(1, Held::Gained(pieces(1..2))), now);
-        assert_eq!(pending.due(), Some(now + COALESCE));
-    }
-
-    #[test]
-    fn messages_stay_within_their_limits() {
-        let now = Instant::now();
-        let mut pending = Pending::default();
-        pending.add(holding(1, Held::Gained(pieces(0..100_000))), now);
-        pending.add(holding(2, Held::Bitfield(Bitfield::full(layout(2_000_000)))), now);
-        pending.add(holding(3, Held::Bitfield(Bitfield::full(layout(2_000_000)))), now);
-        let mut gained = 0;
+    fn an_encoded_message_stays_within_the_limit() {
+        let layout = PieceLayout::new(2_000_000 * u64::from(PIECE_LENGTH)).expect("a valid length");
+        let mut announces = Announces::new(Duration::ZERO, HEARTBEAT);
+        for byte in 1..=4 {
+            let file = FileId::try_from(&[byte; 16][..]).expect("a file id");
+            let what = match byte {
+                1 => Held::Gained((0..100_000).map(|at| layout.index(at).expect("in the file")).collect()),
+                _ => Held::Bitfield(Bitfield::full(layout)),
+            };
+            let group = "g1".parse().expect("a group");
+            announces.report(Duration::ZERO, Holding { group, file, what, wants_sources: true });
+        }
         let mut messages = 0;
-        while pending.due().is_some() {
-            let message = pending.take();
-            assert!(!message.is_empty());
-            let bytes: usize = message.iter().map(prost::Message::encoded_len).sum();
-            assert!(bytes <= MAX_ANNOUNCE, "{bytes}");
-            for file in message {
-                if let Some(Wire::Gained(list)) = file.holding {
-                    assert!(list.pieces.len() <= MAX_PIECES_A_REQUEST);
-                    gained += list.pieces.len();
-                }
+        loop {
+            let files: Vec<_> = announces.take(Duration::ZERO).into_iter().map(to_wire).collect();
+            if files.is_empty() {
+                break;
             }
+            let bytes = prost::Message::encoded_len(&pb::AnnounceRequest { files, ..Default::default() });
+            assert!(bytes <= MAX_ANNOUNCE, "{bytes}");
             messages += 1;
         }
-        assert_eq!((gained, messages), (100_000, 3));
-    }
-
-    #[test]
-    fn the_pace_allows_a_burst_and_then_two_a_second() {
-        let start = Instant::now();
-        let mut pace = Pace::new(start);
-        let mut now = start;
-        for _ in 0..=BURST {
-            assert!(pace.next() <= now, "within the burst");
-            pace.sent(now);
-        }
-        assert!(pace.next() > now);
-        for _ in 0..10 {
-            now = now.max(pace.next());
-            pace.sent(now);
-        }
-        assert!(now - start >= Duration::from_secs(5), "{:?}", now - start);
+        assert!(messages > 1, "all fitted one message");
     }
 
     #[test]

@@ -1,309 +1,188 @@
-//! The channel to the tracker: whom it trusts, and the token that it bears.
+//! The daemon's client of its trackers: which of them is called, and what happens when it does not answer.
 //!
-//! A CA file that is not there yet is no fault: every call looks again. So is a tracker that is down.
+//! The network may have several trackers, and any of them answers every call. [`Trackers`] chooses. Here its
+//! choice is carried out: [`TrackerClient::ask`] makes a call over the [`Line`] to the current tracker, and
+//! repeats it over another one if the first does not answer. A repeated call has the id of the first, by which
+//! the trackers recognise a change that was already made.
 
-use std::{
-    future::Future,
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+use std::{future::Future, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use peer_core::trackers::Trackers;
+use proto::reason::{Reason, retry_after};
+use tokio::{sync::Notify, time::Instant};
+use tonic::Status;
+
+use super::{
+    line::{Line, Network, TrackerAddress},
+    list::TrackerList,
 };
+use crate::error::PeerError;
 
-use proto::{
-    domain::limits::{MAX_ANNOUNCE, MAX_MANIFEST_FRAME},
-    durable::{self, Readers},
-    pb::{
-        auth_service_client::AuthServiceClient, file_service_client::FileServiceClient,
-        group_service_client::GroupServiceClient, swarm_service_client::SwarmServiceClient,
-    },
-    transport::{
-        AuthorityFingerprint, ChannelTuning, ClientSecurity, ConnectError, Remote, client_config,
-        connect_lazy, fetch_authority, fingerprints,
-    },
-};
-use tonic::{
-    Request, Response, Status,
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::Channel,
-};
+/// How long a call that exceeds a rate is repeated before its caller is told.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-use crate::{error::PeerError, observe};
-
-/// How long a call to the tracker may take before it counts as unreachable.
-pub const CALL_LIMIT: Duration = Duration::from_secs(10);
-
-/// Where the tracker is and how its CA is known.
+/// The daemon's client of its trackers. Cheap to clone: all clones share the choice and the channels.
 #[derive(Clone, Debug)]
-pub struct TrackerAddress {
-    /// `https://host:port`, spelled as [`crate::config::tracker_url`] does.
-    pub url: String,
-    /// The CA's certificate file, if one was given.
-    pub ca: Option<PathBuf>,
-    /// The CA's fingerprint, if one was given.
-    pub pin: Option<AuthorityFingerprint>,
-    /// Where a CA is kept that was trusted by its fingerprint.
-    pub trusted_ca: PathBuf,
+pub(crate) struct TrackerClient {
+    network: Arc<Network>,
+    choice: Arc<Choice>,
 }
 
-/// A channel whose calls bear the session's token and the request's id.
-pub type AuthedChannel = InterceptedService<Channel, Bearer>;
-
-/// The tracker, as this daemon calls it. Cheap to clone: all clones are one.
-#[derive(Clone, Debug)]
-pub struct TrackerClient {
-    inner: Arc<Inner>,
-}
-
+/// The choice among the trackers.
 #[derive(Debug)]
-struct Inner {
-    address: TrackerAddress,
-    token: RwLock<Option<MetadataValue<Ascii>>>,
-    open: tokio::sync::Mutex<Option<Open>>,
-}
-
-/// The channel, and the CA that it trusts.
-#[derive(Clone, Debug)]
-struct Open {
-    ca_pem: Option<Arc<str>>,
-    channel: Channel,
+struct Choice {
+    trackers: Mutex<Trackers>,
+    /// A tracker that had failed has answered.
+    back: Notify,
+    begin: Instant,
 }
 
 impl TrackerClient {
-    /// Nothing is looked at or connected yet.
-    pub fn new(address: TrackerAddress) -> Self {
-        let inner = Inner { address, token: RwLock::default(), open: tokio::sync::Mutex::default() };
-        Self { inner: Arc::new(inner) }
+    /// Creates the client. Reads no file and connects to nothing yet.
+    pub(crate) fn new(address: TrackerAddress) -> Self {
+        let trackers = Trackers::new(address.trackers.urls().len(), rand::random());
+        let choice = Choice { trackers: Mutex::new(trackers), back: Notify::new(), begin: Instant::now() };
+        Self { network: Network::new(address), choice: Arc::new(choice) }
     }
 
-    /// The tracker's URL.
-    pub fn url(&self) -> &str {
-        &self.inner.address.url
+    /// The trackers of the network.
+    pub(crate) fn trackers(&self) -> &TrackerList {
+        &self.network.address().trackers
     }
 
-    /// The token that calls bear from now on.
-    pub fn set_token(&self, token: Option<&str>) {
-        let mut held = self.inner.token.write().unwrap_or_else(PoisonError::into_inner);
-        *held = token.and_then(bearer);
+    /// The line to the current tracker.
+    pub(crate) fn line(&self) -> Line {
+        Line::new(&self.network, self.choice.trackers.lock().current())
     }
 
-    /// Accounts, sessions, certificates.
+    /// The lines to all trackers.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        (0..self.trackers().urls().len()).map(|which| Line::new(&self.network, which)).collect()
+    }
+
+    /// Sets the token of all later calls.
+    pub(crate) fn set_token(&self, token: Option<&str>) {
+        self.network.set_token(token);
+    }
+
+    /// Makes a call over the line to the current tracker. If that tracker does not answer, or no longer serves,
+    /// the call is repeated over the lines to the others, each once.
     ///
     /// # Errors
-    /// [`PeerError::TrackerUnreachable`] while its CA is not known.
-    pub async fn auth(&self) -> Result<AuthServiceClient<AuthedChannel>, PeerError> {
-        Ok(AuthServiceClient::new(self.authed().await?))
-    }
-
-    /// As [`TrackerClient::auth`], bearing no token.
-    ///
-    /// # Errors
-    /// As [`TrackerClient::auth`].
-    pub async fn auth_without_token(&self) -> Result<AuthServiceClient<AuthedChannel>, PeerError> {
-        Ok(AuthServiceClient::new(InterceptedService::new(self.channel().await?, Bearer(None))))
-    }
-
-    /// As [`TrackerClient::auth`], bearing another token than the daemon's.
-    ///
-    /// # Errors
-    /// As [`TrackerClient::auth`].
-    pub async fn auth_with(&self, token: &str) -> Result<AuthServiceClient<AuthedChannel>, PeerError> {
-        let bearer = Bearer(bearer(token));
-        Ok(AuthServiceClient::new(InterceptedService::new(self.channel().await?, bearer)))
-    }
-
-    /// Groups.
-    ///
-    /// # Errors
-    /// As [`TrackerClient::auth`].
-    pub async fn groups(&self) -> Result<GroupServiceClient<AuthedChannel>, PeerError> {
-        Ok(GroupServiceClient::new(self.authed().await?))
-    }
-
-    /// Files.
-    ///
-    /// # Errors
-    /// As [`TrackerClient::auth`].
-    pub async fn files(&self) -> Result<FileServiceClient<AuthedChannel>, PeerError> {
-        // A frame of a manifest, with room for its framing; a page of files is larger.
-        Ok(FileServiceClient::new(self.authed().await?).max_decoding_message_size(4 * MAX_MANIFEST_FRAME))
-    }
-
-    /// Swarms.
-    ///
-    /// # Errors
-    /// As [`TrackerClient::auth`].
-    pub async fn swarm(&self) -> Result<SwarmServiceClient<AuthedChannel>, PeerError> {
-        Ok(SwarmServiceClient::new(self.authed().await?).max_decoding_message_size(2 * MAX_ANNOUNCE))
-    }
-
-    /// Waits for a unary call's answer, at most [`CALL_LIMIT`].
-    ///
-    /// # Errors
-    /// What the tracker says, or that it can't be reached.
-    pub async fn within<T>(
-        &self,
-        call: impl Future<Output = Result<Response<T>, Status>>,
-    ) -> Result<T, PeerError> {
-        match tokio::time::timeout(CALL_LIMIT, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.explained(status)),
-            Err(_) => Err(self.unreachable("no answer within 10 s")),
+    /// Those of the last call, and why the other trackers did not answer.
+    pub(crate) async fn ask<T, F>(&self, mut call: impl FnMut(Line) -> F) -> Result<T, PeerError>
+    where
+        F: Future<Output = Result<T, PeerError>>,
+    {
+        let (mut line, mut tried) = (self.line(), Vec::new());
+        loop {
+            let error = match call(line.clone()).await {
+                Err(error) if error.is_tracker_away() => error,
+                outcome => {
+                    if matches!(&outcome, Ok(_) | Err(PeerError::Tracker(_))) {
+                        self.answered(&line);
+                    }
+                    return outcome;
+                }
+            };
+            self.failed(&line);
+            tried.push((line.number(), error));
+            let is_new = |line: &Line| tried.iter().all(|(number, _)| *number != line.number());
+            let mut others = std::iter::once(self.line()).chain(self.lines());
+            line = match others.find(is_new) {
+                Some(other) => other,
+                // A name that stands for several trackers is dialled a second time.
+                None if tried.len() == 1 && self.has_spares() => line,
+                None => return Err(PeerError::no_tracker(tried.into_iter().map(|(_, error)| error))),
+            };
         }
     }
 
-    /// What a failed call means. Where the CA is another than the one that was trusted, says what was trusted.
-    fn explained(&self, status: Status) -> PeerError {
-        let tls = matches!(ConnectError::of(&status), Some(ConnectError::Tls(_)));
-        let error = PeerError::of_call(self.url(), status);
-        match error {
-            PeerError::TrackerUnreachable { tracker, why } if tls && self.inner.address.ca.is_none() => {
-                let path = self.inner.address.trusted_ca.display();
-                let why = format!(
-                    "{why}; this peer trusts the CA in {path}. If the tracker has a new one, which its operator can \
-                     tell, delete that file and log in again; otherwise somebody else answers there"
-                );
-                PeerError::TrackerUnreachable { tracker, why }
+    /// As [`Self::ask`], and repeats the call for as long as the tracker asks for a pause and [`PATIENCE`] allows
+    /// it.
+    ///
+    /// # Errors
+    /// Those of the last call.
+    pub(crate) async fn patiently<T, F>(&self, mut call: impl FnMut(Line) -> F) -> Result<T, PeerError>
+    where
+        F: Future<Output = Result<T, PeerError>>,
+    {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let outcome = self.ask(&mut call).await;
+            match &outcome {
+                Err(PeerError::Tracker(status)) if pause(status, deadline).await => {}
+                _ => return outcome,
             }
-            error => error,
         }
     }
 
-    /// The tracker can't be reached, for this reason.
-    pub fn unreachable(&self, why: impl Into<String>) -> PeerError {
-        PeerError::TrackerUnreachable { tracker: self.url().to_owned(), why: why.into() }
-    }
-
-    /// A channel without a token.
+    /// The CA that certifies the trackers and all peers.
     ///
     /// # Errors
-    /// [`PeerError::TrackerUnreachable`] while its CA is not known.
-    pub async fn channel(&self) -> Result<Channel, PeerError> {
-        Ok(self.open().await?.channel)
+    /// [`PeerError::TrackerUnreachable`] or [`PeerError::AuthorityUnknown`] while it is not known.
+    pub(crate) async fn ca_pem(&self) -> Result<Arc<str>, PeerError> {
+        self.ask(async |line| line.ca_pem().await).await
     }
 
-    /// The CA that the tracker and all its peers are trusted by.
-    ///
-    /// # Errors
-    /// As [`TrackerClient::channel`].
-    pub async fn ca_pem(&self) -> Result<Arc<str>, PeerError> {
-        let open = self.open().await?;
-        open.ca_pem.ok_or_else(|| self.unreachable("its CA is not known: give --ca FILE"))
+    /// Whether a call that fails may reach another tracker when it is repeated.
+    pub(crate) fn has_spares(&self) -> bool {
+        self.network.has_spares()
     }
 
-    /// The bearer token, for calls that are passed on as they are.
-    pub fn bearer(&self) -> Bearer {
-        Bearer(self.inner.token.read().unwrap_or_else(PoisonError::into_inner).clone())
+    /// Notes that a tracker has answered.
+    pub(crate) fn answered(&self, line: &Line) {
+        if self.choice.trackers.lock().answered(line.number()) {
+            self.choice.back.notify_waiters();
+        }
     }
 
-    async fn authed(&self) -> Result<AuthedChannel, PeerError> {
-        Ok(InterceptedService::new(self.channel().await?, self.bearer()))
-    }
-
-    /// The channel, made anew when the CA on disk is another.
-    async fn open(&self) -> Result<Open, PeerError> {
-        let mut held = self.inner.open.lock().await;
-        let ca_pem = match self.authority().await {
-            Ok(ca_pem) => ca_pem,
-            // What was trusted before is still the same CA.
-            Err(error) => return held.clone().ok_or(error),
+    /// Notes that a tracker does not answer, and closes the channel to it. Another one is the current one from now
+    /// on.
+    pub(crate) fn failed(&self, line: &Line) {
+        let (now, trackers) = (self.choice.begin.elapsed(), self.trackers().urls());
+        let next = {
+            let mut choice = self.choice.trackers.lock();
+            let before = choice.current();
+            choice.failed(now, line.number(), rand::random());
+            trackers.get(choice.current()).filter(|_| choice.current() != before)
         };
-        if let Some(open) = held.as_ref().filter(|open| open.ca_pem == ca_pem) {
-            return Ok(open.clone());
+        if let Some(next) = next {
+            tracing::warn!(
+                tracker = line.url(),
+                next,
+                "the tracker does not answer; going on with another one"
+            );
         }
-        let channel = self.connect(ca_pem.as_deref())?;
-        Ok(held.insert(Open { ca_pem, channel }).clone())
-    }
-
-    fn connect(&self, ca_pem: Option<&str>) -> Result<Channel, PeerError> {
-        let (scheme, host, port) = self.parts();
-        let security = match (scheme, ca_pem) {
-            ("http", _) => ClientSecurity::Plaintext,
-            (_, Some(ca_pem)) => {
-                let config = client_config(ca_pem, None)
-                    .map_err(|error| self.unreachable(format!("its CA: {error}")))?;
-                ClientSecurity::Tls { config, server_name: host.to_owned() }
-            }
-            (_, None) => return Err(PeerError::AuthorityUnknown(self.url().to_owned())),
-        };
-        Ok(connect_lazy(Remote::Tcp { host: host.to_owned(), port }, security, &ChannelTuning::control()))
-    }
-
-    fn parts(&self) -> (&str, &str, u16) {
-        url_parts(self.url())
-    }
-
-    /// The CA by file or by fingerprint; none when none is needed.
-    async fn authority(&self) -> Result<Option<Arc<str>>, PeerError> {
-        let address = &self.inner.address;
-        let path = address.ca.as_ref().unwrap_or(&address.trusted_ca);
-        let read = tokio::fs::read_to_string(path).await;
-        let matches = |pem: &str| {
-            address.pin.is_none_or(|pin| fingerprints(pem).is_ok_and(|found| found.contains(&pin)))
-        };
-        match (read, address.pin) {
-            (Ok(pem), _) if matches(&pem) => Ok(Some(pem.into())),
-            (Ok(_), Some(pin)) if address.ca.is_some() => {
-                Err(self.unreachable(format!("{} is not the CA with the fingerprint {pin}", path.display())))
-            }
-            (_, Some(pin)) if address.ca.is_none() => self.fetch_pinned(pin).await.map(Some),
-            (Err(_), _) if self.parts().0 == "http" => Ok(None),
-            (Err(error), _) if address.ca.is_some() => {
-                Err(self.unreachable(format!("its CA file {}: {error}", path.display())))
-            }
-            _ => Err(PeerError::AuthorityUnknown(self.url().to_owned())),
+        if self.has_spares() {
+            line.close();
         }
     }
 
-    /// Fetches the CA from the tracker itself, and keeps it if it is the one with that fingerprint.
-    async fn fetch_pinned(&self, pin: AuthorityFingerprint) -> Result<Arc<str>, PeerError> {
-        let (_, host, port) = self.parts();
-        let fetched = fetch_authority(host, port, Duration::from_secs(5)).await;
-        let fetched = fetched.map_err(|error| self.unreachable(error.to_string()))?;
-        if fetched.fingerprint != pin {
-            let found = fetched.fingerprint;
-            return Err(self
-                .unreachable(format!("its CA has the fingerprint {found}, not {pin}: it may be another's")));
+    /// Waits until the current tracker may be tried without a user who asks for it, or until a tracker answers.
+    pub(crate) async fn due(&self) {
+        let back = self.choice.back.notified();
+        let wait = self.choice.trackers.lock().due().saturating_sub(self.choice.begin.elapsed());
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = back => {}
         }
-        let path = self.inner.address.trusted_ca.clone();
-        durable::write(&path, fetched.pem.as_bytes(), Readers::Owner)
-            .map_err(|error| PeerError::Io { path, error })?;
-        Ok(fetched.pem.into())
     }
 }
 
-/// Scheme, host without brackets, and port of a tracker's URL that was checked when it was resolved.
-pub(crate) fn url_parts(url: &str) -> (&str, &str, u16) {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
-    let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "7700"));
-    (scheme, host.trim_matches(['[', ']']), port.parse().unwrap_or(7700))
-}
-
-fn bearer(token: &str) -> Option<MetadataValue<Ascii>> {
-    let mut value = MetadataValue::try_from(format!("Bearer {token}")).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
-/// Puts the token and the request's id into each call.
-#[derive(Clone, Debug)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
-
-impl Bearer {
-    /// The token's header, if somebody is logged in.
-    pub fn header(&self) -> Option<&MetadataValue<Ascii>> {
-        self.0.as_ref()
+/// If the tracker refused a call because of its rate, waits for as long as it asks. Returns whether the call
+/// should be repeated now: that is so if the wait ends before `deadline`.
+pub(crate) async fn pause(status: &Status, deadline: Instant) -> bool {
+    let wait = retry_after(status).filter(|_| Reason::of(status) == Some(Reason::RateLimited));
+    // Several callers that were refused together don't come back together.
+    let Some(until) = wait.map(|wait| Instant::now() + wait + wait.mul_f64(rand::random_range(0.0..0.5)))
+    else {
+        return false;
+    };
+    if until > deadline {
+        return false;
     }
-}
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
-        if let Some(id) = observe::request_id().and_then(|id| MetadataValue::try_from(&*id).ok()) {
-            request.metadata_mut().insert("x-request-id", id);
-        }
-        Ok(request)
-    }
+    tokio::time::sleep_until(until).await;
+    true
 }

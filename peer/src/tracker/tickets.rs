@@ -1,14 +1,15 @@
-//! Tickets: kept while they are good, renewed long before they end, asked for many at a time.
+//! Tickets: kept while they are valid, renewed long before they end, and requested many at a time.
 //!
-//! A ticket is renewed after a third of its life, at the next use; the old one serves for as long as the tracker can't
-//! be reached. Asks that come while a call runs share the next one.
+//! A ticket is renewed at its first use after a third of its life. The old one is used as long as the tracker
+//! can't be reached. Requests that arrive while a call runs share the next call.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use parking_lot::Mutex;
 use proto::{
     convert,
     domain::{
@@ -21,20 +22,23 @@ use proto::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::client::TrackerClient;
+use super::{client::TrackerClient, line::Line};
 use crate::{
-    engine::{BoxFuture, TicketRefused, TicketSource},
     error::PeerError,
     identity::Identity,
+    ports::{BoxFuture, TicketRefused, TicketSource},
 };
 
-/// Asks that may wait; more wait outside.
+/// The most requests that wait in the queue. Further callers wait until it has room.
 const QUEUE: usize = 1_024;
-/// A ticket this young is fresh enough for whoever was refused with the one before.
+/// A ticket younger than this is new enough for a caller whose last ticket was refused.
 const FRESH: Duration = Duration::from_millis(500);
-/// At most one call in so long: well below what the tracker allows.
-const PACE: Duration = Duration::from_millis(150);
-/// What a ticket's life is taken for, whatever the tracker or a clock says: it gives none for longer than a day.
+/// The least time between two calls in the long run: half the rate that the tracker allows.
+const PACE: Duration = Duration::from_millis(100);
+/// The number of calls that may be made at once after a pause.
+const BURST: u32 = 100;
+/// The bounds of a ticket's life, whatever the tracker or a clock says. The tracker issues none for longer
+/// than a day.
 const LIFE: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_hours(24);
 
 type Answer = Result<Arc<str>, TicketRefused>;
@@ -49,48 +53,54 @@ struct Kept {
 }
 
 #[derive(Debug)]
-struct Ask {
+struct TicketRequest {
     group: GroupId,
     file: FileId,
     answer: oneshot::Sender<Answer>,
 }
 
-/// Where the engine gets its tickets.
+/// The engine's source of tickets.
 #[derive(Debug)]
-pub struct Tickets {
+pub(crate) struct TicketCache {
     kept: Mutex<HashMap<FileId, Kept>>,
-    asks: mpsc::Sender<Ask>,
+    requests: mpsc::Sender<TicketRequest>,
 }
 
-/// The other end of [`Tickets`]: asks the tracker.
+/// The other end of [`TicketCache`], which calls the tracker.
 #[derive(Debug)]
-pub struct TicketFetcher {
-    tickets: Arc<Tickets>,
-    asks: mpsc::Receiver<Ask>,
+pub(crate) struct TicketFetcher {
+    tickets: Arc<TicketCache>,
+    requests: mpsc::Receiver<TicketRequest>,
     tracker: TrackerClient,
     identity: watch::Receiver<Option<Arc<Identity>>>,
 }
 
-impl Tickets {
-    /// The source, and the fetcher whose [`TicketFetcher::run`] must run for it to give anything.
-    pub fn new(
+impl TicketCache {
+    /// Creates the source and its fetcher. The source gives no new tickets unless [`TicketFetcher::run`]
+    /// runs.
+    pub(crate) fn new(
         tracker: TrackerClient,
         identity: watch::Receiver<Option<Arc<Identity>>>,
     ) -> (Arc<Self>, TicketFetcher) {
-        let (sender, asks) = mpsc::channel(QUEUE);
-        let tickets = Arc::new(Self { kept: Mutex::default(), asks: sender });
-        let fetcher = TicketFetcher { tickets: Arc::clone(&tickets), asks, tracker, identity };
+        let (sender, requests) = mpsc::channel(QUEUE);
+        let tickets = Arc::new(Self { kept: Mutex::default(), requests: sender });
+        let fetcher = TicketFetcher { tickets: Arc::clone(&tickets), requests, tracker, identity };
         (tickets, fetcher)
     }
 
-    /// Forgets all tickets: somebody else logs in.
-    pub fn forget(&self) {
-        self.lock().clear();
+    /// Forgets all tickets, because another user logs in.
+    pub(crate) fn forget(&self) {
+        self.kept.lock().clear();
+    }
+
+    /// Forgets the ticket of a file, because the tracker says that the right to it has ended.
+    pub(crate) fn forget_file(&self, file: FileId) {
+        self.kept.lock().remove(&file);
     }
 
     async fn get(&self, group: GroupId, file: FileId, fresh: bool) -> Answer {
         let now = Instant::now();
-        let kept = self.lock().get(&file).cloned().filter(|kept| now < kept.ends);
+        let kept = self.kept.lock().get(&file).cloned().filter(|kept| now < kept.ends);
         if let Some(kept) = &kept {
             let good = if fresh { now < kept.fetched + FRESH } else { now < kept.renew };
             if good {
@@ -107,17 +117,12 @@ impl Tickets {
     async fn ask(&self, group: GroupId, file: FileId) -> Answer {
         let gone = || TicketRefused::Unavailable(Reason::NotServing);
         let (sender, answer) = oneshot::channel();
-        self.asks.send(Ask { group, file, answer: sender }).await.map_err(|_| gone())?;
+        self.requests.send(TicketRequest { group, file, answer: sender }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<FileId, Kept>> {
-        // Every change is one map operation, so the map is right whoever panicked.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl TicketSource for Tickets {
+impl TicketSource for TicketCache {
     fn ticket(&self, group: &GroupId, file: FileId, fresh: bool) -> BoxFuture<'_, Answer> {
         let group = group.clone();
         Box::pin(self.get(group, file, fresh))
@@ -125,21 +130,25 @@ impl TicketSource for Tickets {
 }
 
 impl TicketFetcher {
-    /// Answers asks until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Answers requests until `stop` is cancelled.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::new();
+        let mut spent_until = Instant::now();
         while let Some(1..) =
-            stop.run_until_cancelled(self.asks.recv_many(&mut batch, MAX_TICKETS_A_CALL)).await
+            stop.run_until_cancelled(self.requests.recv_many(&mut batch, MAX_TICKETS_A_CALL)).await
         {
             self.serve(std::mem::take(&mut batch)).await;
-            tokio::time::sleep(PACE).await;
+            spent_until = spent_until.max(Instant::now()) + PACE;
+            let burst = PACE * BURST;
+            tokio::time::sleep(spent_until.saturating_duration_since(Instant::now()).saturating_sub(burst))
+                .await;
         }
     }
 
-    /// One call for all of `batch`, each file once.
-    async fn serve(&self, batch: Vec<Ask>) {
+    /// Makes one call for all of `batch`, with each file once.
+    async fn serve(&self, batch: Vec<TicketRequest>) {
         let mut asked: HashMap<FileId, (GroupId, Vec<oneshot::Sender<Answer>>)> = HashMap::new();
-        for Ask { group, file, answer } in batch {
+        for TicketRequest { group, file, answer } in batch {
             asked.entry(file).or_insert_with(|| (group, Vec::new())).1.push(answer);
         }
         let refs = asked.iter().map(|(file, (group, _))| convert::to_file_ref(group, *file)).collect();
@@ -152,7 +161,7 @@ impl TicketFetcher {
                 Err(refused) => Err(refused.clone()),
             };
             for sender in waiting {
-                // Whoever no longer waits has no use for it.
+                // This fails if the caller no longer waits for the answer.
                 let _ = sender.send(answer.clone());
             }
         }
@@ -167,11 +176,11 @@ impl TicketFetcher {
             return Err(TicketRefused::Unavailable(Reason::NotLoggedIn));
         };
         let request = pb::IssueTicketsRequest { peer_id: identity.peer.to_string(), files };
-        let answer = async {
-            let mut client = self.tracker.swarm().await?;
-            self.tracker.within(client.issue_tickets(request)).await
+        let ask = async |line: Line| {
+            let mut client = line.swarm().await?;
+            line.within(client.issue_tickets(request.clone())).await
         };
-        let answer = answer.await.map_err(|error| refused(&error))?;
+        let answer = self.tracker.patiently(ask).await.map_err(|error| refused(&error))?;
         let (now, clock) = (Instant::now(), SystemTime::now());
         let asked = |file: Option<&pb::FileRef>| {
             let (_, file) = convert::file_ref(file).ok()?;
@@ -180,27 +189,28 @@ impl TicketFetcher {
         let granted = answer.tickets.into_iter().filter_map(|ticket| {
             let file = asked(ticket.file.as_ref())?;
             let kept = keep(ticket, now, clock)?;
-            self.tickets.lock().insert(file, kept.clone());
+            self.tickets.kept.lock().insert(file, kept.clone());
             Some((file, Ok(kept.ticket)))
         });
         let mut answers: HashMap<_, Answer> = granted.collect();
         answers.extend(answer.refusals.into_iter().filter_map(|refusal| {
             let file = asked(refusal.file.as_ref())?;
             let reason = Reason::from_text(&refusal.reason).unwrap_or(Reason::NotAMember);
-            self.tickets.lock().remove(&file);
+            self.tickets.kept.lock().remove(&file);
             Some((file, Err(TicketRefused::Denied(reason))))
         }));
         Ok(answers)
     }
 }
 
-/// How long a ticket is used; none if it is not usable at all.
+/// The ticket with the times of its renewal and its end; `None` if it is not usable.
 fn keep(ticket: pb::Ticket, now: Instant, clock: SystemTime) -> Option<Kept> {
     if ticket.ticket.is_empty() || ticket.ticket.len() > MAX_TICKET {
         return None;
     }
     let ends = SystemTime::try_from(ticket.expires_at?).ok()?;
-    // A clock that runs ahead of the tracker's must not make every ticket useless: peers allow for some skew too.
+    // A clock that runs ahead of the tracker's must not make every ticket useless. Peers allow for some skew,
+    // too.
     let life = ends.duration_since(clock).unwrap_or_default().clamp(*LIFE.start(), *LIFE.end());
     Some(Kept { ticket: ticket.ticket.into(), fetched: now, renew: now + life / 3, ends: now + life })
 }

@@ -1,4 +1,4 @@
-//! Paths that are no files, and files that do not hold still.
+//! Paths that are not regular files, and files that change while they are read.
 
 use std::{
     fs,
@@ -15,11 +15,13 @@ use peer::{
     hashing::{HashError, manifest_of},
 };
 use proto::reason::Reason;
-
-use super::support::{PIECE, SharedFile, World};
+use testkit::{
+    content::PIECE,
+    world::{SharedFile, World},
+};
 
 #[test]
-fn what_is_no_regular_file_is_refused_at_once() {
+fn special_files_are_refused_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     rustix::fs::mkfifoat(rustix::fs::CWD, path("fifo"), 0o600.into()).unwrap();
@@ -30,7 +32,7 @@ fn what_is_no_regular_file_is_refused_at_once() {
     let hash = |path: &Path| {
         let began = Instant::now();
         let outcome = manifest_of(path, "x".parse().unwrap(), &|_| ControlFlow::Continue(()));
-        // A FIFO without a writer would keep an open waiting for ever, and /dev/zero a read.
+        // Opening a FIFO without a writer would block for ever, and so would reading /dev/zero to its end.
         assert!(began.elapsed() < Duration::from_secs(2));
         outcome.map(drop).expect_err("refused")
     };
@@ -49,14 +51,14 @@ fn what_is_no_regular_file_is_refused_at_once() {
 }
 
 #[test]
-fn what_may_not_be_read_is_refused() {
+fn unreadable_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
     fs::write(&secret, "x").unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
     symlink(&secret, dir.path().join("link")).unwrap();
     if fs::read(&secret).is_ok() {
-        // Root may read everything: there is nothing to refuse.
+        // Root may read everything, so nothing would be refused.
         return;
     }
     for name in ["secret", "link"] {
@@ -79,7 +81,7 @@ fn a_file_that_grows_while_it_is_hashed_is_refused() {
     let outcome = manifest_of(&path, "x".parse().unwrap(), &grow);
     assert!(matches!(outcome, Err(HashError::Changing(_))), "{outcome:?}");
 
-    // One that changes once, and then holds still, is hashed as it is in the end.
+    // A file that changes once and then no more is hashed in its final state.
     let once = AtomicBool::new(false);
     let grow_once = |_| {
         if !once.swap(true, Ordering::Relaxed) {
@@ -96,7 +98,7 @@ fn a_file_that_grows_while_it_is_hashed_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_not_the_published_content_is_not_shared() {
+async fn content_that_differs_from_the_manifest_is_not_shared() {
     let (trust, file) = (World::new(), SharedFile::of_pieces(2));
     let peer = file.peer(&trust, EngineConfig::default()).await;
     let path = peer.dir.path().join("shared");
@@ -110,6 +112,7 @@ async fn what_is_not_the_published_content_is_not_shared() {
             manifest: file.manifest.clone(),
             path: path.clone(),
             stamp: None,
+            folder: None,
         };
         peer.engine.share(spec).await.expect_err("it is not what was published");
         assert!(peer.engine.shares().is_empty());

@@ -1,4 +1,5 @@
-//! Who is served: a certificate of the tracker, and a ticket for this file that is bound to its key.
+//! Access to pieces. It takes a certificate of the tracker, and a ticket for this file that is bound to the
+//! certificate's key.
 
 use std::{
     collections::BTreeSet,
@@ -6,20 +7,23 @@ use std::{
 };
 
 use peer::engine::EngineConfig;
+use peer_core::announce::{Held, Holding};
 use prost::Message as _;
 use proto::{
     domain::PeerId,
     pb::{self, GetChunkRequest, WatchAvailabilityRequest, peer_service_client::PeerServiceClient},
     reason::Reason,
     ticket::{Claims, Signer},
-    transport::fingerprints,
+};
+use testkit::{
+    content::file_id,
+    node::Node,
+    wait::PATIENCE,
+    world::{Credentials, SharedFile, World, unix_now as now},
 };
 use tonic::{Code, Status, transport::Channel};
 
-use super::{
-    support::{Credentials, Forged, Node, SharedFile, World, client_of},
-    world::{PATIENCE, dial, unix_now as now},
-};
+use crate::forged::Forged;
 
 /// Opens a call and reads its first message.
 async fn get(client: &PeerServiceClient<Channel>, ticket: &str, file: &[u8]) -> Result<(), Status> {
@@ -37,18 +41,19 @@ async fn watch(client: &PeerServiceClient<Channel>, ticket: &str, file: &[u8]) -
     client.clone().watch_availability(request).await?.into_inner().message().await.map(drop)
 }
 
-/// Who calls.
+/// The certificate of the caller.
 #[derive(Clone, Copy, Debug)]
 enum Shower {
-    /// Without a certificate.
+    /// No certificate.
     Nobody,
-    /// With the certificate that the ticket is for.
+    /// The certificate that the ticket is for.
     Own,
-    /// With another good one.
+    /// Another valid certificate.
     Other,
 }
 
-/// `+` is served, `a` UNAUTHENTICATED, `d` PERMISSION_DENIED, `n` NOT_FOUND. Written by hand, not derived.
+/// `+` means served, `a` UNAUTHENTICATED, `d` PERMISSION_DENIED, `n` NOT_FOUND. The table is written by hand,
+/// not derived.
 #[rustfmt::skip]
 const PICTURE: &[(&str, Shower, &str, char)] = &[
     ("nobody, no ticket",              Shower::Nobody, "none",    'a'),
@@ -57,7 +62,7 @@ const PICTURE: &[(&str, Shower, &str, char)] = &[
     ("certificate, good ticket",       Shower::Own,    "good",    '+'),
     ("another's certificate, ticket",  Shower::Other,  "good",    'd'),
     ("ticket of another tracker",      Shower::Own,    "foreign", 'a'),
-    // Signed with this tracker's own key, which may come to sign other things.
+    // These are signed with this tracker's own key, which may sign other things in future.
     ("ticket by another issuer",       Shower::Own,    "issuer",  'a'),
     ("ticket for another use",         Shower::Own,    "use",     'a'),
     ("signed for another use",         Shower::Own,    "assert",  'a'),
@@ -80,7 +85,7 @@ fn ticket(trust: &World, file: &SharedFile, peer: PeerId, kind: &str) -> String 
         "none" => String::new(),
         "good" => sign(good),
         "foreign" => Signer::from_seed(&[8; 32]).unwrap().sign(&good),
-        "file" => sign(Claims { file: proto::domain::FileId::try_from(&[6; 16][..]).unwrap(), ..good }),
+        "file" => sign(Claims { file: file_id(6), ..good }),
         "group" => sign(Claims { group: "g2".parse().unwrap(), ..good }),
         "root" => sign(Claims { root: [9; 32].into(), ..good }),
         "late" => sign(Claims { expires: now() - 70, ..good }),
@@ -133,7 +138,7 @@ async fn every_method_asks_for_certificate_and_ticket() {
             Shower::Own => Some(&own),
             Shower::Other => Some(&other),
         };
-        let client = client_of(&trust, &peer, shown).await.unwrap();
+        let client = peer.client(shown).await.unwrap();
         let ticket = ticket(&trust, &file, own.peer, kind);
         let seen = [
             letter(get(&client, &ticket, file.id.as_bytes()).await, what),
@@ -148,11 +153,11 @@ async fn every_method_asks_for_certificate_and_ticket() {
 }
 
 #[tokio::test]
-async fn what_is_no_ticket_lets_nobody_in() {
+async fn invalid_tickets_admit_nobody() {
     let (trust, file) = (World::new(), SharedFile::of_pieces(1));
     let peer = file.shared_by(&trust, EngineConfig::default()).await;
     let own = trust.credentials();
-    let client = client_of(&trust, &peer, Some(&own)).await.unwrap();
+    let client = peer.client(Some(&own)).await.unwrap();
     let good = file.ticket(&trust, own.peer);
     let body = good.strip_prefix("v4.public.").unwrap();
     for bad in [
@@ -170,15 +175,19 @@ async fn what_is_no_ticket_lets_nobody_in() {
         format!("{good}.x"),
         good[..good.len() - 1].into(),
     ] {
-        let status = get(&client, &bad, file.id.as_bytes()).await.unwrap_err();
-        assert_eq!(status.code(), Code::Unauthenticated, "{bad:.40}: {status:?}");
+        for outcome in
+            [get(&client, &bad, file.id.as_bytes()).await, watch(&client, &bad, file.id.as_bytes()).await]
+        {
+            let status = outcome.unwrap_err();
+            assert_eq!(Reason::of(&status), Some(Reason::TicketInvalid), "{bad:.40}: {status:?}");
+        }
     }
     for at in 0..good.len() {
         let mut flipped = good.clone().into_bytes();
         flipped[at] ^= 1;
         let status =
             get(&client, &String::from_utf8(flipped).unwrap(), file.id.as_bytes()).await.unwrap_err();
-        assert_eq!(status.code(), Code::Unauthenticated, "byte {at}: {status:?}");
+        assert_eq!(Reason::of(&status), Some(Reason::TicketInvalid), "byte {at}: {status:?}");
     }
     get(&client, &good, file.id.as_bytes()).await.expect("the good one");
     for id in [&[][..], &[1; 15], &[1; 17], &[0; 16]] {
@@ -195,10 +204,10 @@ async fn a_ticket_is_of_no_use_to_the_peer_that_it_was_shown_to() {
     let second = file.shared_by(&trust, EngineConfig::default()).await;
     let own = trust.credentials();
     let ticket = file.ticket(&trust, own.peer);
-    let shown = client_of(&trust, &first, Some(&own)).await.unwrap();
+    let shown = first.client(Some(&own)).await.unwrap();
     get(&shown, &ticket, file.id.as_bytes()).await.expect("its owner is served");
-    // The first peer has seen it now. It knows the ticket by heart, and its own certificate is as good as any.
-    let replayed = client_of(&trust, &second, Some(&first.credentials)).await.unwrap();
+    // The first peer has seen the ticket now, and its own certificate is as valid as any.
+    let replayed = second.client(Some(&first.credentials)).await.unwrap();
     for outcome in [
         get(&replayed, &ticket, file.id.as_bytes()).await,
         watch(&replayed, &ticket, file.id.as_bytes()).await,
@@ -206,9 +215,9 @@ async fn a_ticket_is_of_no_use_to_the_peer_that_it_was_shown_to() {
         let status = outcome.unwrap_err();
         assert_eq!(Reason::of(&status), Some(Reason::TicketMismatch), "{status:?}");
     }
-    // With a ticket of its own it is served, and the owner still is.
+    // The first peer is served with a ticket of its own, and the owner still is with its ticket.
     get(&replayed, &file.ticket(&trust, first.peer()), file.id.as_bytes()).await.expect("its own ticket");
-    let owner = client_of(&trust, &second, Some(&own)).await.unwrap();
+    let owner = second.client(Some(&own)).await.unwrap();
     get(&owner, &ticket, file.id.as_bytes()).await.expect("the owner");
     first.end().await;
     second.end().await;
@@ -219,29 +228,31 @@ async fn certificates_of_others_and_old_ones_end_the_handshake() {
     let (trust, stranger, file) = (World::new(), World::new(), SharedFile::of_pieces(1));
     let peer = file.shared_by(&trust, EngineConfig::default()).await;
     let reaches = async |own: &Credentials| {
-        // The server's word on a client's certificate comes after the client's handshake: a call shows it.
-        match client_of(&trust, &peer, Some(own)).await {
+        // The server rejects a client's certificate only after the client's handshake, so a call is needed to
+        // see it.
+        match peer.client(Some(own)).await {
             Ok(client) => get(&client, &file.ticket(&trust, own.peer), file.id.as_bytes()).await.is_ok(),
             Err(_) => false,
         }
     };
-    let expired = trust.credentials_until(now() - 60, &trust.ca_pem);
-    // Trusts the right authority, and shows a certificate of another.
-    let foreign = stranger.credentials_until(now() + 3_600, &trust.ca_pem);
+    let expired = trust.credentials_until(now() - 60, &trust.authority.pem);
+    // This caller trusts the right authority, and shows a certificate of another one.
+    let foreign = stranger.credentials_until(now() + 3_600, &trust.authority.pem);
     assert!(!reaches(&foreign).await, "a certificate of another authority");
     assert!(!reaches(&expired).await, "a certificate that ran out");
     assert!(reaches(&trust.credentials()).await);
-    // And the other way: one that answers at the address but is not the peer that was named.
+    // The reverse case: the peer that answers at the address is not the one that was named.
     let own = trust.credentials();
-    assert!(dial(&own, PeerId::from([7; 32]), &peer.address).await.is_err());
+    assert!(own.dial(PeerId::from([7; 32]), &peer.address).await.is_err());
     peer.end().await;
 }
 
-/// KiB a second at which a piece takes eight seconds: what ends sooner was cut in the middle of one.
+/// KiB a second. A piece takes eight seconds at this rate, so a stream that ends sooner was cut within a
+/// piece.
 const SLOW: u64 = 64;
 
-/// Pulls a file at so many KiB a second with a ticket that is good for five minutes, does something, and says how the
-/// stream ended and how long that took.
+/// Downloads a file at `rate` KiB a second with a ticket that is valid for five minutes, and calls `act`
+/// meanwhile. Returns how the stream ended and how long that took.
 async fn cut_by(rate: u64, act: impl FnOnce(&Node, &SharedFile)) -> (Status, Duration) {
     let (trust, file) = (World::new(), SharedFile::of_pieces(8));
     let config = EngineConfig { upload_limit: rate << 10, ..EngineConfig::default() };
@@ -254,8 +265,7 @@ async fn cut_by(rate: u64, act: impl FnOnce(&Node, &SharedFile)) -> (Status, Dur
         pieces: (0..8).collect(),
         ..Default::default()
     };
-    let mut chunks =
-        client_of(&trust, &peer, Some(&own)).await.unwrap().get_chunk(request).await.unwrap().into_inner();
+    let mut chunks = peer.client(Some(&own)).await.unwrap().get_chunk(request).await.unwrap().into_inner();
     assert!(chunks.message().await.unwrap().is_some());
     act(&peer, &file);
     let began = Instant::now();
@@ -290,10 +300,9 @@ async fn a_removed_member_is_refused_after_a_restart_too() {
     for epochs in [vec![(file.group.clone(), 2)], vec![]] {
         let config = EngineConfig { state_dir: Some(state.path().to_owned()), ..EngineConfig::default() };
         let peer = file.shared_by(&trust, config).await;
-        peer.engine.take_up(fingerprints(&trust.ca_pem).unwrap()[0]);
-        // The second time the tracker has said nothing yet.
+        // In the second round the tracker has not sent an epoch yet.
         peer.engine.raise_epochs(epochs);
-        let client = client_of(&trust, &peer, Some(&own)).await.unwrap();
+        let client = peer.client(Some(&own)).await.unwrap();
         let status = get(&client, &ticket, file.id.as_bytes()).await.unwrap_err();
         assert_eq!(Reason::of(&status), Some(Reason::StaleEpoch), "{status:?}");
         peer.end().await;
@@ -301,16 +310,33 @@ async fn a_removed_member_is_refused_after_a_restart_too() {
 }
 
 #[tokio::test]
+async fn a_ticket_that_ran_out_by_the_trackers_clock_is_refused_after_a_restart_too() {
+    let (trust, file) = (World::new(), SharedFile::of_pieces(1));
+    let (state, own) = (tempfile::tempdir().unwrap(), trust.credentials());
+    let ticket = trust.signer.sign(&Claims { expires: now() + 200, ..file.claims(&trust, own.peer) });
+    for offset in [Some(300), None] {
+        let config = EngineConfig { state_dir: Some(state.path().to_owned()), ..EngineConfig::default() };
+        let peer = file.shared_by(&trust, config).await;
+        // In the second round the tracker has not sent its time yet.
+        offset.into_iter().for_each(|offset| peer.engine.set_clock_offset(offset));
+        let client = peer.client(Some(&own)).await.unwrap();
+        let status = get(&client, &ticket, file.id.as_bytes()).await.unwrap_err();
+        assert_eq!(Reason::of(&status), Some(Reason::TicketExpired), "{offset:?}: {status:?}");
+        peer.end().await;
+    }
+}
+
+#[tokio::test]
 async fn a_ticket_that_runs_out_midway_ends_the_stream_with_the_piece() {
-    // The clock goes on by ten minutes: as if the transfer had taken as long.
+    // The clock moves ten minutes forward, as if the transfer had taken that long.
     let (status, took) = cut_by(256, |peer, _| peer.engine.set_clock_offset(600)).await;
     assert_eq!(Reason::of(&status), Some(Reason::TicketExpired), "{status:?}");
-    // A piece at 256 KiB/s takes 2 s.
+    // A piece takes 2 s at 256 KiB/s.
     assert!(took < Duration::from_secs(6), "{took:?}");
 }
 
 #[tokio::test]
-async fn a_clock_that_goes_off_ends_streams_and_lets_nobody_in_until_it_is_right() {
+async fn a_wrong_clock_ends_streams_and_admits_nobody_until_it_is_corrected() {
     let (status, took) = cut_by(SLOW, |peer, _| peer.engine.set_clock_offset(-601)).await;
     assert_eq!(
         (status.code(), Reason::of(&status)),
@@ -322,12 +348,12 @@ async fn a_clock_that_goes_off_ends_streams_and_lets_nobody_in_until_it_is_right
     let (trust, file) = (World::new(), SharedFile::of_pieces(1));
     let peer = file.shared_by(&trust, EngineConfig::default()).await;
     let own = trust.credentials();
-    let client = client_of(&trust, &peer, Some(&own)).await.unwrap();
+    let client = peer.client(Some(&own)).await.unwrap();
     for (offset, expected) in
         [(601, Some(Reason::ClockOff)), (-601, Some(Reason::ClockOff)), (600, None), (-600, None), (0, None)]
     {
         peer.engine.set_clock_offset(offset);
-        // Good by the tracker's clock, whatever this one says.
+        // The ticket is valid by the tracker's clock, whatever the local clock says.
         let time = now().saturating_add_signed(offset);
         let claims = Claims { not_before: time, expires: time + 300, ..file.claims(&trust, own.peer) };
         let ticket = trust.signer.sign(&claims);
@@ -342,7 +368,32 @@ async fn a_clock_that_goes_off_ends_streams_and_lets_nobody_in_until_it_is_right
 }
 
 #[tokio::test]
-async fn what_is_shared_no_more_is_sent_no_more() {
+async fn a_file_that_the_tracker_ended_is_no_longer_sent() {
+    let (status, took) = cut_by(SLOW, |peer, file| peer.engine.bar(&file.group, file.id)).await;
+    assert_eq!((status.code(), Reason::of(&status)), (Code::NotFound, Some(Reason::NotShared)));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+
+    let (trust, file) = (World::new(), SharedFile::of_pieces(1));
+    let peer = file.shared_by(&trust, EngineConfig::default()).await;
+    let own = trust.credentials();
+    let client = peer.client(Some(&own)).await.unwrap();
+    let ticket = file.ticket(&trust, own.peer);
+    let mut holdings = peer.engine.holdings();
+    assert!(matches!(holdings.next().await[..], [Holding { what: Held::Complete, .. }]));
+    peer.engine.bar(&"another".parse().unwrap(), file.id);
+    get(&client, &ticket, file.id.as_bytes()).await.unwrap();
+    peer.engine.bar(&file.group, file.id);
+    let status = get(&client, &ticket, file.id.as_bytes()).await.unwrap_err();
+    assert_eq!(Reason::of(&status), Some(Reason::NotShared));
+    assert!(matches!(holdings.next().await[..], [Holding { what: Held::Left, .. }]));
+    peer.engine.allow(file.id);
+    get(&client, &ticket, file.id.as_bytes()).await.unwrap();
+    assert!(matches!(holdings.next().await[..], [Holding { what: Held::Complete, .. }]), "announced anew");
+    peer.end().await;
+}
+
+#[tokio::test]
+async fn an_unshared_file_is_no_longer_sent() {
     let (status, took) = cut_by(SLOW, |peer, file| assert!(peer.engine.unshare(file.id))).await;
     assert_eq!(status.code(), Code::NotFound, "{status:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");

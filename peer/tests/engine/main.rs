@@ -1,11 +1,12 @@
 //! The transfer engine in swarms on loopback, over real TLS and against real tickets.
 
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 mod admission;
 mod disk;
-mod hostile;
+mod faults;
+mod limits;
+mod many;
 mod serving;
-mod support;
 mod swarm;
 mod transfer;

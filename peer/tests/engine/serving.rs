@@ -1,4 +1,4 @@
-//! Slots, queues and what is read from disk.
+//! Upload slots, queues and reads from disk.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,12 +7,14 @@ use proto::{
     pb::{GetChunkRequest, GetChunkResponse, peer_service_client::PeerServiceClient},
     reason::{Reason, retry_after},
 };
+use testkit::{
+    content::{PIECE, file_id, noise},
+    node::Node,
+    wait::{PATIENCE, eventually},
+    world::World,
+};
 use tokio::time::timeout;
 use tonic::{Streaming, transport::Channel};
-
-use crate::support::{Node, PATIENCE, World, dial, eventually, file_id, noise};
-
-const PIECE: usize = 524_288;
 
 /// A caller with a connection of its own.
 struct Caller {
@@ -24,7 +26,7 @@ impl Caller {
     async fn new(world: &Arc<World>, seeder: &Node, user: &str) -> Self {
         let credentials = world.credentials();
         let ticket = world.signer.sign(&world.claims(user, credentials.peer, file_id(1)));
-        let channel = dial(&credentials, seeder.peer(), &seeder.address).await.unwrap();
+        let channel = credentials.dial(seeder.peer(), &seeder.address).await.unwrap();
         Self { client: PeerServiceClient::new(channel), ticket }
     }
 
@@ -44,7 +46,7 @@ async fn next(stream: &mut Streaming<GetChunkResponse>) -> Result<Option<GetChun
     timeout(PATIENCE, stream.message()).await.expect("something comes")
 }
 
-/// Bytes a second at which nobody's piece comes to its end while a test looks.
+/// A rate in bytes a second at which no piece is finished during a test.
 const SLOW: u64 = 64 << 10;
 
 async fn scene(slots: u32, queue: u32, rate: u64) -> (Arc<World>, Node) {
@@ -61,7 +63,7 @@ async fn scene(slots: u32, queue: u32, rate: u64) -> (Arc<World>, Node) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_is_told_its_place_and_moves_up_when_somebody_leaves() {
+async fn a_waiting_request_gets_its_place_and_moves_up() {
     let (world, seeder) = scene(1, 2, SLOW).await;
     let callers = [
         Caller::new(&world, &seeder, "user1").await,
@@ -74,7 +76,7 @@ async fn who_waits_is_told_its_place_and_moves_up_when_somebody_leaves() {
     let mut second = callers[1].ask(vec![3, 4]).await.unwrap();
     assert_eq!(next(&mut second).await.unwrap().unwrap().queue_place, 1);
     let mut third = callers[2].ask(vec![5]).await.unwrap();
-    // Of two that never had a turn, a lot says who is first.
+    // Neither of the two had a turn yet, so a random choice decides who is first.
     let place = next(&mut third).await.unwrap().unwrap().queue_place;
     let (mut sooner, mut later) = match place {
         1 => (third, second),
@@ -85,7 +87,7 @@ async fn who_waits_is_told_its_place_and_moves_up_when_somebody_leaves() {
     assert_eq!(Reason::of(&full), Some(Reason::Busy));
     assert!(retry_after(&full).is_some());
     assert_eq!((seeder.engine.stats().uploads_active, seeder.engine.stats().uploads_waiting), (1, 2));
-    // The one in the slot goes away without a word.
+    // The caller in the slot disconnects.
     drop(first);
     let came = next(&mut sooner).await.unwrap().unwrap();
     assert!(!came.data.is_empty(), "{came:?}");
@@ -98,7 +100,7 @@ async fn who_waits_is_told_its_place_and_moves_up_when_somebody_leaves() {
         assert!((1..=2).contains(&message.queue_place), "{message:?}");
     }
     drop(later);
-    eventually("all slots are free", || seeder.engine.stats().uploads_active == 0).await;
+    eventually("all slots are free", async || seeder.engine.stats().uploads_active == 0).await;
     seeder.end().await;
 }
 
@@ -141,7 +143,7 @@ async fn a_reader_that_stalls_costs_little_and_holds_up_nobody() {
             break;
         }
     }
-    // What is on its way to the one that doesn't read is bounded by its windows.
+    // HTTP/2's windows bound the data on its way to the caller that doesn't read.
     let sent = seeder.engine.stats().uploaded_bytes as usize - bytes;
     assert!(sent <= 64 * PIECE, "{sent}");
     drop((stuck, stream));
@@ -162,7 +164,7 @@ async fn an_upload_limit_holds() {
         };
         bytes += message.data.len();
     }
-    // 4 MiB at 2 MiB a second; a burst of a quarter of a second and what the transport took ahead are let pass.
+    // 4 MiB at 2 MiB a second take 2 s. The burst and what the transport took ahead are allowed for.
     let elapsed = start.elapsed();
     assert!(elapsed >= Duration::from_millis(1_400), "{elapsed:?}");
     seeder.end().await;

@@ -1,10 +1,13 @@
 //! Several sources, several leechers.
 
-use peer::engine::{Held, SourceState};
-
-use crate::support::{World, eventually, file_id, noise, until, until_complete, until_final};
-
-const PIECE: usize = 524_288;
+use peer::engine::SourceState;
+use peer_core::announce::Held;
+use testkit::{
+    content::{PIECE, file_id, noise},
+    node::{until, until_complete, until_final},
+    wait::eventually,
+    world::World,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_seeders_each_give_a_fair_share() {
@@ -16,7 +19,7 @@ async fn three_seeders_each_give_a_fair_share() {
     for other in [&b, &c] {
         other.share(file_id(1), "f", &data).await;
     }
-    // Equal uplinks, so that equal shares are what is fair.
+    // The uplinks are equal, so equal shares are fair.
     for seeder in [&a, &b, &c] {
         seeder.engine.set_limits(Some(6 << 20), None);
     }
@@ -30,7 +33,7 @@ async fn three_seeders_each_give_a_fair_share() {
         let share = source.bytes as f64 / total as f64;
         assert!((0.15..0.55).contains(&share), "a source gave {share:.2} of the file: {:?}", end.sources);
     }
-    // What came twice is bounded: outside the endgame nothing does.
+    // The data that was sent twice is bounded, because nothing is sent twice outside the endgame.
     let sent: u64 = [&a, &b, &c].iter().map(|seeder| seeder.engine.stats().uploaded_bytes).sum();
     assert!(sent as f64 <= total as f64 * 1.15, "{sent} bytes were sent of a file of {total}");
     for node in [a, b, c, leecher] {
@@ -48,11 +51,11 @@ async fn a_leecher_serves_what_it_has_before_it_is_complete() {
     seeder.engine.set_limits(Some(4 << 20), None);
     let mut holdings = first.engine.holdings();
     let mut middle = first.download(file_id(1), &manifest, &[&seeder]).await;
-    // What the announcer is told: first nothing or little, at the end all.
+    // The announcer gets nothing or little at first, and everything at the end.
     let mut told = holdings.next().await.remove(0);
     assert!(told.wants_sources && matches!(told.what, Held::Bitfield(_)));
     until(&mut middle, |view| view.done_bytes >= 2 * PIECE as u64).await;
-    // The third knows nobody but the second, which is far from complete.
+    // The third peer knows only the second, which is far from complete.
     let mut last = second.download(file_id(1), &manifest, &[&first]).await;
     let begun = until(&mut last, |view| view.done_bytes > 0).await;
     assert!(begun.done_bytes < data.len() as u64);
@@ -95,7 +98,7 @@ async fn twenty_files_at_once_from_one_peer() {
     let (seeder, leecher) = (world.node("alice").await, world.node("bob").await);
     let mut views = Vec::new();
     for number in 1..=20 {
-        let data = noise(number, 3 * PIECE + usize::from(number));
+        let data = noise(number.into(), 3 * PIECE + usize::from(number));
         let manifest = seeder.share(file_id(number), &format!("f{number}"), &data).await;
         let view = leecher.download(file_id(number), &manifest, &[&seeder]).await;
         views.push((view, manifest, data));
@@ -109,7 +112,7 @@ async fn twenty_files_at_once_from_one_peer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_altered_on_disk_is_withdrawn_and_comes_right_from_another() {
+async fn a_file_altered_on_disk_is_withdrawn_and_downloaded_from_another() {
     let world = World::new();
     let (altered, honest, leecher) =
         (world.node("alice").await, world.node("bob").await, world.node("carol").await);
@@ -129,16 +132,16 @@ async fn a_file_altered_on_disk_is_withdrawn_and_comes_right_from_another() {
     assert_eq!(holdings.next().await[0].what, Held::Left);
     until_complete(&mut view).await;
     assert!(std::fs::read(leecher.destination(&manifest)).unwrap() == data);
-    eventually("the share is marked as changed", || {
+    eventually("the share is marked as changed", async || {
         let problem = altered.engine.shares()[0].problem.clone();
         problem.is_some_and(|problem| problem.reason == proto::reason::Reason::FileChanged)
     })
     .await;
-    // The right content again, and it is offered again.
+    // When the content is right again, the file is offered again.
     std::fs::write(&path, &data).unwrap();
     assert_eq!(holdings.next().await[0].what, Held::Complete);
     assert_eq!(altered.engine.shares()[0].problem, None);
-    // Deleted, it is withdrawn without anybody asking for it.
+    // When the file is deleted, it is withdrawn without any request for it.
     std::fs::remove_file(&path).unwrap();
     assert_eq!(holdings.next().await[0].what, Held::Left);
     for node in [altered, honest, leecher] {
@@ -158,8 +161,8 @@ async fn stopping_and_leaving_ends_everything() {
     leecher.engine.stop(file_id(1), true).await.unwrap();
     assert_eq!(until_final(&mut view).await.state, peer::engine::DownloadState::Stopped);
     assert_eq!(std::fs::read_dir(leecher.dir.path()).unwrap().count(), 0);
-    eventually("the slot is free", || seeder.engine.stats().uploads_active == 0).await;
-    // Logged out: nothing is shared, and a new download works after the next login.
+    eventually("the slot is free", async || seeder.engine.stats().uploads_active == 0).await;
+    // After a logout nothing is shared. A new download works after the next login.
     leecher.engine.clear().await;
     seeder.engine.clear().await;
     assert!(seeder.engine.shares().is_empty());

@@ -1,10 +1,13 @@
-//! What the engine is for: files that move.
+//! Complete transfers of files.
 
 use std::sync::atomic::Ordering;
 
 use peer::engine::DownloadState;
-
-use crate::support::{World, file_id, noise, until, until_complete};
+use testkit::{
+    content::{file_id, noise},
+    node::{until, until_complete},
+    world::World,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_moves_from_one_peer_to_another() {
@@ -20,7 +23,7 @@ async fn a_file_moves_from_one_peer_to_another() {
     let destination = leecher.destination(&manifest);
     assert_eq!(std::fs::read(&destination).unwrap(), data);
     assert!(!leecher.dir.path().join(".minitorrent").exists());
-    // And now it is a seeder as well.
+    // The leecher has become a seeder as well.
     let shares = leecher.engine.shares();
     assert_eq!((shares.len(), shares[0].done_bytes, shares[0].problem.clone()), (1, 5_000_000, None));
     assert_eq!(shares[0].stamp.unwrap().size(), 5_000_000);
@@ -36,7 +39,7 @@ async fn empty_and_tiny_files_move_as_well() {
     let world = World::new();
     let (seeder, leecher) = (world.node("alice").await, world.node("bob").await);
     for (number, length) in [(1, 0), (2, 1), (3, 524_287), (4, 524_288), (5, 524_289)] {
-        let data = noise(number, length);
+        let data = noise(number.into(), length);
         let manifest = seeder.share(file_id(number), &format!("f{number}"), &data).await;
         let mut spec = leecher.spec(file_id(number), &manifest);
         (spec.verify, spec.sequential) = (true, true);
@@ -50,7 +53,7 @@ async fn empty_and_tiny_files_move_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_download_goes_on_where_it_was() {
+async fn a_stopped_download_resumes_where_it_was() {
     let world = World::new();
     let (seeder, leecher) = (world.node("alice").await, world.node("bob").await);
     let data = noise(2, 40 * 524_288);

@@ -1,10 +1,10 @@
-//! Who may have what, as seen from outside.
+//! Access to files, as seen from outside.
 
 use std::time::{Duration, Instant};
 
 use crate::support::{MIB, Tracker, wait_within};
 
-/// What the tracker promises for a peer that it can reach.
+/// The tracker's promise: the time within which a right ends at a peer that it can reach.
 const PROMISE: Duration = Duration::from_secs(15);
 
 #[test]
@@ -23,7 +23,8 @@ fn a_removed_member_gets_no_more_bytes() {
         if sent != last.0 {
             last = (sent, Instant::now());
         }
-        // At 2 MiB a second a piece takes a quarter of a second: two seconds without a byte is the end of it.
+        // At 2 MiB a second a piece takes a quarter of a second. So two seconds without a byte mean that the
+        // transfer has ended.
         (last.1.elapsed() > Duration::from_secs(2)).then_some(sent)
     });
     println!("bytes flowed for {:?} after the removal", last.1.duration_since(removed));

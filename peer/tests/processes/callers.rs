@@ -1,4 +1,5 @@
-//! Who may call what of a peer: every method that a running daemon lists, for every kind of caller, against one picture.
+//! Access to a peer: every method that a running daemon lists is called by every kind of caller, and the
+//! results are compared with one table.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,7 +8,6 @@ use prost::Message as _;
 use proto::{
     pb::{GetChunkRequest, WatchAvailabilityRequest, peer_service_client::PeerServiceClient},
     reason::Reason,
-    transport::{ChannelTuning, ClientSecurity, Remote, client_config, connect},
 };
 use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -18,14 +18,17 @@ use tonic_reflection::pb::{
     },
     v1alpha,
 };
+use transport::{ChannelTuning, ClientSecurity, Remote, client_config, connect};
 
 use crate::support::{MIB, Peer, Tracker, wait_for};
 
-/// Kinds of caller, in the order of the picture's columns. All but the first show their own certificate.
+/// The kinds of callers, in the order of the table's columns. All except the first show their own
+/// certificate.
 const ACTORS: [&str; 6] = ["nobody", "stranger", "thief", "member", "removed", "disabled"];
 
-/// `+` is served, `a` UNAUTHENTICATED, `d` PERMISSION_DENIED. Who is no member has no ticket of their own: the stranger
-/// shows none, the thief a member's; who was removed or disabled shows the one from before.
+/// `+` means served, `a` UNAUTHENTICATED, `d` PERMISSION_DENIED. A caller that is not a member has no ticket
+/// of its own: the stranger shows none, and the thief shows a member's. The removed and the disabled user
+/// show their tickets from before.
 #[rustfmt::skip]
 const PICTURE: &[(&str, &str)] = &[
     //                                                    nobody stranger thief member removed disabled
@@ -39,7 +42,7 @@ const PICTURE: &[(&str, &str)] = &[
 
 const GET_CHUNK: &str = "minitorrent.v1.PeerService/GetChunk";
 
-/// Somebody connected to the peer, with what they show.
+/// A caller connected to the peer, and the ticket that it shows.
 struct Caller {
     channel: Channel,
     ticket: String,
@@ -47,14 +50,14 @@ struct Caller {
 }
 
 /// The peer that is called.
-struct Called {
-    address: String,
-    tls_name: String,
-    ca: String,
+pub(crate) struct Called {
+    pub(crate) address: String,
+    pub(crate) tls_name: String,
+    pub(crate) ca: String,
 }
 
 impl Called {
-    async fn by(&self, own: Option<(&str, &str)>) -> Channel {
+    pub(crate) async fn by(&self, own: Option<(&str, &str)>) -> Channel {
         let config = client_config(&self.ca, own).expect("good PEM");
         let (host, port) = self.address.rsplit_once(':').expect("an address");
         let remote = Remote::Tcp { host: host.into(), port: port.parse().expect("a port") };
@@ -63,8 +66,8 @@ impl Called {
     }
 }
 
-/// How a stream begins.
-async fn first<T>(stream: Result<tonic::Response<Streaming<T>>, Status>) -> Result<(), Status> {
+/// Returns the start of a stream: its first message, or its error.
+pub(crate) async fn first<T>(stream: Result<tonic::Response<Streaming<T>>, Status>) -> Result<(), Status> {
     let mut stream = stream?.into_inner();
     stream.message().await.map(|first| assert!(first.is_some(), "it ends with nothing"))
 }
@@ -121,7 +124,7 @@ fn ask(message: MessageRequest) -> ServerReflectionRequest {
     ServerReflectionRequest { host: String::new(), message_request: Some(message) }
 }
 
-/// What the peer says that it serves, as `package.Service/Method`.
+/// Returns the methods that the peer lists, as `package.Service/Method`.
 async fn methods(channel: Channel) -> BTreeSet<String> {
     let mut reflection = ServerReflectionClient::new(channel);
     let mut answers = async |message| {
@@ -155,8 +158,8 @@ async fn methods(channel: Channel) -> BTreeSet<String> {
     methods
 }
 
-/// The certificate and key of a peer's user.
-fn certificate(peer: &Peer) -> (String, String) {
+/// Returns the certificate and key of a peer's user.
+pub(crate) fn certificate(peer: &Peer) -> (String, String) {
     let directory = peer.path("certificate").display().to_string();
     peer.ok(&["export-cert", &directory]);
     let read = |name: &str| std::fs::read_to_string(peer.path("certificate").join(name)).expect("exported");
@@ -164,7 +167,7 @@ fn certificate(peer: &Peer) -> (String, String) {
 }
 
 #[test]
-fn every_method_serves_whom_it_should_and_nobody_else() {
+fn every_method_serves_the_right_callers_only() {
     let tracker = Tracker::start();
     let owner = tracker.user("owner");
     let [stranger, member, removed, disabled] =
@@ -194,7 +197,7 @@ fn every_method_serves_whom_it_should_and_nobody_else() {
     ];
     owner.ok(&["remove-member", "g1", "removed"]);
     tracker.operate("user disable disabled", "");
-    // What was issued before is void; one that is half a second old counts as new.
+    // The tickets from before are void. A ticket that is at most half a second old counts as new.
     let renewed = wait_for("a ticket of the new epoch", || {
         let ticket = text(&ticket(&member)["ticket"]);
         (ticket != *of_member).then_some(ticket)
@@ -208,10 +211,10 @@ fn every_method_serves_whom_it_should_and_nobody_else() {
             let ticket = if ticket == of_member { renewed.clone() } else { ticket.to_owned() };
             callers.push(Caller { channel: called.by(own).await, ticket, file: file.clone() });
         }
-        // The operator's command is heard of within seconds.
+        // The daemon learns of the operator's command within seconds.
         let cut_off = async {
             while callers[4].cell(GET_CHUNK).await != 'a' || callers[5].cell(GET_CHUNK).await != 'a' {
-                // Between two looks; the deadline is around it.
+                // The pause between two checks. The deadline is outside.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };

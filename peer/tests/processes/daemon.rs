@@ -1,4 +1,5 @@
-//! One daemon a home, whatever races; and how verbs deal with daemons that are not there, or in the way.
+//! There is one daemon for each home, whatever races happen. Verbs cope with daemons that are missing or in
+//! the way.
 
 use std::{
     process::Stdio,
@@ -9,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::support::{Done, Peer};
 
-/// Nobody listens there: port 1 is not given out.
+/// Nobody listens there: the system does not give out port 1.
 const NO_TRACKER: [(&str, &str); 1] = [("PEER_TRACKER", "https://127.0.0.1:1")];
 
 fn peer() -> Peer {
@@ -17,7 +18,7 @@ fn peer() -> Peer {
 }
 
 #[test]
-fn verbs_that_start_none_say_that_there_is_none() {
+fn verbs_that_start_no_daemon_report_that_none_runs() {
     let peer = peer();
     for line in ["status", "daemon stop", "whoami --no-autostart", "list-groups --no-autostart"] {
         assert_eq!(peer.refused(10, line), "NO_DAEMON", "{line}");
@@ -77,7 +78,10 @@ fn a_second_daemon_gives_way_at_once() {
     let (_daemon, _) = peer.daemon(&[]);
     let second = peer.run(&["daemon"]);
     assert_eq!((second.code, second.stdout.as_str()), (6, ""), "{second:?}");
-    assert!(second.took < Duration::from_secs(2) && second.stderr.contains("runs already"), "{second:?}");
+    assert!(
+        second.took < Duration::from_secs(2) && second.stderr.contains("is already running"),
+        "{second:?}"
+    );
     assert!(peer.run(&["status"]).code == 0, "the first one is unharmed");
 }
 
@@ -101,7 +105,7 @@ fn a_verb_waits_for_a_daemon_that_is_starting() {
     let verb = peer.spawn(&["status"]);
     std::thread::scope(|scope| {
         let verb = scope.spawn(|| Done::since(verb, "", started));
-        // The verb can't end while the lock is held; that it does not is what this waits out.
+        // The verb can't end while the lock is held. This waits for a while and checks that it does not.
         while started.elapsed() < Duration::from_millis(500) {
             assert!(!verb.is_finished());
             std::thread::yield_now();
@@ -121,7 +125,7 @@ fn a_long_home_works_too() {
 }
 
 #[test]
-fn no_tracker_is_told_soon_and_kept_apart_from_no_login() {
+fn a_missing_tracker_is_reported_soon_and_differs_from_a_missing_login() {
     let peer = Peer::alone("nobody", &[("PEER_TRACKER", "https://127.0.0.1:1"), ("PEER_CA", "missing.pem")]);
     for verb in ["create-user", "login"] {
         let ended = peer.with_password(&[verb, "user1", "--json"], "a good password\n");
@@ -150,7 +154,7 @@ fn another_tracker_is_a_conflict() {
 }
 
 #[test]
-fn bad_settings_and_lines_are_told_at_once() {
+fn invalid_settings_and_lines_are_reported_at_once() {
     let peer = peer();
     for line in [
         "daemon --listen here",
@@ -198,7 +202,7 @@ fn settings_are_shown_with_where_they_came_from() {
 }
 
 #[test]
-fn a_port_in_use_is_told() {
+fn a_port_in_use_is_reported() {
     let peer = peer();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("no error");
     let address = taken.local_addr().expect("bound").to_string();
@@ -214,7 +218,7 @@ fn a_port_in_use_is_told() {
 }
 
 #[test]
-fn its_files_are_its_owners_alone() {
+fn the_files_of_a_home_are_private() {
     use std::os::unix::fs::PermissionsExt as _;
     let peer = peer();
     let (_daemon, _) = peer.daemon(&[]);
@@ -227,7 +231,7 @@ fn its_files_are_its_owners_alone() {
 }
 
 #[test]
-fn metrics_are_served_where_they_are_asked_for() {
+fn metrics_are_served_at_the_configured_address() {
     use std::io::{Read as _, Write as _};
     let env = [NO_TRACKER[0], ("PEER_METRICS", "127.0.0.1:0")];
     let peer = Peer::alone("nobody", &env);

@@ -1,4 +1,4 @@
-//! A tracker's CA that nobody has vouched for.
+//! Trust on first use of a tracker's CA.
 
 use std::{
     fs,
@@ -7,12 +7,12 @@ use std::{
     process::Stdio,
 };
 
-use proto::transport::fingerprints;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use transport::fingerprints;
 
 use crate::support::{PASSWORD, Peer, Tracker};
 
-/// Runs a verb at a terminal where somebody types that; its exit code, and what the terminal shows.
+/// Runs a verb at a terminal and types that text. Returns the exit code and what the terminal shows.
 fn at_terminal(peer: &Peer, args: &[&str], typed: &str) -> (i32, String) {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("it is ours");
@@ -26,21 +26,21 @@ fn at_terminal(peer: &Peer, args: &[&str], typed: &str) -> (i32, String) {
     let mut command = peer.command(args);
     command.env("PEER_PASSWORD_FILE", &password).stdin(side()).stdout(Stdio::null()).stderr(side());
     let mut child = command.spawn().expect("the peer runs");
-    // Its sides of the terminal are closed with it.
+    // This closes the command's copies of the terminal.
     drop(command);
     let mut terminal = fs::File::from(terminal);
     terminal.write_all(typed.as_bytes()).expect("typed");
     let mut shown = Vec::new();
-    // Ends with an error once the verb has ended: the other side hung up.
+    // The read fails once the verb has ended, because the other side is closed.
     let _ = terminal.read_to_end(&mut shown);
     let code = child.wait().expect("it ends").code().expect("no signal");
     (code, String::from_utf8_lossy(&shown).into_owned())
 }
 
 #[test]
-fn a_person_is_asked_once_and_a_script_never() {
+fn a_person_is_asked_to_trust_the_authority_once_and_a_script_never() {
     let mut tracker = Tracker::start();
-    let ann = Peer::alone("ann", &[("PEER_TRACKER", &tracker.url)]);
+    let ann = Peer::alone("ann", &[("PEER_TRACKER", tracker.url())]);
     let kept = ann.path("home/ca.pem");
     let print = |pem: &str| fingerprints(pem).expect("a certificate")[0].to_string();
     let ca = fs::read_to_string(tracker.ca()).expect("the CA");
@@ -59,7 +59,7 @@ fn a_person_is_asked_once_and_a_script_never() {
     assert_eq!(fs::metadata(&kept).expect("there").permissions().mode() & 0o777, 0o600);
     ann.ok_with_password(&["login", "ann"]);
 
-    // Another CA at that address, as somebody on the way would have.
+    // There is another CA at that address, as with a man in the middle.
     tracker.kill();
     for file in ["ca.pem", "ca.key"] {
         fs::remove_file(tracker.ca().with_file_name(file)).expect("removed");

@@ -1,5 +1,5 @@
-//! A tracker that lies: whatever it says, the daemon refuses what can't be, writes nothing where nothing belongs, stays
-//! small and goes on answering.
+//! A tracker that lies. Whatever it answers, the daemon refuses invalid data, writes nothing outside the
+//! right places, takes bounded memory and continues to answer.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,30 +22,31 @@ use http_body_util::{BodyExt as _, StreamBody};
 use prost::Message;
 use prost_types::Timestamp;
 use proto::{
-    domain::{PeerId, PieceLayout, manifest::FileHasher, manifest::hash_piece},
+    domain::{PeerId, visible},
     pb::{self, get_manifest_response::Frame as Manifest},
-    transport::{Limits, Security},
 };
+use testkit::content::manifest;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tracker_svc::ca::{Authority, OwnCertificate};
+use transport::{Limits, Security};
 
 use crate::support::{Peer, rss, wait_for};
 
 const FILE: [u8; 16] = [5; 16];
 const DAY: i64 = 86_400;
-/// What a daemon may grow by, whatever it is told.
+/// The memory by which a daemon may grow, in bytes, whatever the tracker answers.
 const ROOM: u64 = 64 << 20;
 
-/// What is answered to the methods that lie: messages, and whether more would come.
+/// The answers of the methods that lie: the messages, and whether the stream stays open after them.
 type Lies = Arc<Mutex<HashMap<&'static str, (Vec<Vec<u8>>, bool)>>>;
 
-/// Its service: certificates and sessions are honest, the rest says what the test wants.
+/// The lying tracker's service. Certificates and sessions are honest. The test chooses the other answers.
 #[derive(Clone)]
 struct Service {
     authority: Arc<Authority>,
     lies: Lies,
-    /// Everything of an answer that goes on was taken.
+    /// Set when all messages of an answer that stays open were taken.
     told: Arc<AtomicBool>,
 }
 
@@ -91,7 +92,7 @@ impl Service {
                 }
                 .encode_to_vec()
             }
-            // The announce stream, and all that no test asks for.
+            // The announce stream, and methods that no test asks for.
             _ => return Vec::new(),
         };
         vec![answer]
@@ -116,7 +117,8 @@ async fn first_message(mut body: Body) -> Vec<u8> {
     Vec::new()
 }
 
-/// A stream of these messages that ends well; or says that they were taken, and goes on in silence.
+/// Returns a stream of these messages that ends with success. With `told`, the stream reports there that the
+/// messages were taken, and stays open without sending more.
 fn answer(messages: Vec<Vec<u8>>, told: Option<Arc<AtomicBool>>) -> http::Response<Body> {
     let framed = |message: Vec<u8>| {
         let mut bytes = BytesMut::with_capacity(message.len() + 5);
@@ -145,7 +147,7 @@ fn answer(messages: Vec<Vec<u8>>, told: Option<Arc<AtomicBool>>) -> http::Respon
 }
 
 /// The lying tracker, and a peer that is logged in there.
-struct Stage {
+struct LyingTracker {
     peer: Peer,
     lies: Lies,
     told: Arc<AtomicBool>,
@@ -154,14 +156,14 @@ struct Stage {
     _runtime: tokio::runtime::Runtime,
 }
 
-impl Drop for Stage {
+impl Drop for LyingTracker {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-impl Stage {
-    fn set() -> Self {
+impl LyingTracker {
+    fn start() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let dir = tempfile::tempdir().expect("a directory");
         let own = OwnCertificate::Issued(Vec::new());
@@ -173,7 +175,7 @@ impl Stage {
         let service =
             Service { authority: Arc::new(authority), lies: Arc::clone(&lies), told: Arc::clone(&told) };
         let limits = Limits { grace: std::time::Duration::ZERO, ..Limits::tracker() };
-        runtime.spawn(proto::transport::serve(listener, security, service, limits, stop.clone()));
+        runtime.spawn(transport::serve(listener, security, service, limits, stop.clone()));
         let ca = dir.path().join("ca.pem").display().to_string();
         let peer = Peer::alone("ann", &[("PEER_TRACKER", &url), ("PEER_CA", &ca)]);
         peer.ok_with_password(&["login", "ann"]);
@@ -190,7 +192,7 @@ impl Stage {
         self.lie("GetManifest", &frames.iter().map(message).collect::<Vec<_>>(), false);
     }
 
-    /// Everything in the peer's directory but what the daemon keeps in its home, with the sizes of files.
+    /// Lists everything in the peer's directory except for the daemon's home, with the lengths of files.
     fn outside_home(&self) -> BTreeSet<(PathBuf, u64)> {
         let mut found = BTreeSet::new();
         let mut left = vec![self.peer.path("")];
@@ -211,18 +213,9 @@ impl Stage {
     }
 }
 
-/// A true manifest of two pieces.
+/// Returns a correct manifest of two pieces.
 fn good(name: &str) -> [Manifest; 2] {
-    let bytes = vec![7; 600_000];
-    let layout = PieceLayout::new(bytes.len() as u64).expect("not too long");
-    let mut hasher = FileHasher::new(layout);
-    for piece in layout.indices() {
-        let range = layout.range(piece);
-        let part =
-            &bytes[usize::try_from(range.start).expect("fits")..usize::try_from(range.end).expect("fits")];
-        hasher.push(hash_piece(layout, piece, part), part);
-    }
-    let manifest = hasher.finish("x".parse().expect("a name")).expect("whole");
+    let manifest = manifest("x", &[7; 600_000]);
     let header = pb::FileHeader { name: name.into(), ..manifest.header().into() };
     [
         Manifest::Start(pb::ManifestStart { file_id: FILE.to_vec().into(), header: Some(header) }),
@@ -230,7 +223,7 @@ fn good(name: &str) -> [Manifest; 2] {
     ]
 }
 
-/// The good manifest with another header.
+/// Returns the correct manifest with another header.
 fn header(change: impl FnOnce(&mut pb::FileHeader)) -> Vec<Manifest> {
     let [mut start, pieces] = good("x");
     if let Manifest::Start(pb::ManifestStart { header: Some(header), .. }) = &mut start {
@@ -239,7 +232,7 @@ fn header(change: impl FnOnce(&mut pb::FileHeader)) -> Vec<Manifest> {
     vec![start, pieces]
 }
 
-/// The good manifest with other hashes.
+/// Returns the correct manifest with other hashes.
 fn pieces(change: impl FnOnce(&mut pb::PieceHashes)) -> Vec<Manifest> {
     let [start, mut pieces] = good("x");
     if let Manifest::Pieces(run) = &mut pieces {
@@ -249,11 +242,11 @@ fn pieces(change: impl FnOnce(&mut pb::PieceHashes)) -> Vec<Manifest> {
 }
 
 #[test]
-fn manifests_that_can_not_be_are_refused_and_nothing_is_written() {
-    let stage = Stage::set();
-    std::fs::create_dir(stage.peer.path("out")).expect("made");
-    let before = stage.outside_home();
-    let base = stage.rss();
+fn impossible_manifests_are_refused_and_nothing_is_written() {
+    let liar = LyingTracker::start();
+    std::fs::create_dir(liar.peer.path("out")).expect("made");
+    let before = liar.outside_home();
+    let base = liar.rss();
     let [start, run] = good("x");
     let id = |id: &[u8]| {
         let Manifest::Start(start) = start.clone() else { unreachable!() };
@@ -291,27 +284,27 @@ fn manifests_that_can_not_be_are_refused_and_nothing_is_written() {
         ("an id of zeros", id(&[0; 16])),
     ];
     for (what, frames) in cases {
-        stage.manifest(&frames);
-        let done = stage.peer.run(&["download", "g1", "x", "out/", "--timeout", "20", "--json"]);
+        liar.manifest(&frames);
+        let done = liar.peer.run(&["download", "g1", "x", "out/", "--timeout", "20", "--json"]);
         assert_eq!((done.code, done.reason().as_str()), (11, "CORRUPT"), "{what}: {done:?}");
         assert!(done.stderr.len() < 4_096, "{what}: {} bytes of an error", done.stderr.len());
-        assert_eq!(stage.outside_home(), before, "{what}");
+        assert_eq!(liar.outside_home(), before, "{what}");
     }
-    // Without end, as fast as it is read.
+    // An endless answer, sent as fast as it is read.
     let endless: Vec<_> = [start].into_iter().chain(std::iter::repeat_n(run, 10_000)).collect();
-    stage.manifest(&endless);
-    assert_eq!(stage.peer.run(&["download", "g1", "x", "out/", "--timeout", "20"]).code, 11);
-    assert_eq!(stage.outside_home(), before);
-    let grown = stage.rss().saturating_sub(base);
+    liar.manifest(&endless);
+    assert_eq!(liar.peer.run(&["download", "g1", "x", "out/", "--timeout", "20"]).code, 11);
+    assert_eq!(liar.outside_home(), before);
+    let grown = liar.rss().saturating_sub(base);
     assert!(grown < ROOM, "{grown} bytes");
-    assert_eq!(stage.peer.json("show-downloads")["downloads"].as_array().map(Vec::len), Some(0));
+    assert_eq!(liar.peer.json("show-downloads")["downloads"].as_array().map(Vec::len), Some(0));
 }
 
 #[test]
-fn a_million_sources_and_times_that_can_not_be_do_no_harm() {
-    let stage = Stage::set();
-    let base = stage.rss();
-    stage.manifest(&good("x"));
+fn a_million_sources_and_impossible_times_do_no_harm() {
+    let liar = LyingTracker::start();
+    let base = liar.rss();
+    liar.manifest(&good("x"));
     let file = || Some(pb::FileRef { group_id: "g1".into(), file_id: FILE.to_vec().into() });
     let ticket = |file, ticket: &str, seconds| pb::Ticket {
         file,
@@ -322,12 +315,12 @@ fn a_million_sources_and_times_that_can_not_be_do_no_harm() {
         let id = [&n.to_be_bytes()[..], &[1; 12]].concat();
         Some(pb::FileRef { group_id: "g1".into(), file_id: id.into() })
     };
-    // One that is good for ever, and thousands that nobody asked for.
+    // One ticket that is valid for ever, and thousands that nobody asked for.
     let mut tickets = vec![ticket(file(), "any", i64::MAX)];
     tickets.extend((0..10_000).map(|n| ticket(other(n), "any", i64::MIN)));
-    stage.lie("IssueTickets", &[pb::IssueTicketsResponse { tickets, refusals: Vec::new() }], false);
+    liar.lie("IssueTickets", &[pb::IssueTicketsResponse { tickets, refusals: Vec::new() }], false);
 
-    // A million peers at addresses that lead nowhere, a thousand a message; some in words that are no addresses.
+    // A million peers at unreachable addresses, a thousand in each message. Some addresses are malformed.
     let source = |n: u32| {
         let mut key = [0; 32];
         key[..4].copy_from_slice(&n.to_be_bytes());
@@ -364,30 +357,53 @@ fn a_million_sources_and_times_that_can_not_be_do_no_harm() {
     };
     let welcome = pb::AnnounceResponse { welcome: Some(welcome), ..Default::default() };
     let messages: Vec<_> = std::iter::once(welcome).chain((0..1_000).map(news)).collect();
-    stage.lie("Announce", &messages, true);
+    liar.lie("Announce", &messages, true);
 
-    stage.peer.starts("g1", "x");
+    liar.peer.starts("g1", "x");
     let shown = wait_for("the download hears of sources", || {
-        let download = stage.peer.download("g1", "x")?;
+        let download = liar.peer.download("g1", "x")?;
         download["sources"].as_array().is_some_and(|sources| !sources.is_empty()).then_some(download)
     });
     assert_eq!(shown["done_bytes"], 0);
     wait_for("all was taken in, and the daemon answers meanwhile", || {
-        let sources = stage.peer.download("g1", "x")?["sources"].as_array()?.len();
+        let sources = liar.peer.download("g1", "x")?["sources"].as_array()?.len();
         assert!(sources <= 1_000, "{sources} sources are kept");
-        stage.told.load(Ordering::Relaxed).then_some(())
+        liar.told.load(Ordering::Relaxed).then_some(())
     });
-    let grown = stage.rss().saturating_sub(base);
+    let grown = liar.rss().saturating_sub(base);
     assert!(grown < ROOM, "{grown} bytes");
-    assert!(!stage.peer.log().contains("panicked"), "{}", stage.peer.log());
-    stage.peer.ok(&["stop-download", "g1", "x", "--discard"]);
-    let left: Vec<_> = stage.outside_home().into_iter().collect();
+    assert!(!liar.peer.log().contains("panicked"), "{}", liar.peer.log());
+    liar.peer.ok(&["stop-download", "g1", "x", "--discard"]);
+    let left: Vec<_> = liar.outside_home().into_iter().collect();
     assert_eq!(left, [], "nothing is left of it");
 }
 
 #[test]
-fn lists_are_shown_without_what_a_terminal_would_obey_and_end() {
-    let stage = Stage::set();
+fn the_newest_keys_are_kept_until_logout_and_the_epochs_longer() {
+    let liar = LyingTracker::start();
+    let key =
+        |number: u8| pb::TicketKey { key_id: format!("key{number}"), public_key: vec![number; 32].into() };
+    let welcome = pb::AnnounceWelcome { keys: vec![key(1)], ..Default::default() };
+    let welcome = pb::AnnounceResponse { welcome: Some(welcome), ..Default::default() };
+    let epochs = vec![pb::GroupEpoch { group_id: "g1".into(), min_epoch: 7 }];
+    let later = pb::AnnounceResponse { keys: vec![key(2)], epochs, ..Default::default() };
+    liar.lie("Announce", &[welcome, later], true);
+    let kept = || {
+        let files = std::fs::read_dir(liar.peer.path("home/engine")).ok()?.flatten();
+        let mut files =
+            files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "json"));
+        std::fs::read_to_string(files.next()?).ok()
+    };
+    let told = wait_for("the later key is kept", || kept().filter(|kept| kept.contains("key2")));
+    assert!(!told.contains("key1") && told.contains("\"g1\":7"), "{told}");
+    liar.peer.run(&["logout"]);
+    let left = wait_for("the key is gone", || kept().filter(|kept| !kept.contains("key2")));
+    assert!(left.contains("\"g1\":7"), "{left}");
+}
+
+#[test]
+fn lists_are_shown_escaped_and_come_to_an_end() {
+    let liar = LyingTracker::start();
     let file = |name: &str| pb::File {
         file_id: FILE.to_vec().into(),
         header: Some(pb::FileHeader { name: name.into(), length: u64::MAX, ..Default::default() }),
@@ -395,14 +411,18 @@ fn lists_are_shown_without_what_a_terminal_would_obey_and_end() {
         publisher: "\u{1b}]0;x\u{7}".into(),
         ..Default::default()
     };
-    let files = vec![file("\u{1b}[2J../../x\r\n"), file(&"\u{202e}".repeat(100_000))];
-    stage.lie("ListFiles", &[pb::ListFilesResponse { files, next_page_token: String::new() }], false);
-    let shown = stage.peer.ok(&["list-files", "g1"]).stdout;
-    assert!(shown.chars().all(|c| c == '\n' || !(c.is_control() || c == '\u{202e}')), "{shown:.300?}");
+    let files = vec![file("\u{1b}[2J../../x\r\n"), file(&"\u{202e}\u{3164}\u{34f}\u{e0041}".repeat(25_000))];
+    liar.lie("ListFiles", &[pb::ListFilesResponse { files, next_page_token: String::new() }], false);
+    for flags in [&["list-files", "g1"][..], &["list-files", "g1", "--json"]] {
+        let shown = liar.peer.ok(flags).stdout;
+        let hidden = |line| visible::hidden(line).next().is_some();
+        assert!(!shown.lines().any(hidden), "{shown:.300?}");
+        assert!(shown.contains("202e"), "{shown:.300?}");
+    }
     // The next page is always this one again.
     let page = pb::ListFilesResponse { files: vec![file("x")], next_page_token: "more".into() };
-    stage.lie("ListFiles", &[page], false);
-    let done = stage.peer.run(&["list-files", "g1", "--json"]);
+    liar.lie("ListFiles", &[page], false);
+    let done = liar.peer.run(&["list-files", "g1", "--json"]);
     assert_eq!(done.code, 11, "{done:?}");
-    stage.peer.ok(&["status"]);
+    liar.peer.ok(&["status"]);
 }

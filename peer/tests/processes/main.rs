@@ -1,24 +1,44 @@
-//! Whole processes as people run them: the real `peer` binary, a real tracker process, real files; loopback only.
+//! Tests of whole processes: the real `peer` binary, a real tracker process, real files; loopback only.
 
 #![allow(clippy::expect_used, missing_docs)]
 
 mod access;
 mod callers;
+mod completion;
 mod daemon;
+mod drives;
+mod explain;
 mod faults;
 mod first_use;
+mod folders;
+mod found;
+mod invites;
+mod kills;
+mod leaving;
+mod logs;
+mod loops;
 mod lying_tracker;
+mod manners;
 mod operate;
+mod outcomes;
 mod places;
+mod planted;
+mod reach;
+mod repair;
+mod revocation;
+mod scenario;
 mod secrets;
-mod story;
+mod several;
+mod several_trackers;
+mod silence;
 mod support;
 mod swarm;
 mod terminal;
 mod verbs;
+mod versions;
 
-/// Not a test of its own: the process that the others start as their tracker is this very binary, told so by an
-/// environment variable. It saves building a second program with the right features for every run.
+/// Not a test of its own. The tests start this binary as their tracker, and an environment variable tells it
+/// to be one. This saves building a second program with the right features for every run.
 #[test]
 fn tracker_process() {
     support::tracker::become_one_if_told();

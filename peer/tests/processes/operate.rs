@@ -1,4 +1,5 @@
-//! What whoever runs a tracker or a peer looks at: metrics, one id in all logs, and what the doctor says.
+//! Observability for an operator of a tracker or a peer: metrics, one request id in all logs, and the results
+//! of `doctor`.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::{MIB, Peer, Tracker, wait_for};
 
-/// The metrics of whoever logged where they are.
+/// Fetches the metrics of a process from the address in its log.
 fn scrape(log: &str) -> String {
     let (_, address) = log.split_once("metrics at http://").unwrap_or_else(|| panic!("{log}"));
     let mut socket = TcpStream::connect(address.split('/').next().unwrap_or_default()).expect("it listens");
@@ -21,7 +22,7 @@ fn scrape(log: &str) -> String {
     page
 }
 
-/// The names of all metrics that a text speaks of, without what a type adds to them.
+/// Returns the names of all metrics in a text, without the suffixes that their types add.
 fn names(text: &str) -> BTreeSet<String> {
     let found = text.match_indices("minitorrent_").map(|(at, _)| {
         let name: String =
@@ -72,7 +73,7 @@ fn every_metric_is_there_and_the_dashboard_shows_no_other() {
     assert!(unknown.is_empty(), "{unknown:?}");
 }
 
-/// The ids of the calls of a method that a log in JSON has.
+/// Returns the request ids of the calls of a method in a JSON log.
 fn ids(log: &str, method: &str) -> HashSet<String> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let spans = lines.flat_map(|line| line["spans"].as_array().cloned().unwrap_or_default());
@@ -82,9 +83,9 @@ fn ids(log: &str, method: &str) -> HashSet<String> {
 
 #[test]
 fn one_id_follows_a_verb_through_all_logs() {
-    let logs = [("TRACKER_LOG", "info,proto=debug"), ("TRACKER_LOG_FORMAT", "json")];
+    let logs = [("TRACKER_LOG", "info,transport=debug"), ("TRACKER_LOG_FORMAT", "json")];
     let tracker = Tracker::start_with(&logs);
-    let logs = [("PEER_LOG", "info,proto=debug"), ("PEER_LOG_FORMAT", "json")];
+    let logs = [("PEER_LOG", "info,transport=debug"), ("PEER_LOG_FORMAT", "json")];
     let (ann, bob) = (tracker.user_with("ann", &logs), tracker.user_with("bob", &logs));
     tracker.group("g1", &[&ann, &bob]);
     ann.shares("g1", "data", MIB, 2);
@@ -98,7 +99,7 @@ fn one_id_follows_a_verb_through_all_logs() {
     assert!(id.len() >= 16, "{id}");
 }
 
-/// What the doctor says of one thing: its finding and the words.
+/// Returns the doctor's finding and message for one check.
 fn finding(peer: &Peer, name: &str) -> (String, String) {
     let done = peer.run(&["doctor", "--json"]);
     let checks = done.json()["checks"].clone();
@@ -106,7 +107,7 @@ fn finding(peer: &Peer, name: &str) -> (String, String) {
     let found = found.unwrap_or_else(|| panic!("no check of {name}: {checks}"));
     let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
     let result = text("result");
-    // Something that does not work is also told by the exit code.
+    // The exit code also tells when something does not work.
     assert!(result != "bad" || done.code == 1, "{done:?}");
     (result, text("message"))
 }
@@ -123,19 +124,21 @@ fn the_doctor_names_a_tracker_that_is_down_and_a_login_that_is_missing() {
     tracker.kill();
     let (result, message) = finding(&ann, "tracker");
     assert_eq!(result, "bad");
-    assert!(message.contains(&tracker.url) && message.contains("running"), "{message}");
+    assert!(message.contains(tracker.url()) && message.contains("running"), "{message}");
 }
 
 #[test]
 fn the_doctor_names_a_wrong_ca() {
     let (tracker, other) = (Tracker::start(), Tracker::start());
-    let ann =
-        Peer::alone("ann", &[("PEER_TRACKER", &tracker.url), ("PEER_CA", &other.ca().display().to_string())]);
+    let ann = Peer::alone(
+        "ann",
+        &[("PEER_TRACKER", tracker.url()), ("PEER_CA", &other.ca().display().to_string())],
+    );
     ann.run(&["whoami"]);
     let (result, message) = finding(&ann, "tracker");
     assert_eq!(result, "bad");
     assert!(message.contains("CA"), "{message}");
-    let missing = Peer::alone("ann", &[("PEER_TRACKER", &tracker.url), ("PEER_CA", "/nonexistent")]);
+    let missing = Peer::alone("ann", &[("PEER_TRACKER", tracker.url()), ("PEER_CA", "/nonexistent")]);
     missing.run(&["whoami"]);
     let (result, message) = finding(&missing, "authority");
     assert_eq!(result, "bad");
@@ -145,7 +148,7 @@ fn the_doctor_names_a_wrong_ca() {
 #[test]
 fn the_doctor_names_a_port_that_nobody_reaches() {
     let tracker = Tracker::start();
-    // Nothing listens there: it was free a moment ago, and this peer has another.
+    // Nothing listens there: the port was free a moment ago, and this peer has another one.
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     let ann = tracker.user_with("ann", &[("PEER_ADVERTISE", &free.to_string())]);
     let (result, message) = finding(&ann, "port");
@@ -154,7 +157,7 @@ fn the_doctor_names_a_port_that_nobody_reaches() {
 }
 
 #[test]
-fn a_service_manager_is_told_of_the_beginning_and_the_end() {
+fn a_service_manager_is_notified_of_start_and_stop() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("notify");
     let manager = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");

@@ -1,15 +1,16 @@
-//! Where downloads go: second places, disks that are too small, directories that may not be written to.
+//! Destinations of downloads: a second place, disks that are too small, directories without write permission.
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::Instant,
 };
 
 use crate::support::{Done, Foreground, MIB, Peer, Tracker, assert_same, make_file, wait_for};
 
-/// Mounts what a container or a virtual machine would be given: a small disk, and one that is read only.
+/// Mounts what a container or a virtual machine would have: a small disk, and a read-only one.
 const MOUNTS: &str =
     "mount -t tmpfs -o size=24m none small && mount -t tmpfs -o ro none locked && exec \"$@\"";
 
@@ -20,7 +21,7 @@ fn a_second_place_gets_a_copy_and_the_first_goes_on_sharing() {
     tracker.group("g1", &[&ann, &bob]);
     let original = ann.shares("g1", "data", 3 * MIB + 5, 1);
     bob.ok(&["download", "g1", "data", "first/"]);
-    // Nobody else is needed for it.
+    // No other peer is needed for the copy.
     ann.ok(&["daemon", "stop"]);
     let second = bob.path("second/data");
     let done = bob.json("download g1 data second/");
@@ -37,12 +38,12 @@ fn a_second_place_gets_a_copy_and_the_first_goes_on_sharing() {
     assert_eq!(shares.as_array().map(Vec::len), Some(1));
     assert_eq!(shares[0]["path"], bob.path("first/data").display().to_string());
 
-    // What is as long is not the file for that, and is left as it is.
+    // A file of the same length is not taken for the shared file, and is left unchanged.
     make_file(&second, 3 * MIB + 5, 2);
     let altered = fs::read(&second).expect("it is there");
     assert_eq!(bob.refused(6, "download g1 data second/"), "DESTINATION_EXISTS");
     assert!(fs::read(&second).expect("it is there") == altered);
-    // A copy that is no longer what was shared is not passed on.
+    // A copy that has changed since it was shared is not copied further.
     make_file(&bob.path("first/data"), 3 * MIB + 5, 3);
     bob.fails(8, &["download", "g1", "data", "third/", "--timeout", "2"]);
     assert!(!bob.path("third/data").exists());
@@ -79,7 +80,7 @@ fn an_uploader_can_download_its_own_file() {
 }
 
 #[test]
-fn a_disk_without_room_ends_the_verb_and_the_download_goes_on_when_there_is_some() {
+fn a_full_disk_ends_the_verb_and_the_download_resumes_when_there_is_room() {
     let tracker = Tracker::start();
     let (ann, bob) = (tracker.user("ann"), tracker.user("bob"));
     tracker.group("g1", &[&ann, &bob]);
@@ -87,14 +88,14 @@ fn a_disk_without_room_ends_the_verb_and_the_download_goes_on_when_there_is_some
     let original = ann.shares("g1", "data", 12 * MIB, 2);
     let Some((_daemon, root)) = with_disks(&bob) else { return };
 
-    // What can't fit is refused, and nothing is made.
+    // A file that can't fit is refused, and nothing is created.
     for line in ["download g1 large small/", "download g1 large small/new/ -d", "download g1 large small/x"] {
         assert_eq!(bob.refused(9, line), "DISK_FULL", "{line}");
     }
     assert_eq!(bob.json("show-downloads")["downloads"], serde_json::json!([]));
     assert_eq!(fs::read_dir(root.join("small")).expect("listed").count(), 0);
 
-    // What fitted when it began waits for room, whoever waits for it.
+    // A download that fitted at its start waits for room. Each verb that waits for it reports this.
     ann.ok(&["limit", "--up", "2MiB"]);
     let waiting = bob.spawn(&["download", "g1", "data", "small/", "--json"]);
     bob.waits_until_midway("g1", "data", 2 * MIB as u64);
@@ -111,6 +112,24 @@ fn a_disk_without_room_ends_the_verb_and_the_download_goes_on_when_there_is_some
     ann.ok(&["limit", "--up", "0"]);
     bob.ok(&["download", "g1", "data", "small/"]);
     assert_same(&original, &root.join("small/data"));
+}
+
+#[test]
+fn the_second_of_two_downloads_that_do_not_fit_is_refused_and_the_first_finishes() {
+    let tracker = Tracker::start();
+    let (ann, bob) = (tracker.user_with("ann", &[("PEER_UPLOAD_LIMIT", "2MiB")]), tracker.user("bob"));
+    tracker.group("g1", &[&ann, &bob]);
+    let first = ann.shares("g1", "first", 14 * MIB, 1);
+    ann.shares("g1", "second", 14 * MIB, 2);
+    let Some((_daemon, root)) = with_disks(&bob) else { return };
+    // Each of them fits alone.
+    bob.ok(&["download", "g1", "first", "small/", "-d"]);
+    bob.waits_until_midway("g1", "first", 1);
+    let refused = bob.fails(9, &["download", "g1", "second", "small/"]);
+    assert!(refused.stderr.contains("running downloads"), "{refused:?}");
+    ann.ok(&["limit", "--up", "0"]);
+    bob.waits_until_complete("g1", "first");
+    assert_same(&first, &root.join("small/first"));
 }
 
 #[test]
@@ -145,26 +164,35 @@ fn a_stopped_download_says_so_and_keeps_its_count() {
     bob.ok(&["daemon", "stop"]);
     let kept = bob.download("g1", "data").expect("it is still shown");
     assert_eq!((&kept["state"], &kept["done_bytes"]), (&"stopped".into(), &stopped["done_bytes"]));
-    // Elsewhere only after the first is given up.
+    // The file can go elsewhere only after the first download is discarded.
     assert_eq!(bob.refused(6, "download g1 data elsewhere/"), "DESTINATION_EXISTS");
     bob.ok(&["stop-download", "g1", "data", "--discard"]);
     ann.ok(&["limit", "--up", "0"]);
     bob.ok(&["download", "g1", "data", "elsewhere/"]);
 }
 
-/// Starts the peer's daemon where `small` and `locked` in its directory are disks of their own. The daemon, and its
-/// view of that directory. `None` on a machine that lets nobody mount.
+/// Starts the peer's daemon where `small` and `locked` in its directory are separate disks. Returns the
+/// daemon and the path by which it sees that directory. Returns `None` on a machine where mounting is not
+/// allowed.
 #[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 fn with_disks(peer: &Peer) -> Option<(Foreground, PathBuf)> {
     peer.ok(&["daemon", "stop"]);
     for name in ["small", "locked"] {
         fs::create_dir(peer.path(name)).expect("made");
     }
-    let allowed =
-        Command::new("unshare").args(["--mount", "--map-root-user", "true"]).stderr(Stdio::null()).status();
-    if !allowed.is_ok_and(|status| status.success()) {
-        println!("SKIPPED: namespaces can't be made here");
-        return None;
+    match Command::new("unshare").args(["--mount", "--map-root-user", "true"]).output() {
+        Ok(made) if made.status.success() => {}
+        Ok(made) => {
+            let why = String::from_utf8_lossy(&made.stderr);
+            assert!(why.contains("not permitted") || why.contains("denied"), "no mount namespace: {why}");
+            println!("SKIPPED: mount namespaces are not permitted here");
+            return None;
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            println!("SKIPPED: `unshare` is not installed");
+            return None;
+        }
+        Err(error) => panic!("`unshare` did not start: {error}"),
     }
     let daemon = peer.command(&["daemon"]);
     let mut command = Command::new("unshare");

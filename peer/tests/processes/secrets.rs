@@ -1,4 +1,4 @@
-//! What is written down of people's doings, and what never is.
+//! What the logs and files say about users, and the secrets that they never contain.
 
 use std::{
     collections::BTreeSet,
@@ -14,17 +14,19 @@ use crate::support::{MIB, PASSWORD, Peer, Tracker};
 const NEW_PASSWORD: &str = "ten lemons roll downhill\n";
 const WRONG_PASSWORD: &str = "no lemons roll at all\n";
 
-/// Every act that the audit log knows.
-const ACTS: [&str; 22] = [
+/// All acts that the audit log records.
+const ACTS: [&str; 25] = [
     "accept_request",
     "change_password",
     "create_group",
+    "create_invite",
     "create_user",
     "delete_group",
     "disable_user",
     "enable_user",
     "issue_peer_cert",
     "issue_tickets",
+    "join_by_invite",
     "join_group",
     "leave_group",
     "login",
@@ -35,12 +37,13 @@ const ACTS: [&str; 22] = [
     "reject_request",
     "remove_member",
     "reset_password",
+    "revoke_invite",
     "transfer_ownership",
     "unpublish_file",
     "withdraw_request",
 ];
 
-/// Does one of each, and says which secrets were in use.
+/// Does each of the acts once, and returns the secrets that were in use.
 fn live(tracker: &Tracker) -> (Vec<Peer>, BTreeSet<String>) {
     let log = [("PEER_LOG", "trace")];
     let people = ["ann", "bob", "eve"].map(|name| tracker.user_with(name, &log));
@@ -58,6 +61,12 @@ fn live(tracker: &Tracker) -> (Vec<Peer>, BTreeSet<String>) {
     }
     eve.ok(&["leave-group", "g1"]);
     eve.ok(&["join-group", "g1"]);
+    eve.ok(&["leave-group", "g1"]);
+    let invite = ann.json("invite g1");
+    let link = invite["link"].as_str().expect("a link");
+    secrets.insert(link.rsplit_once('.').expect("a secret").1.to_owned());
+    eve.ok(&["join", link]);
+    ann.ok(&["revoke-invite", "g1", invite["invite_id"].as_str().expect("an id")]);
     eve.ok(&["leave-group", "g1"]);
     ann.shares("g1", "data", MIB, 22);
     bob.ok(&["download", "g1", "data", "out/"]);
@@ -83,14 +92,14 @@ fn token(peer: &Peer) -> String {
     session["token"].as_str().expect("a token").to_owned()
 }
 
-/// What of a private key in PEM is secret.
+/// Returns a part of a private key in PEM that is secret.
 fn key(path: &Path) -> String {
     let pem = fs::read_to_string(path).expect("a key");
-    // The first line of its bytes says what kind of key it is, and begins the secret.
+    // The first line of base64 starts with the kind of the key, so the second one is taken.
     pem.lines().nth(2).expect("a key of several lines").to_owned()
 }
 
-/// All files below a directory, and itself.
+/// Returns a directory and all files below it.
 fn below(directory: &Path) -> Vec<PathBuf> {
     let mut found = vec![directory.to_owned()];
     let mut next = 0;
@@ -109,12 +118,12 @@ fn holds(path: &Path, secret: &str) -> bool {
 }
 
 #[test]
-fn every_act_is_in_the_audit_log_and_no_secret_is_anywhere() {
+fn every_action_is_audited_and_no_secret_is_written() {
     let tracker = Tracker::start_with(&[("TRACKER_LOG", "trace")]);
     let (people, secrets) = live(&tracker);
 
     let audit = tracker.operate("audit --since 1h --json", "");
-    // The test runner's own words come first, on the same line.
+    // The test runner's own output comes first, on the same line.
     let rows: Vec<Value> = audit
         .lines()
         .filter_map(|line| line.find('{').map(|at| &line[at..]))
@@ -129,7 +138,7 @@ fn every_act_is_in_the_audit_log_and_no_secret_is_anywhere() {
     }
     assert!(!tracker.operate("audit --since 2999-01-01T00:00:00Z --json", "").contains("\"action\""));
 
-    let mut places = below(tracker.data_dir());
+    let mut places = below(&tracker.data_dir());
     places.push(tracker.log_file());
     for peer in &people {
         places.extend(below(&peer.path("home")));
@@ -141,7 +150,7 @@ fn every_act_is_in_the_audit_log_and_no_secret_is_anywhere() {
             assert!(belongs, "{secret:.9}… is in {}", place.display());
         }
     }
-    // What every user of this machine can read of the daemons and the tracker, which still run.
+    // Checks what every user of this machine can read about the daemons and the tracker, which still run.
     for process in fs::read_dir("/proc").expect("processes").map(|entry| entry.expect("one").path()) {
         let line = process.join("cmdline");
         assert!(!secrets.iter().any(|secret| holds(&line, secret)), "a secret is in {}", line.display());

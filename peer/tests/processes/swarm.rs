@@ -27,7 +27,7 @@ fn three_seeders_each_give_a_fair_share() {
 }
 
 #[test]
-fn a_leecher_gives_before_it_has_all() {
+fn a_leecher_serves_before_it_is_complete() {
     let tracker = Tracker::start();
     let seeder = tracker.user_with("ann", &[("PEER_UPLOAD_LIMIT", "3MiB")]);
     let (second, third) = (tracker.user("bob"), tracker.user("cat"));
@@ -35,7 +35,7 @@ fn a_leecher_gives_before_it_has_all() {
     let original = seeder.shares("g1", "data", 24 * MIB, 5);
     let copies = [second.starts("g1", "data"), third.starts("g1", "data")];
 
-    // Bytes that the third has of the second, while the second is not complete.
+    // Counts the bytes that the third got from the second while the second is incomplete.
     wait_for("the second gives to the third", || {
         let third = third.download("g1", "data")?;
         let second = second.download("g1", "data")?;

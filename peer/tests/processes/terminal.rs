@@ -1,34 +1,43 @@
-//! What a person at a terminal sees.
+//! Output on a terminal.
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     process::{Child, Command, Stdio},
     time::Instant,
 };
 
 use crate::support::{Done, MIB, PASSWORD, Peer, Tracker};
 
-/// What the line editor prints when it begins to read a line.
+/// The sequence that the line editor prints when it starts to read a line.
 const READS: &str = "\u{1b}[?2004h";
 
-/// Runs a verb on a terminal of its own. `None` on a machine without the program for that.
-#[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+/// Runs a verb on a terminal of its own. Returns `None` on a machine without the program `script`.
 fn at_a_terminal(peer: &Peer, line: &str) -> Option<Child> {
+    at_a_terminal_after(peer, "", line)
+}
+
+/// As [`at_a_terminal`], after a command of the shell.
+#[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+fn at_a_terminal_after(peer: &Peer, first: &str, line: &str) -> Option<Child> {
     let verb = peer.command(&[]);
     let mut command = Command::new("script");
-    command.args(["-qec", &format!("{} {line}", verb.get_program().to_string_lossy()), "/dev/null"]);
+    command.args(["-qec", &format!("{first}{} {line}", verb.get_program().to_string_lossy()), "/dev/null"]);
     command.current_dir(peer.path("")).env("TERM", "xterm").env("COLUMNS", "120");
     command.envs(verb.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().ok();
-    if child.is_none() {
-        println!("SKIPPED: `script` is not installed");
+    match command.spawn() {
+        Ok(child) => Some(child),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            println!("SKIPPED: `script` is not installed");
+            None
+        }
+        Err(error) => panic!("`script` did not start: {error}"),
     }
-    child
 }
 
-/// Types each line when the shell reads one, as a person does; its exit code and all that was on the screen.
+/// Types each line when the shell reads one, as a user does. Returns the exit code and everything that was on
+/// the screen.
 fn converse(mut child: Child, lines: &[&str]) -> (Option<i32>, String) {
     let (mut keys, mut screen) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
     let mut seen = Vec::new();
@@ -55,14 +64,26 @@ fn the_shell_remembers_lines_and_no_passwords() {
     let Some(shell) = at_a_terminal(&ann, "shell") else { return };
     let (code, seen) = converse(shell, &["create_group g1", "list_groups", &login, "no-such-verb", "exit"]);
     assert_eq!(code, Some(0), "typed by a person, it ends well: {seen:?}");
-    assert!(seen.contains("peer> ") && seen.contains("g1 is yours"), "{seen:?}");
+    assert!(seen.contains("peer> ") && seen.contains("the group g1 was created"), "{seen:?}");
     assert!(seen.contains("unrecognized subcommand"), "{seen:?}");
     let history = fs::read_to_string(ann.path("home/history")).expect("it is kept");
     assert_eq!(history, "create_group g1\nlist_groups\nno-such-verb");
-    // The next one takes it up: the line above the last.
+    // The next shell has the history. This goes to the line before the last.
     let shell = at_a_terminal(&ann, "shell").expect("as before");
     let (code, seen) = converse(shell, &["\u{1b}[A\u{1b}[A", "exit"]);
     assert!(code == Some(0) && seen.contains("MEMBERS"), "{seen:?}");
+}
+
+#[test]
+fn the_shell_completes_names() {
+    let tracker = Tracker::start();
+    let ann = tracker.user("ann");
+    tracker.group("g1", &[&ann]);
+    ann.shares("g1", "my movie.mp4", 1, 1);
+    let Some(shell) = at_a_terminal(&ann, "shell") else { return };
+    let (code, seen) = converse(shell, &["verify g\tmy\t", "exit"]);
+    assert!(code == Some(0) && seen.contains("my movie.mp4 of g1 (1 B) is intact"), "{seen:?}");
+    assert_eq!(fs::read_to_string(ann.path("home/history")).expect("kept"), "verify g1 my\\ movie.mp4 ");
 }
 
 #[test]
@@ -74,10 +95,30 @@ fn a_download_is_seen_while_it_runs() {
     let Some(shown) = at_a_terminal(&bob, "download g1 data out/") else { return };
     let seen = Done::since(shown, "", Instant::now());
     assert_eq!(seen.code, 0, "{seen:?}");
-    for part in ["[D] [g1] data", "eta ", "1 source", "#", "sending", "8.0 MiB from ann"] {
+    for part in [
+        "\u{1b}[36m[D]\u{1b}[0m [g1] data",
+        "pieces: # all",
+        "eta ",
+        "1 source",
+        "#",
+        "sending",
+        "8.0 MiB from ann",
+    ] {
         assert!(seen.stdout.contains(part), "{part}: {seen:?}");
     }
-    // Nothing of the kind where nobody looks.
+    // Each line fits a narrow terminal, and NO_COLOR is heeded.
+    ann.shares("g1", "a long name.mp4", 6 * MIB, 3);
+    let line = "download g1 'a long name.mp4' out/";
+    let narrow =
+        at_a_terminal_after(&bob, "stty cols 24 rows 20; export NO_COLOR=1; ", line).expect("as before");
+    let seen = Done::since(narrow, "", Instant::now());
+    let drawn: Vec<&str> = seen.stdout.lines().filter_map(|line| line.rsplit("\u{1b}[J").next()).collect();
+    let (result, drawn) = drawn.split_last().expect("lines");
+    assert!(seen.code == 0 && result.starts_with("the download of"), "{seen:?}");
+    assert!(drawn.iter().all(|line| line.chars().count() <= 24), "{seen:?}");
+    assert!(drawn.iter().any(|line| line.starts_with("[D] a long") && line.ends_with('%')), "{seen:?}");
+    assert!(drawn.iter().any(|line| line.contains("# all +:. some")), "{seen:?}");
+    // Without a terminal nothing of the kind is printed.
     ann.shares("g1", "more", 4 * MIB, 2);
     let unseen = bob.ok(&["download", "g1", "more", "out/"]);
     assert!(unseen.stderr.is_empty() && unseen.stdout.lines().count() == 1, "{unseen:?}");

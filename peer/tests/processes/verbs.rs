@@ -1,4 +1,4 @@
-//! Verbs against a real tracker: what they do, what they say, and how they end.
+//! Verbs against a real tracker: their effects, their output, and their exit codes.
 
 use std::{fs, time::Instant};
 
@@ -28,7 +28,8 @@ fn groups_from_beginning_to_end() {
     assert_eq!(bob.refused(3, "join-group nowhere"), "GROUP_NOT_FOUND");
     assert_eq!(bob.refused(5, "list-requests g1"), "NOT_THE_OWNER");
     assert_eq!(bob.refused(5, "list-files nowhere"), "NOT_A_MEMBER");
-    assert_eq!(ann.refused(6, "accept-request g1 bob"), "NO_SUCH_REQUEST");
+    ann.ok(&["accept-request", "g1", "bob"]);
+    assert_eq!(ann.refused(6, "accept-request g1 nobody"), "NO_SUCH_REQUEST");
     assert_eq!(ann.refused(2, "create-group a/b"), "INVALID_NAME");
     let members = ann.json("list-members g1")["members"].clone();
     let role = |at: usize| (members[at]["user"].clone(), members[at]["role"].clone());
@@ -96,14 +97,14 @@ fn names_sizes_and_places() {
     bob.ok(&["download", "g1", "renamed", "film", "--verify", "--sequential"]);
     assert_same(&ann.path("one-byte-more"), &bob.path("film"));
 
-    // The same content under that name again is one more seeder; other content is a conflict.
+    // If the same content is uploaded under that name again, there is one more seeder. Other content is a
+    // conflict.
     fs::copy(bob.path("film"), bob.path("copy")).expect("copied");
     assert_eq!(bob.json("upload copy g1 --name renamed")["already_published"], true);
     fs::write(bob.path("other"), b"other").expect("written");
     assert_eq!(bob.refused(6, "upload other g1 --name renamed"), "ALREADY_EXISTS");
 
     assert_eq!(ann.refused(3, "upload absent g1"), "PATH_NOT_FOUND");
-    assert_eq!(ann.refused(3, "upload / g1 --name x"), "PATH_NOT_FOUND");
     assert_eq!(ann.refused(3, "upload /dev/zero g1"), "PATH_NOT_FOUND");
     assert_eq!(ann.refused(5, "upload one-byte-more nowhere"), "NOT_A_MEMBER");
     assert_eq!(bob.refused(3, "download g1 absent ./out/"), "FILE_NOT_FOUND");
@@ -125,7 +126,7 @@ fn a_download_outlives_its_verb_and_its_daemon() {
     assert_eq!(bob.refused(8, "download g1 movie.mp4 out/ --timeout 2"), "NO_SOURCE");
     let state = bob.download("g1", "movie.mp4").expect("it stays in the daemon")["state"].clone();
     assert!(["stalled", "downloading", "queued"].contains(&state.as_str().unwrap_or_default()), "{state}");
-    // Attached again, stopped, resumed; the daemon restarted in between.
+    // The download is attached to, stopped and resumed, and the daemon is restarted in between.
     bob.starts("g1", "movie.mp4");
     assert_eq!(bob.refused(6, "download g1 movie.mp4 elsewhere/"), "DESTINATION_EXISTS");
     bob.ok(&["stop-download", "g1", "movie.mp4"]);
@@ -134,7 +135,7 @@ fn a_download_outlives_its_verb_and_its_daemon() {
     bob.ok(&["resume-download", "g1", "movie.mp4"]);
     bob.ok(&["daemon", "stop"]);
     bob.ok(&["whoami"]);
-    // Its daemon starts with the verb, and takes its share up by itself.
+    // The verb starts ann's daemon, which resumes its share by itself.
     ann.ok(&["whoami"]);
     bob.ok(&["download", "g1", "movie.mp4", "out/"]);
     assert_same(&original, &bob.path("out/movie.mp4"));
@@ -170,7 +171,7 @@ fn a_verb_that_gives_up_leaves_its_download_running() {
 }
 
 #[test]
-fn sharing_stops_when_told() {
+fn a_stopped_share_is_no_longer_served() {
     let (_tracker, ann, bob) = stage();
     ann.shares("g1", "movie.mp4", 2 * MIB, 1);
     assert_eq!(ann.json("list-shares")["shares"][0]["done_bytes"], 2 * MIB);
@@ -185,7 +186,7 @@ fn sharing_stops_when_told() {
 }
 
 #[test]
-fn without_its_tracker_a_peer_says_so_and_goes_on() {
+fn a_peer_reports_a_missing_tracker_and_keeps_running() {
     let (mut tracker, ann, bob) = stage();
     ann.shares("g1", "movie.mp4", 2 * MIB, 1);
     tracker.kill();
@@ -235,25 +236,28 @@ fn a_fingerprint_is_as_good_as_the_file() {
     let tracker = Tracker::start();
     let ann = tracker.user("ann");
     let pem = fs::read_to_string(tracker.ca()).expect("the authority");
-    let print = proto::transport::fingerprints(&pem).expect("a certificate")[0].to_string();
-    let with = |print: &str| Peer::alone("ann", &[("PEER_TRACKER", &tracker.url), ("PEER_CA_SHA256", print)]);
+    let print = transport::fingerprints(&pem).expect("a certificate")[0].to_string();
+    let with =
+        |print: &str| Peer::alone("ann", &[("PEER_TRACKER", tracker.url()), ("PEER_CA_SHA256", print)]);
     let pinned = with(&print);
     pinned.ok_with_password(&["login", "ann"]);
     let kept = fs::read_to_string(pinned.path("home/ca.pem")).expect("kept");
-    assert_eq!(proto::transport::fingerprints(&kept).expect("a certificate")[0].to_string(), print);
+    assert_eq!(transport::fingerprints(&kept).expect("a certificate")[0].to_string(), print);
     assert_eq!(with(&"00".repeat(32)).with_password(&["login", "ann"], PASSWORD).code, 7);
-    let neither = Peer::alone("ann", &[("PEER_TRACKER", &tracker.url)]);
+    let neither = Peer::alone("ann", &[("PEER_TRACKER", tracker.url())]);
     assert_eq!(neither.with_password(&["login", "ann"], PASSWORD).code, 7, "nothing is trusted unasked");
     drop(ann);
 }
 
 #[test]
-fn doctor_and_what_pokes_a_peer() {
+fn doctor_ticket_and_export_cert() {
     let (_tracker, ann, bob) = stage();
     ann.shares("g1", "movie.mp4", MIB, 1);
     seed("ann is announced", &ann, 1);
     let checks = ann.json("doctor")["checks"].clone();
-    let good = |check: &serde_json::Value| check["result"] == "ok";
+    // These peers listen on loopback only, and the doctor warns of that.
+    let good =
+        |check: &serde_json::Value| check["result"] == if check["name"] == "port" { "warning" } else { "ok" };
     assert!(checks.as_array().is_some_and(|checks| checks.len() > 5 && checks.iter().all(good)), "{checks}");
     let ticket = bob.json("ticket g1 movie.mp4");
     assert!(ticket["ticket"].as_str().is_some_and(|ticket| ticket.starts_with("v4.public.")), "{ticket}");

@@ -1,7 +1,8 @@
-//! The answer to FindPeers, written without the messages that it is made of.
+//! The response of FindPeers, encoded without intermediate messages.
 //!
-//! On the wire a message within another is a run of bytes. So the tracker writes each source as it finds it, without the
-//! strings of a [`pb::Source`] being made and dropped again for each of 50, and a caller reads those that it wants.
+//! A nested message is a run of bytes on the wire. So the tracker encodes each source directly, and does not
+//! allocate and drop the strings of a [`pb::Source`] for each of 50 sources. A caller decodes only the
+//! sources that it wants.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::{
@@ -11,53 +12,46 @@ use prost::{
 
 use crate::{
     domain::{FileId, PeerId, Username},
-    pb,
+    pb::{self, FindPeersResponse},
 };
 
-/// `FindPeersResponse` of the .proto.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct FindPeersResponse {
-    /// 16 bytes.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub file_id: Bytes,
-    /// In the order of the selection policy; each a [`pb::Source`], encoded.
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    pub sources: Vec<Bytes>,
-}
-
-/// A source of a file, as others are told of it.
+/// A source of a file, as the tracker describes it to other peers.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'s> {
-    /// Which peer.
+    /// The peer's id.
     pub id: PeerId,
-    /// Whose.
+    /// The peer's user.
     pub user: &'s Username,
-    /// Where to reach it.
-    pub address: &'s str,
-    /// Pieces that it holds.
+    /// The addresses to reach the peer at, separated by commas; empty for none.
+    pub addresses: &'s str,
+    /// The number of pieces that the peer has.
     pub pieces: u32,
-    /// Uploads that it has running and waiting.
+    /// The number of its uploads, running and waiting.
     pub load: u32,
 }
 
-/// Bytes that a source seldom exceeds: 130 of its id and name, the rest of address and user.
-const USUAL: usize = 192;
+/// Bytes that an encoded source rarely exceeds: 130 for its id and name, the rest for addresses and user.
+const USUAL: usize = 224;
 
 impl FindPeersResponse {
-    /// The sources of a file.
+    /// Encodes the sources of a file.
     pub fn new<'s>(file: FileId, sources: impl ExactSizeIterator<Item = Found<'s>>) -> Self {
         let mut buffer = BytesMut::with_capacity(USUAL * sources.len());
         let encoded = sources.map(|source| {
             source.encode(&mut buffer);
             buffer.split().freeze()
         });
-        Self { sources: encoded.collect(), file_id: Bytes::copy_from_slice(file.as_bytes()) }
+        Self {
+            sources: encoded.collect(),
+            file_id: Bytes::copy_from_slice(file.as_bytes()),
+            next_page_token: String::new(),
+        }
     }
 
-    /// The sources, read.
+    /// Decodes the sources.
     ///
     /// # Errors
-    /// When one is none.
+    /// Fails if the bytes of an entry are not a `Source`.
     pub fn read(&self) -> Result<Vec<pb::Source>, DecodeError> {
         self.sources.iter().map(|source| pb::Source::decode(source.clone())).collect()
     }
@@ -70,7 +64,7 @@ impl Found<'_> {
             peer: Some(pb::PeerAddress {
                 peer_id: self.id.to_string(),
                 tls_name: self.id.tls_name(),
-                addresses: vec![self.address.to_owned()],
+                addresses: split(self.addresses).map(ToOwned::to_owned).collect(),
                 username: self.user.as_str().to_owned(),
             }),
             pieces: self.pieces.into(),
@@ -78,24 +72,26 @@ impl Found<'_> {
         }
     }
 
-    /// As [`Found::message`] encodes.
+    /// Writes the encoding of [`Found::message`].
     fn encode(&self, into: &mut impl BufMut) {
         let id = self.id.text();
         let tls_name = [&id[..], PeerId::TLS_SUFFIX.as_bytes()];
-        let (address, user) = ([self.address.as_bytes()], [self.user.as_str().as_bytes()]);
-        // By their numbers in PeerAddress.
-        let texts: [(u32, &[&[u8]]); 4] = [(1, &[&id]), (2, &tls_name), (3, &address), (4, &user)];
-        let length = |parts: &[&[u8]]| parts.iter().map(|part| part.len()).sum::<usize>() as u64;
-        let lengths = texts.map(|(_, parts)| length(parts));
+        let nothing: &[u8] = &[];
+        // Each text, in two parts, with its field number in PeerAddress.
+        let texts = || {
+            [(1, [&id[..], nothing]), (2, tls_name)]
+                .into_iter()
+                .chain(split(self.addresses).map(|address| (3, [address.as_bytes(), nothing])))
+                .chain([(4, [self.user.as_str().as_bytes(), nothing])])
+        };
+        let length = |parts: [&[u8]; 2]| parts.map(<[u8]>::len).iter().sum::<usize>() as u64;
         encode_key(1, WireType::LengthDelimited, into);
-        // A key of a byte each.
-        encode_varint(
-            lengths.iter().map(|&length| 1 + encoded_len_varint(length) as u64 + length).sum(),
-            into,
-        );
-        for ((number, parts), length) in texts.into_iter().zip(lengths) {
+        // Each key takes one byte.
+        let lengths = texts().map(|(_, parts)| length(parts));
+        encode_varint(lengths.map(|length| 1 + encoded_len_varint(length) as u64 + length).sum(), into);
+        for (number, parts) in texts() {
             encode_key(number, WireType::LengthDelimited, into);
-            encode_varint(length, into);
+            encode_varint(length(parts), into);
             parts.iter().for_each(|part| into.put_slice(part));
         }
         for (number, value) in [(2, self.pieces), (3, self.load)] {
@@ -105,6 +101,11 @@ impl Found<'_> {
             }
         }
     }
+}
+
+/// Splits addresses that are separated by commas.
+pub fn split(addresses: &str) -> impl Iterator<Item = &str> {
+    addresses.split(',').filter(|address| !address.is_empty())
 }
 
 #[cfg(test)]
@@ -117,17 +118,18 @@ mod tests {
     fn it_is_what_the_messages_would_be() {
         let long = format!("{}.example:65535", "a".repeat(240));
         let user: Username = "ann".parse().unwrap();
-        let found = |byte, address, pieces, load| Found {
+        let found = |byte, addresses, pieces, load| Found {
             id: PeerId::from([byte; 32]),
             user: &user,
-            address,
+            addresses,
             pieces,
             load,
         };
         let all = [
             found(0, "192.0.2.1:7000", 0, 0),
             found(200, &long, 1, 300),
-            found(255, "[2001:db8::1]:1", u32::MAX, u32::MAX),
+            found(255, "192.0.2.1:1,[2001:db8::1]:1", u32::MAX, u32::MAX),
+            found(3, "", 1, 1),
         ];
         let file = FileId::try_from(&[7; 16][..]).unwrap();
         let answer = FindPeersResponse::new(file, all.iter().copied());

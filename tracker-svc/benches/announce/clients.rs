@@ -1,4 +1,4 @@
-//! The peers that announce, and the users that call, for real.
+//! The real peers that announce, and the real users that call.
 
 use std::{future::Future, net::SocketAddr, path::Path, sync::Arc};
 
@@ -11,7 +11,6 @@ use proto::{
         self, auth_service_client::AuthServiceClient, file_announce::Holding,
         swarm_service_client::SwarmServiceClient,
     },
-    transport::{ChannelTuning, ClientSecurity, Remote, client_config, connect, raise_open_files},
 };
 use rustls::ClientConfig;
 use tokio::{
@@ -25,25 +24,26 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::Channel,
 };
+use transport::{ChannelTuning, ClientSecurity, Remote, client_config, connect, raise_open_files};
 
 use super::world;
 
-/// How many there are, each with a connection: half of what a tracker takes.
+/// The number of clients, each with a connection: half of what a tracker accepts.
 const COUNT: u32 = 1_000;
-/// Their numbers, which the peers that are just put there don't reach.
+/// The clients' numbers. The numbers of the simulated peers do not reach this range.
 pub(super) const NUMBERS: std::ops::Range<u32> = 1 << 30..(1 << 30) + COUNT;
-/// Announces of each; 20 at once are let through, the first included.
+/// Announces per client. The tracker allows 20 at once, the first included.
 const ANNOUNCES: u32 = 16;
-/// Calls for sources of each; 10 at once are let through.
+/// Calls for sources per client. The tracker allows 10 at once.
 const FINDS: u32 = 8;
-/// Other calls of each.
+/// Other calls per client.
 const CALLS: u32 = 16;
-/// Calls that run at once.
+/// Number of concurrent calls.
 const AT_ONCE: usize = 8;
-/// Files that they announce, each one of these.
+/// Number of files that they announce; each client announces one of these.
 const FILES: u32 = 10;
 
-/// Connects all, then does what stdin says until it ends.
+/// Connects all clients, then runs the phases named on stdin until it ends.
 pub(super) fn run(address: SocketAddr, ca: &Path) -> Result<()> {
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -66,8 +66,8 @@ pub(super) fn run(address: SocketAddr, ca: &Path) -> Result<()> {
     })
 }
 
-/// Each announces a piece that it gained, and again once all have, each message in a packet of its own. Then they end
-/// their streams, which the tracker answers when it has taken all in.
+/// Each client announces a gained piece, and another one after all have done so. Each message is a packet of
+/// its own. Then the clients end their streams. The tracker answers that when it has handled all messages.
 async fn announce(clients: &mut [Client]) -> Result<u32> {
     for round in 0..ANNOUNCES {
         for client in &*clients {
@@ -93,7 +93,7 @@ async fn calls<F: Future<Output = Result<()>>>(
     Ok(COUNT * each)
 }
 
-/// Puts the token into each request.
+/// Adds the token to each request.
 #[derive(Clone)]
 struct Bearer(MetadataValue<Ascii>);
 
@@ -125,8 +125,11 @@ impl User {
     }
 
     async fn find_peers(self) -> Result<()> {
-        let request =
-            pb::FindPeersRequest { group_id: world::group()?.to_string(), name: world::name(self.file()) };
+        let request = pb::FindPeersRequest {
+            group_id: world::group()?.to_string(),
+            name: world::name(self.file()),
+            ..Default::default()
+        };
         let found = SwarmServiceClient::new(self.service).find_peers(request).await?.into_inner();
         ensure!(found.sources.len() == MAX_SOURCES, "{} sources", found.sources.len());
         Ok(())
@@ -146,14 +149,14 @@ struct Client {
 }
 
 impl Client {
-    /// Connects and announces what the peer has; it has been told of sources then.
+    /// Connects and announces the peer's pieces. On return the peer has been told about sources.
     async fn start(number: u32, address: SocketAddr, config: Arc<ClientConfig>) -> Result<Self> {
         let user = User::connect(number, address, config).await?;
-        // One waits at most: the next goes only after it was sent.
+        // At most one message waits: the next is sent only after it has gone.
         let (says, messages) = mpsc::channel(1);
         let mut swarm = SwarmServiceClient::new(user.service.clone());
         let peer_id = world::peer(number).to_string();
-        let hello = pb::AnnounceHello { peer_id, port: 1_024, advertise: String::new() };
+        let hello = pb::AnnounceHello { peer_id, port: 1_024, ..Default::default() };
         let first = pb::AnnounceRequest { hello: Some(hello), ..Default::default() };
         says.send(first).await?;
         let hears = swarm.announce(ReceiverStream::new(messages)).await?.into_inner();

@@ -1,14 +1,15 @@
-//! What a tracker with many peers costs: processor time for an announce and a call, memory for a peer. `cargo xtask
-//! bench tracker` runs it.
+//! Costs of a tracker with many peers: processor time per announce and per call, memory per peer. `cargo
+//! xtask bench tracker` runs it.
 //!
-//! - `run PEERS`: a whole tracker in this process, with PEERS peers in its swarms and its database, over TLS. Most were
-//!   put there; a thousand more announce and call from another process, each with a session and a connection of its
-//!   own, so that the processor time of this process is the tracker's.
-//! - `memory seeders|leechers PEERS`: what so many peers take, by the growth of a process that has little else.
-//! - `clients ADDRESS CA`: the thousand. Does a phase for each line on stdin.
+//! - `run PEERS`: a whole tracker in this process, with PEERS peers in its swarms and its database, over TLS.
+//!   Most peers are inserted directly. A thousand more announce and call from another process, each with its
+//!   own session and connection. So the processor time of this process is the tracker's.
+//! - `memory seeders|leechers PEERS`: the memory of this many peers, measured as the growth of a process that
+//!   has little else.
+//! - `clients ADDRESS CA`: the thousand clients. Runs one phase for each line on stdin.
 //!
-//! What was found is one line of JSON on stdout. Without arguments it says how it is used and does nothing, so that
-//! `cargo bench` passes over it.
+//! The result is one line of JSON on stdout. Without arguments the program prints its usage and does nothing,
+//! so that `cargo bench` skips it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program does")]
 #![allow(missing_docs, reason = "a program, not a library")]
 

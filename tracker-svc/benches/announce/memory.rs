@@ -1,4 +1,4 @@
-//! What peers take in memory.
+//! The memory that peers take.
 
 use anyhow::{Context as _, Result};
 use tokio_util::sync::CancellationToken;
@@ -6,17 +6,17 @@ use tracker_svc::hub::Hub;
 
 use super::world;
 
-/// Puts peers of one kind into swarms and says how many bytes this process has grown by for each.
+/// Inserts peers of one kind into swarms, and prints how many bytes the process has grown by per peer.
 pub(super) fn run(leechers: bool, peers: u32) -> Result<()> {
-    // Tokio's clock wants a runtime.
+    // Tokio's clock needs a runtime.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let hub = runtime.block_on(async { Hub::new(CancellationToken::new()) });
-    // What is taken once, such as for the first hash of a kind.
+    // Memory that is allocated once, for example at the first hash of a kind.
     world::announce(&hub, 10, |_| leechers)?;
     let before = resident()?;
     world::announce(&hub, peers, |_| leechers)?;
     if leechers {
-        // Each has been told of the sources that it may know.
+        // Each leecher is told about the sources that it may know.
         for number in 0..peers {
             hub.pull(&world::peer(number), world::file(number % world::files(peers))?);
         }

@@ -1,47 +1,35 @@
-//! The tracker that is measured.
+//! The measured tracker.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, bail};
-use proto::{
-    settings::LogFormat,
-    transport::{listen, raise_open_files},
-};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use sqlx::{ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
-use tokio_util::sync::CancellationToken;
-use tracker_svc::{
-    Tracker,
-    ca::OwnCertificate,
-    config::Config,
-    domain::SessionHash,
-    store::sqlite::{DATABASE, Sqlite},
-};
+use testkit::tracker::Tracker;
+use tracker_core::SessionHash;
+use tracker_svc::store::sqlite::{DATABASE, Sqlite};
+use transport::raise_open_files;
 
 use super::{clients, world};
 
-/// Runs all phases and prints what was found.
+/// Runs all phases and prints the result.
 pub(super) fn run(peers: u32) -> Result<()> {
     let (seeder, leecher) = (memory("seeders", peers)?, memory("leechers", peers)?);
     raise_open_files();
     let runtime = tokio::runtime::Runtime::new()?;
     let dir = tempfile::tempdir()?;
-    let (tracker, listener) = runtime.block_on(start(dir.path(), peers))?;
-    let (hub, address) = (Arc::clone(tracker.swarms()), listener.local_addr()?);
-    let shutdown = CancellationToken::new();
-    let serving = runtime.spawn(tracker.serve(listener, shutdown.clone()));
-    // Half of them seed. Their leases are renewed before each phase, none of which takes as long as a lease.
-    let renew = || world::announce(&hub, peers, |number| number % 2 == 0);
+    let tracker = runtime.block_on(start(dir.path(), peers))?;
+    // Half of the peers seed. Their leases are renewed before each phase. No phase takes as long as a lease.
+    let renew = || world::announce(&tracker.hub, peers, |number| number % 2 == 0);
     renew()?;
-    let mut clients = Clients::start(address, &dir.path().join("ca.pem"))?;
+    let mut clients = Clients::start(tracker.address, &dir.path().join("ca.pem"))?;
     renew()?;
     let announce = clients.phase("announce")?;
     renew()?;
@@ -49,8 +37,7 @@ pub(super) fn run(peers: u32) -> Result<()> {
     renew()?;
     let who_am_i = clients.phase("who-am-i")?;
     drop(clients);
-    shutdown.cancel();
-    runtime.block_on(serving)??;
+    runtime.block_on(tracker.stop());
     println!(
         "{{\"announce_us\":{announce:.2},\"unary_us\":{find_peers:.2},\"who_am_i_us\":{who_am_i:.2},\
          \"seeder_bytes\":{seeder:.1},\"leecher_bytes\":{leecher:.1}}}"
@@ -58,7 +45,7 @@ pub(super) fn run(peers: u32) -> Result<()> {
     Ok(())
 }
 
-/// Bytes for each peer of that kind, measured in a process of its own.
+/// Bytes per peer of this kind, measured in a separate process.
 fn memory(kind: &str, peers: u32) -> Result<f64> {
     let output = again().args(["memory", kind, &peers.to_string()]).stderr(Stdio::inherit()).output()?;
     let found: Value = serde_json::from_slice(&output.stdout).context("no answer from the other process")?;
@@ -66,33 +53,19 @@ fn memory(kind: &str, peers: u32) -> Result<f64> {
 }
 
 fn again() -> Command {
-    // Of this very program, also when it is replaced meanwhile.
+    // This same program, even if its file is replaced meanwhile.
     Command::new("/proc/self/exe")
 }
 
-async fn start(dir: &Path, peers: u32) -> Result<(Tracker, tokio::net::TcpListener)> {
-    let store = Sqlite::open(dir).await?;
+async fn start(dir: &Path, peers: u32) -> Result<Tracker> {
+    // The store makes its tables.
+    Sqlite::open(dir).await?.close().await;
     fill(dir, peers).await?;
-    let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    let config = Config {
-        listen: listener.local_addr()?,
-        data_dir: dir.to_owned(),
-        certificate: OwnCertificate::Issued(Vec::new()),
-        ca_out: None,
-        plaintext: false,
-        allow_insecure: false,
-        metrics: None,
-        reflection: true,
-        ticket_ttl: Duration::from_secs(1_800),
-        limit_local_accounts: false,
-        log: String::new(),
-        log_format: LogFormat::Text,
-    };
-    Ok((Tracker::prepare(Arc::new(store), &config).await?, listener))
+    Ok(Tracker::start_in(dir, &[]).await)
 }
 
-/// Accounts, sessions and peers as if they had come one by one, and the files that they have. All are members of the
-/// one group, whatever the limit says.
+/// Inserts accounts, sessions and peers as if each had registered, and their files. All are members of one
+/// group, beyond the limit of members.
 async fn fill(dir: &Path, peers: u32) -> Result<()> {
     let mut database = SqliteConnectOptions::new().filename(dir.join(DATABASE)).connect().await?;
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
@@ -147,7 +120,7 @@ struct Clients {
 }
 
 impl Clients {
-    /// Resolves when all are connected and have announced what they have.
+    /// Returns when all clients are connected and have announced their pieces.
     fn start(address: SocketAddr, ca: &Path) -> Result<Self> {
         let mut child = again()
             .args(["clients", &address.to_string()])
@@ -161,7 +134,7 @@ impl Clients {
         Ok(clients)
     }
 
-    /// The processor time of this process for each announce or call of a phase, in microseconds.
+    /// The processor time of this process per announce or call of a phase, in microseconds.
     fn phase(&mut self, name: &str) -> Result<f64> {
         let before = processor_time();
         writeln!(self.to, "{name}")?;
@@ -169,7 +142,7 @@ impl Clients {
         Ok((processor_time() - before).as_secs_f64() * 1e6 / done)
     }
 
-    /// Waits until they say how much was done.
+    /// Waits until the clients report how much was done.
     fn done(&mut self) -> Result<f64> {
         let mut line = String::new();
         self.from.read_line(&mut line)?;
@@ -187,7 +160,7 @@ impl Drop for Clients {
     }
 }
 
-/// Of all threads of this process, in user and in kernel mode.
+/// The processor time of all threads of this process, in user and in kernel mode.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))

@@ -2,35 +2,33 @@
 
 use anyhow::{Context as _, Result};
 use proto::domain::{Bitfield, FileId, GroupId, PIECE_LENGTH, PeerId, PieceLayout, Username};
-use tracker_svc::{
-    domain::{
-        session,
-        swarm::{Announcer, Holds},
-    },
-    hub::Hub,
+use tracker_core::{
+    session,
+    swarm::{AnnouncingPeer, FileAnnounce, Holds},
 };
+use tracker_svc::hub::Hub;
 
 /// Peers of one file.
 const SWARM: u32 = 1_000;
 /// Pieces of each file: a gigabyte.
 const PIECES: u32 = 2_048;
 
-/// The group that every file is in.
+/// The group of every file.
 pub(super) fn group() -> Result<GroupId> {
     "bench".parse().context("a valid name")
 }
 
-/// What each file is cut into.
+/// The layout of each file.
 pub(super) fn layout() -> Result<PieceLayout> {
     PieceLayout::new(u64::from(PIECES) * u64::from(PIECE_LENGTH)).context("a valid length")
 }
 
-/// How many files so many peers announce, one each.
+/// The number of files that this many peers announce, one each.
 pub(super) fn files(peers: u32) -> u32 {
     peers.div_ceil(SWARM)
 }
 
-/// The id of a file. Random, as ids are.
+/// The id of a file. Random, like real ids.
 pub(super) fn file(number: u32) -> Result<FileId> {
     Ok(FileId::try_from(&random("file", number)[..16])?)
 }
@@ -59,25 +57,26 @@ fn random(what: &str, number: u32) -> [u8; 32] {
     blake3::hash(format!("{what} {number}").as_bytes()).into()
 }
 
-/// What a leecher has: about half.
+/// The pieces of a leecher: about half.
 pub(super) fn half(number: u32) -> Result<Bitfield> {
     let bits: Vec<u8> = (0..PIECES / 8 / 32).flat_map(|part| random("bits", number ^ (part << 24))).collect();
     Ok(Bitfield::from_bytes(layout()?, &bits)?)
 }
 
-/// Announces so many peers, one file each; those that don't leech seed.
+/// Announces this many peers, one file each. A peer that does not leech seeds.
 pub(super) fn announce(hub: &Hub, peers: u32, leeches: impl Fn(u32) -> bool) -> Result<()> {
     let (group, layout) = (group()?, layout()?);
     for number in 0..peers {
-        let who = Announcer {
+        let who = AnnouncingPeer {
             id: peer(number),
             user: user(number)?,
-            address: format!("192.0.2.{}:{}", number % 250, 1_024 + number % 60_000).into(),
+            addresses: format!("192.0.2.{}:{}", number % 250, 1_024 + number % 60_000).into(),
             load: number % 4,
         };
-        let wants = leeches(number);
-        let holds = if wants { Holds::Exactly(half(number)?) } else { Holds::All };
-        hub.announce(&who, &group, file(number % files(peers))?, layout, holds, wants)?;
+        let wants_sources = leeches(number);
+        let holds = if wants_sources { Holds::Exactly(half(number)?) } else { Holds::All };
+        let (group, file) = (group.clone(), file(number % files(peers))?);
+        hub.announce(&who, FileAnnounce { group, file, layout, holds, wants_sources }, || false)?;
     }
     Ok(())
 }

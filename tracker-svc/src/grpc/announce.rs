@@ -1,7 +1,7 @@
 //! One announce stream: a task that owns it from `hello` to its end.
 //!
-//! It reads one message at a time, and not while it sends: who does not read is not listened to either, and loses its
-//! lease like one that is silent.
+//! The task reads one message at a time, and does not read while it sends. So it does not read from a peer
+//! that does not read, and the lease of that peer ends like that of a silent peer.
 
 use std::{
     collections::HashMap,
@@ -12,8 +12,8 @@ use std::{
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use proto::{
-    convert,
-    domain::{FileId, GroupId, PieceLayout},
+    convert::{self, found::split},
+    domain::{FileId, GroupId, PieceLayout, limits::HEARTBEAT},
     pb::{self, file_announce::Holding},
     reason::Reason,
 };
@@ -24,40 +24,43 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::swarm::{SwarmService, found, member_or_not};
+use super::{
+    rights::{Call, living_session},
+    swarm_state::{SwarmState, found},
+};
 use crate::{
     domain::{
-        Caller, Membership, Origin, Refusal,
-        address::dialable,
-        swarm::{Announcer, Holds, LEASE, News},
+        Membership, Origin, Refusal,
+        address::{Announced, dialable},
+        swarm::{AnnouncingPeer, FileAnnounce, Holds, LEASE, SourceUpdate},
     },
     error::TrackerError,
-    hub::{Letter, Mailbox, Over, observed},
+    hub::{Letter, Mailbox, Over, Unreached, observed},
 };
 
-/// What the tracker sends.
+/// The messages to the peer.
 pub(super) type NextMessages = ReceiverStream<Result<pb::AnnounceResponse, Status>>;
 
-/// How often a peer is asked to renew its lease: three times in its life.
-const HEARTBEAT: u32 = 10;
-/// How long `hello` may take.
+/// Timeout for `hello`.
 const HELLO: Duration = Duration::from_secs(10);
-/// Messages a second, and at once.
+/// Messages per second, and the maximum burst.
 const RATE: (u32, u32) = (2, 20);
-/// Most files in one message.
+/// Maximum number of files in one message.
 const MAX_FILES: usize = 1_000;
-/// Files that one answer speaks of: with 50 sources each, it stays under a megabyte.
+/// Maximum number of sources in one message that the peer could not reach. More are ignored.
+const MAX_UNREACHED: usize = 16;
+/// Maximum number of files in one response. With 50 sources each, a response stays under a megabyte.
 const FILES_AN_ANSWER: usize = 64;
-/// A peer hears something, the tracker's clock at least, this often.
+/// A peer gets a message at least this often, if only with the tracker's clock.
 const SPEAK_EVERY: Duration = Duration::from_secs(20);
-/// How often the stream counts as a use of the session.
+/// Interval at which the stream counts as a use of the session.
 const TOUCH_EVERY: Duration = Duration::from_mins(10);
 
-/// Why a stream ends.
+/// The reason why a stream ends.
 enum End {
-    /// The peer ended it, or is not there any more.
+    /// The peer ended it or has gone. No status is sent.
     Quiet,
-    /// We do; the peer is told why.
+    /// The tracker ends it, and sends this status.
     Told(Status),
 }
 
@@ -71,75 +74,114 @@ impl From<Over> for End {
     fn from(over: Over) -> Self {
         match over {
             Over::SessionEnded => Refusal::NotLoggedIn.into(),
-            Over::Replaced => {
-                Self::Told(Reason::Replaced.status("a newer announce stream of this peer took its place"))
-            }
+            Over::Replaced(from) => Self::Told(
+                Reason::Replaced
+                    .status(format!("a newer announce stream of this peer, from {from}, replaced this one")),
+            ),
+            Over::Elsewhere => Self::Told(
+                Reason::Replaced
+                    .status("a newer announce stream of this peer, at another tracker, replaced this one"),
+            ),
             Over::Stale => TrackerError::NotServing.into(),
         }
     }
 }
 
 pub(super) struct Announce {
-    service: SwarmService,
-    caller: Caller,
+    state: SwarmState,
+    caller: Arc<Call>,
     origin: Origin,
     answers: mpsc::Sender<Result<pb::AnnounceResponse, Status>>,
     rate: DefaultDirectRateLimiter,
     spoke: Instant,
 }
 
+/// The store's answers about the user's membership in groups.
+struct Memberships {
+    /// The hub's generation before the first query.
+    seen: u64,
+    groups: HashMap<GroupId, Option<Membership>>,
+}
+
+impl Memberships {
+    fn new(seen: u64) -> Self {
+        Self { seen, groups: HashMap::new() }
+    }
+}
+
+fn unreached_by(report: Unreached) -> pb::UnreachedBy {
+    pb::UnreachedBy {
+        username: report.user.to_string(),
+        address: report.address,
+        obstacle: convert::to_obstacle(report.obstacle).into(),
+    }
+}
+
 /// A stream after its `hello`.
 struct Opened {
     mailbox: Arc<Mailbox>,
-    who: Announcer,
-    /// The shards that the peer is in, one bit each.
+    who: AnnouncingPeer,
+    /// The shards that know the peer, one bit each.
     shards: u64,
     touched: Instant,
 }
 
 impl Announce {
     pub(super) fn new(
-        service: SwarmService,
-        caller: Caller,
+        state: SwarmState,
+        caller: Arc<Call>,
         origin: Origin,
         answers: mpsc::Sender<Result<pb::AnnounceResponse, Status>>,
     ) -> Self {
         let per_second = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(per_second(RATE.0)).allow_burst(per_second(RATE.1));
-        Self { service, caller, origin, answers, rate: RateLimiter::direct(quota), spoke: Instant::now() }
+        Self { state, caller, origin, answers, rate: RateLimiter::direct(quota), spoke: Instant::now() }
     }
 
     pub(super) async fn run(mut self, messages: Streaming<pb::AnnounceRequest>) {
         if let Err(End::Told(status)) = self.serve(messages).await {
-            // Who does not read is not waited for; the stream ends either way.
+            // The task does not wait for a peer that does not read. The stream ends either way.
             let _ = timeout(Duration::from_secs(1), self.answers.send(Err(status))).await;
         }
     }
 
     async fn serve(&mut self, mut messages: Streaming<pb::AnnounceRequest>) -> Result<(), End> {
-        let stopping = self.service.hub.shutdown.clone();
+        let stopping = self.state.hub.shutdown.clone();
         let first = tokio::select! {
             () = stopping.cancelled() => return Err(TrackerError::NotServing.into()),
             first = timeout(HELLO, messages.message()) => first,
         };
-        let first = first.map_err(|_| TrackerError::TooSlow("no hello came"))?;
+        let first = first.map_err(|_| TrackerError::TooSlow("the stream sent no hello in time"))?;
         let Ok(Some(first)) = first else { return Err(End::Quiet) };
         let mut opened = self.open(&first).await?;
         let mailbox = Arc::clone(&opened.mailbox);
-        self.service.hub.open(&mailbox);
-        let end = self.talk(&mut opened, first, messages).await;
-        self.service.hub.close(&mailbox);
+        self.state.hub.open(&mailbox);
+        let call = Arc::clone(&self.caller);
+        let end = tokio::select! {
+            end = self.talk(&mut opened, first, messages) => end,
+            // The guard of the call sends the reason to the peer.
+            () = call.ended() => Err(End::Quiet),
+        };
+        self.state.hub.close(&mailbox);
         end
     }
 
     async fn open(&self, first: &pb::AnnounceRequest) -> Result<Opened, TrackerError> {
-        let hello = first.hello.as_ref().ok_or(TrackerError::Invalid("the first message holds hello"))?;
-        let id = self.service.own_peer(&self.caller, &hello.peer_id).await?;
-        let address = dialable(observed(self.origin.ip), hello.port, &hello.advertise)?.into();
+        let hello = first.hello.as_ref().ok_or(TrackerError::Invalid("the first message must be hello"))?;
+        let id = self.state.own_peer(&self.caller, &hello.peer_id).await?;
+        let addresses = dialable(
+            observed(self.origin.ip),
+            &Announced {
+                port: hello.port,
+                listen: &hello.listen,
+                advertise: &hello.advertise,
+                more: &hello.addresses,
+            },
+        )?;
         let user = self.caller.user().clone();
         Ok(Opened {
-            mailbox: Mailbox::new(id, user.clone(), self.caller.session()),
-            who: Announcer { id, user, address, load: first.load },
+            mailbox: Mailbox::new(id, user.clone(), self.caller.session(), observed(self.origin.ip)),
+            who: AnnouncingPeer { id, user, addresses, load: first.load },
             shards: 0,
             touched: Instant::now(),
         })
@@ -152,65 +194,79 @@ impl Announce {
         mut messages: Streaming<pb::AnnounceRequest>,
     ) -> Result<(), End> {
         self.still_logged_in().await?;
-        self.send(opened, pb::AnnounceResponse { welcome: Some(self.welcome()), ..Default::default() })
-            .await?;
+        self.learn_epochs(opened).await?;
+        let epochs = self.answer(opened, opened.mailbox.take(FILES_AN_ANSWER));
+        self.send(opened, pb::AnnounceResponse { welcome: Some(self.welcome(opened)), ..epochs }).await?;
         self.take(opened, first).await?;
-        let stopping = self.service.hub.shutdown.clone();
-        let session_ends = self.session_ends();
+        let stopping = self.state.hub.shutdown.clone();
         loop {
             let deadline = Instant::now() + LEASE;
             tokio::select! {
-                // Messages before answers: their rate is bounded, so they can't hold answers up, but not the reverse.
+                // Messages come before responses. Their rate is limited, so they cannot delay responses for
+                // long. The other order could delay messages forever.
                 biased;
                 () = stopping.cancelled() => return Err(TrackerError::NotServing.into()),
                 message = messages.message() => match message {
+                    Ok(Some(message)) if message.leaving => {
+                        self.state.hub.leave(&opened.mailbox);
+                        return Ok(());
+                    }
                     Ok(Some(message)) if message.hello.is_none() => self.take(opened, message).await?,
-                    Ok(Some(_)) => return Err(TrackerError::Invalid("hello comes once").into()),
-                    // What its last words brought is still told.
+                    Ok(Some(_)) => return Err(TrackerError::Invalid("hello may be sent only once").into()),
+                    // The changes caused by its last message are still reported.
                     Ok(None) => return self.deliver(opened).await,
                     Err(status) => return Err(crate::error::readable(&status).map_or(End::Quiet, End::Told)),
                 },
                 () = opened.mailbox.arrived() => self.deliver(opened).await?,
-                () = sleep_until(deadline.min(session_ends)) => {
-                    let is_over = Instant::now() >= session_ends;
-                    return Err(if is_over { Over::SessionEnded.into() } else {
-                        TrackerError::TooSlow("nothing was announced for 30 seconds").into()
-                    });
+                () = sleep_until(deadline) => {
+                    return Err(TrackerError::TooSlow("the stream sent no announce for 30 seconds").into());
                 }
             }
         }
     }
 
-    /// Sessions that ended between the call's authentication and the mailbox's opening were told to nobody.
+    /// Checks the session again. If it ended between the call's authentication and the opening of the
+    /// mailbox, no mailbox was told.
     async fn still_logged_in(&self) -> Result<(), TrackerError> {
-        let session = self.service.store.session(self.caller.session()).await?;
-        let alive = session.is_some_and(|session| session.is_alive(SystemTime::now()));
-        if alive { Ok(()) } else { Err(Refusal::NotLoggedIn.into()) }
+        let (store, session) = (&*self.state.store, self.caller.session());
+        living_session(store, session, SystemTime::now()).await.map(drop)
     }
 
-    fn session_ends(&self) -> Instant {
-        let left = self.caller.session_ends().duration_since(SystemTime::now());
-        Instant::now() + left.unwrap_or_default()
+    /// Learns the epochs of all groups that the user is in, whatever the peer announces, and whatever an
+    /// earlier stream was told.
+    async fn learn_epochs(&self, opened: &Opened) -> Result<(), TrackerError> {
+        let mut seen = self.state.hub.generation();
+        loop {
+            for (group, epoch) in self.state.store.epochs(&self.caller).await? {
+                opened.mailbox.learn_epoch(&group, epoch);
+            }
+            if !self.state.hub.changed_since(&mut seen) {
+                return Ok(());
+            }
+        }
     }
 
-    fn welcome(&self) -> pb::AnnounceWelcome {
+    fn welcome(&self, opened: &Opened) -> pb::AnnounceWelcome {
+        let observed = observed(self.origin.ip);
+        let addresses = split(opened.who.addresses.given_to(observed)).map(ToOwned::to_owned);
         pb::AnnounceWelcome {
-            instance_id: self.service.hub.instance().to_vec().into(),
-            heartbeat_seconds: HEARTBEAT,
-            observed_ip: observed(self.origin.ip).to_string(),
+            instance_id: self.state.hub.instance().to_vec().into(),
+            heartbeat_seconds: HEARTBEAT.as_secs() as u32,
+            observed_ip: observed.to_string(),
             keys: self.keys(),
+            addresses: addresses.collect(),
         }
     }
 
     fn keys(&self) -> Vec<pb::TicketKey> {
-        self.service.keys.verifying_keys().borrow().iter().map(convert::to_ticket_key).collect()
+        self.state.keys.verifying_keys().borrow().iter().map(convert::to_ticket_key).collect()
     }
 
-    /// Takes a message in, and how long that took.
+    /// Handles a message, and records how long that took.
     async fn take(&mut self, opened: &mut Opened, message: pb::AnnounceRequest) -> Result<(), End> {
         let since = Instant::now();
         let taken = self.take_in(opened, message).await;
-        self.service.hub.latency.observe(since.elapsed().as_secs_f64());
+        self.state.hub.latency.observe(since.elapsed().as_secs_f64());
         taken
     }
 
@@ -220,20 +276,21 @@ impl Announce {
             TrackerError::RateLimited(not_until.wait_time_from(now))
         })?;
         if message.files.len() > MAX_FILES {
-            return Err(TrackerError::Invalid("at most 1,000 files a message").into());
+            return Err(TrackerError::Invalid("a message may contain at most 1,000 files").into());
         }
         opened.who.load = message.load;
-        let mut groups = HashMap::new();
+        let mut memberships = Memberships::new(self.state.hub.generation());
         for file in message.files {
-            self.announce(opened, file, &mut groups).await?;
+            self.announce(opened, file, &mut memberships).await?;
         }
+        self.pass_on(opened, message.unreached)?;
         self.renew(opened);
         if opened.touched.elapsed() >= TOUCH_EVERY {
             opened.touched = Instant::now();
-            let touched = self.service.store.touch_session(self.caller.session(), SystemTime::now()).await;
+            let touched = self.state.store.touch_session(self.caller.session(), SystemTime::now()).await;
             if let Err(error) = touched {
-                // Swarms live on while the disk is full: at worst the session ends early.
-                tracing::debug!(%error, "the use of a session can't be noted");
+                // Swarms continue to work while the disk is full. At worst the session ends early.
+                tracing::debug!(%error, "the last use of a session can't be recorded");
             }
         }
         if self.spoke.elapsed() >= SPEAK_EVERY {
@@ -242,8 +299,21 @@ impl Announce {
         Ok(())
     }
 
+    /// Tells sources that this peer could not reach them.
+    fn pass_on(&self, opened: &Opened, unreached: Vec<pb::UnreachedSource>) -> Result<(), TrackerError> {
+        for report in unreached.into_iter().take(MAX_UNREACHED) {
+            let (_, file) = convert::file_ref(report.file.as_ref())?;
+            let source = convert::peer_id(&report.peer_id)?;
+            let obstacle = convert::obstacle(report.obstacle());
+            let who = &opened.who;
+            let report = Unreached { user: who.user.clone(), address: report.address, obstacle };
+            self.state.hub.tell_unreached((&who.id, observed(self.origin.ip)), file, &source, report);
+        }
+        Ok(())
+    }
+
     fn renew(&self, opened: &Opened) {
-        let hub = &self.service.hub;
+        let hub = &self.state.hub;
         let mut left = opened.shards;
         while left != 0 {
             let wakes = hub.shard_number(left.trailing_zeros() as usize).renew(hub.now(), &opened.who);
@@ -253,49 +323,55 @@ impl Announce {
     }
 
     async fn announce(
-        &self,
+        &mut self,
         opened: &mut Opened,
         announce: pb::FileAnnounce,
-        groups: &mut HashMap<GroupId, Option<Membership>>,
-    ) -> Result<(), TrackerError> {
+        memberships: &mut Memberships,
+    ) -> Result<(), End> {
         let (group, file) = convert::file_ref(announce.file.as_ref())?;
-        let hub = &self.service.hub;
+        let hub = Arc::clone(&self.state.hub);
         let holding = match announce.holding {
             Some(Holding::Left(true)) => {
-                let wakes = hub.shard(file).0.leave(&opened.who.id, file);
-                hub.wake(&wakes);
+                hub.leave_file(&opened.mailbox, file);
                 return Ok(());
             }
             Some(Holding::Left(false)) | Some(Holding::Complete(false)) | None => {
-                return Err(TrackerError::Invalid("holding says what the peer has"));
+                return Err(TrackerError::Invalid("holding is missing").into());
             }
             Some(holding) => holding,
         };
-        let known = hub.shard(file).0.announced(&opened.who.id, &group, file);
-        if let Some(layout) = known {
-            return self.tell_swarm(opened, &group, file, layout, &holding, announce.wants_sources);
+        if hub.changed_since(&mut memberships.seen) {
+            memberships.groups.clear();
         }
+        let mut admitted = hub.admitted(&opened.mailbox, &group, file);
         loop {
-            let seen = hub.generation();
-            match self.admit(opened, &group, file, groups).await? {
+            // A lease is trusted only the first time: afterwards it may be the one that this loop made.
+            let may_announce = match admitted.take() {
+                Some(layout) => Ok(layout),
+                None => self.admit(opened, &group, file, &mut memberships.groups).await?,
+            };
+            match may_announce {
                 Ok(layout) => {
+                    // The peer serves nobody before it knows the group's epoch. So it is told before others are
+                    // told of the peer.
+                    if opened.mailbox.owes_epoch(&group) {
+                        self.deliver(opened).await?;
+                    }
                     self.tell_swarm(opened, &group, file, layout, &holding, announce.wants_sources)?;
                 }
                 Err(reason) => {
-                    let wakes = hub.shard(file).0.leave(&opened.who.id, file);
-                    hub.wake(&wakes);
+                    hub.leave_file(&opened.mailbox, file);
                     opened.mailbox.end_file(file, group.clone(), reason);
                 }
             }
-            if hub.generation() == seen {
+            if !hub.changed_since(&mut memberships.seen) {
                 return Ok(());
             }
-            // Access changed meanwhile: what was found may be out of date.
-            groups.clear();
+            memberships.groups.clear();
         }
     }
 
-    /// Whether the peer may announce the file: its layout, or why not.
+    /// Returns the file's layout if the peer may announce the file, or the reason why not.
     async fn admit(
         &self,
         opened: &Opened,
@@ -304,14 +380,16 @@ impl Announce {
         groups: &mut HashMap<GroupId, Option<Membership>>,
     ) -> Result<Result<PieceLayout, Reason>, TrackerError> {
         if !groups.contains_key(group) {
-            let member = member_or_not(self.service.gate.enter(&self.caller, group).await)?;
+            // The end of a session removes its leases. No lease may be made after that.
+            self.still_logged_in().await?;
+            let member = self.state.gate.member(&self.caller, group).await?;
             if let Some(member) = &member {
                 opened.mailbox.learn_epoch(group, member.epoch());
             }
             groups.insert(group.clone(), member);
         }
         let Some(Some(member)) = groups.get(group) else { return Ok(Err(Reason::NotAMember)) };
-        let row = self.service.store.file_by_id(member, file).await?;
+        let row = self.state.store.file_by_id(member, file).await?;
         Ok(row.map(|row| row.header.layout).ok_or(Reason::FileNotFound))
     }
 
@@ -329,13 +407,14 @@ impl Announce {
             Holding::Gained(gained) => Holds::Also(convert::piece_set(layout, &gained.pieces)?),
             Holding::Complete(_) | Holding::Left(_) => Holds::All,
         };
-        let announced = self.service.hub.announce(&opened.who, group, file, layout, holds, wants_sources);
-        let no_baseline = "the first announce of a file says all that the peer holds, not what it gained";
+        let announce = FileAnnounce { group: group.clone(), file, layout, holds, wants_sources };
+        let announced = self.state.hub.announce(&opened.who, announce, || opened.mailbox.over().is_some());
+        let no_baseline = "the first announce of a file must list all pieces that the peer has";
         opened.shards |= 1 << announced.map_err(|_| TrackerError::Invalid(no_baseline))?;
         Ok(())
     }
 
-    /// Sends what the mailbox holds.
+    /// Sends the pending reports.
     async fn deliver(&mut self, opened: &Opened) -> Result<(), End> {
         if let Some(over) = opened.mailbox.over() {
             return Err(over.into());
@@ -344,8 +423,13 @@ impl Announce {
         if letter.is_empty() {
             return Ok(());
         }
+        let clock = letter.clock;
         let answer = self.answer(opened, letter);
-        if answer == pb::AnnounceResponse::default() { Ok(()) } else { self.send(opened, answer).await }
+        if answer == pb::AnnounceResponse::default() && !clock {
+            Ok(())
+        } else {
+            self.send(opened, answer).await
+        }
     }
 
     fn answer(&self, opened: &Opened, letter: Letter) -> pb::AnnounceResponse {
@@ -355,11 +439,12 @@ impl Announce {
             reason: reason.as_str().to_owned(),
             ..Default::default()
         });
-        let news = letter.woken.into_iter().filter_map(|file| {
-            let News { group, sources, gone } = self.service.hub.pull(&opened.who.id, file)?;
+        let observed = observed(self.origin.ip);
+        let updates = letter.woken.into_iter().filter_map(|file| {
+            let SourceUpdate { group, sources, gone } = self.state.hub.pull(&opened.who.id, file)?;
             Some(pb::SwarmChange {
                 file: Some(convert::to_file_ref(&group, file)),
-                sources: sources.iter().map(|source| found(source).message()).collect(),
+                sources: sources.iter().map(|source| found(source, observed).message()).collect(),
                 gone_peer_ids: gone.iter().map(ToString::to_string).collect(),
                 ..Default::default()
             })
@@ -367,14 +452,16 @@ impl Announce {
         let epoch =
             |(group, min_epoch): (GroupId, u64)| pb::GroupEpoch { group_id: group.to_string(), min_epoch };
         pb::AnnounceResponse {
-            changes: ended.chain(news).collect(),
+            changes: ended.chain(updates).collect(),
             epochs: letter.epochs.into_iter().map(epoch).collect(),
             keys: if letter.keys { self.keys() } else { Vec::new() },
+            unreached_by: letter.unreached.into_iter().map(unreached_by).collect(),
             ..Default::default()
         }
     }
 
-    /// Waits for the peer to take the answer, no longer than a lease, nor than its session.
+    /// Waits until there is room for the response: for at most the length of a lease, and no longer than the
+    /// session lasts.
     async fn send(&mut self, opened: &Opened, mut answer: pb::AnnounceResponse) -> Result<(), End> {
         answer.now = Some(SystemTime::now().into());
         let sending = timeout(LEASE, self.answers.reserve());
@@ -398,7 +485,7 @@ impl Announce {
         match room {
             Ok(Ok(room)) => room.send(Ok(answer)),
             Ok(Err(_)) => return Err(End::Quiet),
-            Err(_) => return Err(TrackerError::TooSlow("nothing was read for 30 seconds").into()),
+            Err(_) => return Err(TrackerError::TooSlow("the client read nothing for 30 seconds").into()),
         }
         self.spoke = Instant::now();
         Ok(())

@@ -2,18 +2,25 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Instant,
 };
 
-use proto::{convert, domain::Username, pb, transport::ConnInfo};
+use parking_lot::{Mutex, MutexGuard};
+use proto::{convert, domain::Username, pb};
 use tonic::{Request, Response, Status, async_trait};
+use transport::ConnInfo;
 
-use super::gate::{caller, origin};
+use super::{
+    gate::{caller, origin, unless_done},
+    group::invite_key,
+};
 use crate::{
     ca::Authority,
     domain::{
-        Action, Origin, Refusal, SessionHash, session,
+        Action, Origin, Refusal, SessionHash,
+        invite::Registration,
+        session,
         throttle::{Throttle, Try},
     },
     error::TrackerError,
@@ -28,29 +35,31 @@ pub struct AuthService {
     hasher: Hasher,
     authority: Arc<Authority>,
     keys: Arc<TicketKeys>,
-    /// Held for a few map operations at a time.
+    /// The lock is held for a few map operations at a time.
     throttle: Mutex<Throttle>,
     loopback_exempt: bool,
+    registration: Registration,
 }
 
 impl AuthService {
-    /// The service of that store's accounts. With `loopback_exempt`, failed logins from this very machine are counted
-    /// by account only.
+    /// Makes the service for the accounts of this store. With `loopback_exempt`, failed logins from this
+    /// machine are counted per account only.
     pub fn new(
         store: Arc<dyn Store>,
         hasher: Hasher,
         authority: Arc<Authority>,
         keys: Arc<TicketKeys>,
         loopback_exempt: bool,
+        registration: Registration,
     ) -> Self {
-        Self { store, hasher, authority, keys, throttle: Mutex::default(), loopback_exempt }
+        Self { store, hasher, authority, keys, throttle: Mutex::default(), loopback_exempt, registration }
     }
 
     fn throttle(&self) -> MutexGuard<'_, Throttle> {
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.throttle.lock()
     }
 
-    /// Counts a try at somebody's password before it is checked.
+    /// Counts a try at a user's password before it is checked.
     fn start(&self, user: &Username, origin: &Origin) -> Result<Guess<'_>, TrackerError> {
         let ip = origin.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let exempt = self.loopback_exempt && ip.is_loopback();
@@ -58,7 +67,7 @@ impl AuthService {
         Ok(Guess { service: self, tried: Some(tried) })
     }
 
-    /// Checks somebody's password, with the same work for those who do not exist and those who are disabled.
+    /// Checks a user's password. An unknown or disabled user costs the same work.
     async fn verify(
         &self,
         user: &Username,
@@ -102,13 +111,13 @@ impl AuthService {
     }
 }
 
-/// How a guess came out.
+/// The result of a guess.
 enum Outcome {
     Right,
     Wrong,
 }
 
-/// A try that was counted; taken back when it is dropped before its outcome is known.
+/// A counted try. It is taken back if it is dropped before its outcome is known.
 struct Guess<'s> {
     service: &'s AuthService,
     tried: Option<Try>,
@@ -118,7 +127,7 @@ impl Guess<'_> {
     fn was(mut self, outcome: Outcome) {
         match (self.tried.take(), outcome) {
             (Some(tried), Outcome::Right) => self.service.throttle().right(tried),
-            // It stays counted.
+            // The failure stays counted.
             (_, Outcome::Wrong) | (None, _) => {}
         }
     }
@@ -140,14 +149,28 @@ impl pb::auth_service_server::AuthService for AuthService {
     ) -> Result<Response<pb::CreateUserResponse>, Status> {
         let origin = origin(&request)?;
         let asked = request.into_inner();
+        self.registration.admit(asked.invite.is_some()).map_err(TrackerError::from)?;
         let user = convert::username(&asked.username)?;
         let password = Password::chosen(asked.password)?;
-        // No hash is run for a name that is taken anyway; the constraint decides when two come at once.
-        if self.store.credentials(&user).await?.is_some() {
-            return Err(TrackerError::from(Refusal::UsernameTaken).into());
-        }
-        let hash = self.hasher.hash(password).await?;
-        self.store.create_account(&user, &hash, &Origin { actor: Some(user.clone()), ..origin }).await?;
+        let invite = asked.invite.map(|key| invite_key(Some(&key))).transpose()?;
+        let origin = Origin { actor: Some(user.clone()), ..origin };
+        let made = async {
+            // A guess costs no hash, and learns no name. The transaction decides whether there is a use left.
+            if let Some(invite) = &invite
+                && !self.store.is_invited(invite, origin.at).await?
+            {
+                return Err(Refusal::InviteInvalid.into());
+            }
+            // No hash is computed for a name that is already in use. The database's constraint decides if two
+            // requests arrive at once.
+            if self.store.credentials(&user).await?.is_some() {
+                return Err(Refusal::UsernameTaken.into());
+            }
+            let hash = self.hasher.hash(password).await?;
+            Ok(self.store.create_account(&user, &hash, invite.as_ref(), &origin).await?)
+        };
+        let made = made.await;
+        unless_done(&*self.store, &[Action::CreateUser], user.as_str(), &origin, made).await?;
         Ok(Response::new(pb::CreateUserResponse {}))
     }
 
@@ -159,7 +182,8 @@ impl pb::auth_service_server::AuthService for AuthService {
         &self,
         request: Request<pb::LogoutRequest>,
     ) -> Result<Response<pb::LogoutResponse>, Status> {
-        self.store.end_session(&caller(&request)?, &origin(&request)?).await?;
+        let caller = caller(&request)?;
+        self.store.end_session(&caller, &origin(&request)?).await?;
         Ok(Response::new(pb::LogoutResponse {}))
     }
 
@@ -167,7 +191,8 @@ impl pb::auth_service_server::AuthService for AuthService {
         &self,
         request: Request<pb::LogoutAllRequest>,
     ) -> Result<Response<pb::LogoutAllResponse>, Status> {
-        let sessions_ended = self.store.end_sessions(&caller(&request)?, &origin(&request)?).await?;
+        let caller = caller(&request)?;
+        let sessions_ended = self.store.end_sessions(&caller, &origin(&request)?).await?;
         Ok(Response::new(pb::LogoutAllResponse { sessions_ended }))
     }
 
@@ -192,8 +217,12 @@ impl pb::auth_service_server::AuthService for AuthService {
         let asked = request.into_inner();
         let (old, new) = (Password::given(asked.old_password)?, Password::chosen(asked.new_password)?);
         let Some((credentials, _)) = self.verify(caller.user(), old, &origin).await? else {
-            self.store.record(Action::LoginFailed, caller.user().as_str(), &origin).await?;
-            return Err(TrackerError::from(Refusal::WrongPassword).into());
+            let (user, wrong) = (caller.user().as_str(), Err(Refusal::WrongPassword.into()));
+            let outcome = unless_done(&*self.store, &[Action::ChangePassword], user, &origin, wrong).await;
+            if outcome.is_err() {
+                self.store.record(Action::LoginFailed, user, &origin).await?;
+            }
+            return Ok(outcome.map(|()| Response::new(pb::ChangePasswordResponse {}))?);
         };
         let hash = self.hasher.hash(new).await?;
         self.store.change_password(&caller, &credentials.password, &hash, &origin).await?;
@@ -207,7 +236,7 @@ impl pb::auth_service_server::AuthService for AuthService {
         let (caller, origin) = (caller(&request)?, origin(&request)?);
         let issued =
             self.authority.issue_peer(&request.get_ref().csr_der, origin.at).map_err(TrackerError::from)?;
-        // Handed out only once it is known whose peer it is.
+        // The certificate is returned only after the peer is registered to its user.
         self.store.register_peer(&caller, issued.peer, issued.expires, &origin).await?;
         Ok(Response::new(pb::IssuePeerCertResponse {
             certificate_pem: issued.certificate_pem,

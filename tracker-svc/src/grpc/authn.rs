@@ -1,12 +1,14 @@
-//! The authentication layer: the only reader of the token, and keeper of the first two levels of the access table.
+//! The authentication layer. It alone reads the session token, and enforces the first two levels of the
+//! access table.
 
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
-use proto::transport::{Answer, ConnInfo, RequestId, Surround};
-use tonic::Status;
+use tonic::{Status, body::Body};
 use tower::Service;
+use transport::{ConnInfo, Middleware, Principal, RequestId, Reset, ResponseFuture, Standing};
 
+use super::rights::{Rights, living_session};
 use crate::{
     domain::{
         Caller, Origin, Refusal, SessionHash,
@@ -16,48 +18,57 @@ use crate::{
     store::Store,
 };
 
-/// Puts an [`Origin`] into every request, and a [`Caller`] into those of methods that ask for a session. A path that
-/// is not in the table is answered with UNIMPLEMENTED, whether or not something is served there.
+/// Adds an [`Origin`] to every request, and a [`Call`](super::rights::Call) to the requests of methods that
+/// require a session. A path that is not in the table gets UNIMPLEMENTED, whether or not a service exists
+/// there.
 #[derive(Clone)]
 pub struct Authn {
-    store: Arc<dyn Store>,
+    rights: Arc<Rights>,
 }
 
 impl Authn {
-    /// Looks sessions up in that store.
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+    /// Makes the layer. It registers the admitted calls with `rights`.
+    pub fn new(rights: Arc<Rights>) -> Self {
+        Self { rights }
     }
 }
 
-impl<S, A, B> Surround<S, A> for Authn
+impl<S, A> Middleware<S, A> for Authn
 where
-    S: Service<Request<A>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<A>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
+    S::Error: Send,
     A: Send + 'static,
-    B: Default,
 {
-    fn call(&self, inner: &mut S, mut request: Request<A>) -> Answer<S, A> {
-        // The one that is ready is used; its clone waits for the next call.
+    fn call(&self, inner: &mut S, mut request: Request<A>) -> ResponseFuture<S, A> {
+        // The ready service handles this call. Its clone waits for the next call.
         let clone = inner.clone();
         let mut inner = std::mem::replace(inner, clone);
-        let store = Arc::clone(&self.store);
+        let rights = Arc::clone(&self.rights);
         Box::pin(async move {
             let Some(requirement) = access::requirement(request.uri().path()) else {
                 return Ok(Status::unimplemented("no such method").into_http());
             };
             let mut origin = origin(&request);
-            if requirement > Requirement::Anyone {
-                match authenticate(&*store, requirement, request.headers(), origin.at).await {
-                    Ok(caller) => {
-                        origin.actor = Some(caller.user().clone());
-                        request.extensions_mut().insert(caller);
-                    }
-                    Err(error) => return Ok(Status::from(error).into_http()),
-                }
+            if requirement == Requirement::Anyone {
+                request.extensions_mut().insert(origin);
+                return inner.call(request).await;
             }
+            let caller = match authenticate(rights.store(), requirement, request.headers(), origin.at).await {
+                Ok(caller) => caller,
+                Err(error) => return Ok(Status::from(error).into_http()),
+            };
+            origin.actor = Some(caller.user().clone());
+            if let Some(standing) = request.extensions().get::<Standing>() {
+                // If the account has too many connections, this fails, and the connection still gives way to
+                // newcomers.
+                standing.prove(Principal::Account(caller.account().0));
+            }
+            let reset = request.extensions().get::<Reset>().cloned();
+            let running = rights.begin(request.uri().path(), caller, reset);
+            request.extensions_mut().insert(Arc::clone(&running.call));
             request.extensions_mut().insert(origin);
-            inner.call(request).await
+            running.answer(inner.call(request)).await
         })
     }
 }
@@ -70,7 +81,7 @@ fn origin<A>(request: &Request<A>) -> Origin {
     Origin { actor: None, ip, request: request.into(), at: SystemTime::now() }
 }
 
-/// Reads the session's row at each call: what was ended is ended at once.
+/// Reads the session's row for each call, so that an ended session is refused at once.
 async fn authenticate(
     store: &dyn Store,
     requirement: Requirement,
@@ -78,17 +89,17 @@ async fn authenticate(
     now: SystemTime,
 ) -> Result<Caller, TrackerError> {
     let hash = token(headers).and_then(SessionHash::of_token).ok_or(Refusal::NotLoggedIn)?;
-    let session = store.session(hash).await?.ok_or(Refusal::NotLoggedIn)?;
+    let session = living_session(store, hash, now).await?;
     let wants_touch = session.wants_touch(now);
     let caller = access::authenticate(requirement, session, now)?;
-    // A full disk must keep nobody from reading: at worst the session ends early.
+    // A full disk must not prevent reads. At worst the session ends early.
     if wants_touch && let Err(error) = store.touch_session(hash, now).await {
-        tracing::debug!(%error, "the use of a session can't be noted");
+        tracing::debug!(%error, "the last use of a session can't be recorded");
     }
     Ok(caller)
 }
 
-/// The token of `authorization: Bearer …`; none when there are two such headers.
+/// The token of `authorization: Bearer …`; `None` if there are two such headers.
 fn token(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (value, None) = (values.next()?, values.next()) else { return None };

@@ -1,4 +1,10 @@
-//! FileService. Manifests pass through in runs of 4,096 pieces, whatever their size: nothing here grows with the file.
+//! FileService. Manifests are handled in runs of 4,096 pieces, whatever their size, so memory does not grow
+//! with the file.
+//!
+//! A name has one version. Content that replaces other content is a new file with an id of its own, and the old file
+//! ends as if it had been unpublished: no ticket for it is issued any more, and its peers are told. Members keep
+//! their copies on disk, but nobody serves them in the group. So a replacement also withdraws what was published by
+//! mistake, and no peer ever gets pieces of two versions in one file.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -12,36 +18,41 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
-    gate::{Gate, caller, origin},
+    gate::{Gate, caller, origin, unless_done, was_done},
     page,
 };
 use crate::{
-    domain::{Membership, Origin, Refusal, access::Proof, population::Population},
+    domain::{
+        Action, Membership, Origin, Refusal,
+        access::{self, Proof},
+        audit::about_file,
+        swarm_counts::SwarmCounts,
+    },
     error::TrackerError,
-    store::{FileRow, HashRun, ManifestId, Published, Store},
+    store::{FileRow, HashRun, IfTaken, ManifestId, Published, Store},
 };
 
-/// How long a manifest may take to pass, in all.
-const WHOLE: Duration = Duration::from_secs(60);
-/// How long the next frame of a publication may take.
+/// Time limit for the hashes of each 4,096 pieces of a publication, and for the rest at its end.
+const ROW: Duration = Duration::from_secs(60);
+/// Time limit for the next frame of a publication.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// FileService over a store and the swarms.
 pub struct FileService {
     store: Arc<dyn Store>,
     gate: Gate,
-    population: Arc<dyn Population>,
+    counts: Arc<dyn SwarmCounts>,
 }
 
 impl FileService {
-    /// The service of that store's files.
-    pub fn new(store: Arc<dyn Store>, population: Arc<dyn Population>) -> Self {
-        Self { gate: Gate::new(Arc::clone(&store)), store, population }
+    /// Makes the service for the files of this store.
+    pub fn new(store: Arc<dyn Store>, counts: Arc<dyn SwarmCounts>) -> Self {
+        Self { gate: Gate::new(Arc::clone(&store)), store, counts }
     }
 
     async fn enter<P: Proof, T>(&self, request: &Request<T>, group: &str) -> Result<P, TrackerError> {
-        let group = convert::group_id(group)?;
-        self.gate.enter(&caller(request)?, &group).await
+        let (call, group) = (caller(request)?, convert::group_id(group)?);
+        self.gate.enter(&call, &group).await
     }
 
     async fn publish(
@@ -49,45 +60,67 @@ impl FileService {
         request: Request<Streaming<pb::PublishFileRequest>>,
     ) -> Result<Published, TrackerError> {
         let (caller, origin) = (caller(&request)?, origin(&request)?);
-        let mut frames = Frames { stream: request.into_inner(), deadline: Instant::now() + WHOLE };
+        let mut frames = Frames { stream: request.into_inner(), deadline: Instant::now() + ROW, row: 0 };
         let Some(publish_file_request::Frame::Start(start)) = frames.next().await? else {
-            return Err(TrackerError::Invalid("the first frame is to be `start`"));
+            return Err(TrackerError::Invalid("the first frame must be `start`"));
         };
         let group = convert::group_id(&start.group_id)?;
         let member: Membership = self.gate.enter(&caller, &group).await?;
         let header = start.header.ok_or(TrackerError::Invalid("header is missing"))?;
         let header = FileHeader::try_from(header)?;
+        let if_taken = if start.replace { IfTaken::Replace } else { IfTaken::Refuse };
         match self.store.file_by_folded_name(&member, &header.name).await? {
-            Some(there) if there.header == header => confirm(frames, &there).await,
-            Some(_) => Err(Refusal::FileTaken.into()),
-            None => self.list(frames, &member, &header, &origin).await,
+            Some(there) if there.header == header => {
+                let published = confirm(frames, &there).await?;
+                // A client that lost the answer repeats the call: it published the file itself.
+                let object = about_file(&group, &header.name);
+                let already = !was_done(&*self.store, &[Action::PublishFile], &object, &origin).await?;
+                Ok(Published { already, ..published })
+            }
+            // The file there may have a name of an earlier rule.
+            Some(there) if there.header.name == header.name => {
+                if if_taken == IfTaken::Refuse {
+                    return Err(Refusal::FileTaken.into());
+                }
+                // The store checks it again. Here it saves sending a long manifest in vain.
+                access::may_unlist(&member, &there.publisher)?;
+                self.list(frames, &member, &header, if_taken, &origin).await
+            }
+            there => {
+                convert::new_file_name(header.name.as_str())?;
+                match there {
+                    Some(_) => Err(Refusal::FileTaken.into()),
+                    None => self.list(frames, &member, &header, if_taken, &origin).await,
+                }
+            }
         }
     }
 
-    /// Stages the manifest run by run and binds it at the end.
+    /// Stages the manifest run by run, and binds it at the end.
     async fn list(
         &self,
         mut frames: Frames,
         member: &Membership,
         header: &FileHeader,
+        if_taken: IfTaken,
         origin: &Origin,
     ) -> Result<Published, TrackerError> {
         let manifest = self.store.stage_manifest(member, header.layout.count(), origin.at).await?;
         let mut staged = Staged { store: &*self.store, manifest: Some(manifest) };
         let published = async {
             let digest = self.stage(&mut frames, header, manifest).await?;
-            Ok(self.store.publish(member, header, digest, manifest, origin).await?)
+            Ok(self.store.publish(member, header, digest, manifest, if_taken, origin).await?)
         };
         let published = published.await;
         let is_bound = matches!(published, Ok(Published { already: false, .. }));
-        // Before the answer: who tries again at once finds the quota free.
+        // This comes before the response, so that the quota is free when a client retries at once.
         if is_bound || self.store.give_up_manifest(manifest).await.is_ok() {
             staged.manifest = None;
         }
         published
     }
 
-    /// Stages all runs of hashes; their digest.
+    /// Stages all runs of hashes, and returns their digest.
     async fn stage(
         &self,
         frames: &mut Frames,
@@ -108,7 +141,8 @@ impl FileService {
     }
 }
 
-/// The same file again: checks that its manifest is the same to the last bit, and stores nothing.
+/// Handles a publication of a file that is already listed. Checks that its manifest is identical, and stores
+/// nothing.
 async fn confirm(mut frames: Frames, there: &FileRow) -> Result<Published, TrackerError> {
     let mut hashes = Hashes::new(&there.header);
     while let Some(run) = frames.run().await? {
@@ -117,25 +151,30 @@ async fn confirm(mut frames: Frames, there: &FileRow) -> Result<Published, Track
     if hashes.finish()? != there.hashes {
         return Err(Refusal::FileTaken.into());
     }
-    Ok(Published { file: there.id, already: true })
+    Ok(Published { file: there.id, already: true, replaced: false })
 }
 
-/// The frames of a publication, each in time.
+/// The frames of a publication, with their time limits.
 struct Frames {
     stream: Streaming<pb::PublishFileRequest>,
+    /// The end of the current [`ROW`]. A publication may last as long as it makes progress.
     deadline: Instant,
+    /// Pieces received since the deadline was set.
+    row: usize,
 }
 
 impl Frames {
     async fn next(&mut self) -> Result<Option<publish_file_request::Frame>, TrackerError> {
         let deadline = self.deadline.min(Instant::now() + IDLE);
         match timeout_at(deadline, self.stream.message()).await {
-            Err(_) => Err(TrackerError::TooSlow("a manifest takes at most 60 s, its frames 10 s each")),
+            Err(_) => Err(TrackerError::TooSlow(
+                "the manifest arrived too slowly; each frame may take 10 s, and each 4,096 pieces 60 s",
+            )),
             Ok(Err(status)) => Err(TrackerError::Unreadable(status)),
             Ok(Ok(None)) => Ok(None),
             Ok(Ok(Some(frame))) => match frame.frame {
                 Some(frame) => Ok(Some(frame)),
-                None => Err(TrackerError::Invalid("a frame holds `start` or `pieces`")),
+                None => Err(TrackerError::Invalid("a frame must contain `start` or `pieces`")),
             },
         }
     }
@@ -143,13 +182,21 @@ impl Frames {
     async fn run(&mut self) -> Result<Option<pb::PieceHashes>, TrackerError> {
         match self.next().await? {
             None => Ok(None),
-            Some(publish_file_request::Frame::Pieces(run)) => Ok(Some(run)),
-            Some(publish_file_request::Frame::Start(_)) => Err(TrackerError::Invalid("`start` comes once")),
+            Some(publish_file_request::Frame::Pieces(run)) => {
+                self.row += run.sha1.len() / Sha1::LENGTH;
+                if self.row >= MANIFEST_FRAME_PIECES {
+                    (self.row, self.deadline) = (0, Instant::now() + ROW);
+                }
+                Ok(Some(run))
+            }
+            Some(publish_file_request::Frame::Start(_)) => {
+                Err(TrackerError::Invalid("`start` may be sent only once"))
+            }
         }
     }
 }
 
-/// Checks the hashes as they come, and digests them.
+/// Checks the received hashes, and digests them.
 struct Hashes {
     check: ManifestCheck,
     digest: blake3::Hasher,
@@ -175,13 +222,13 @@ impl Hashes {
     }
 }
 
-/// Gathers hashes into rows of the same size, however they came: a client that sends one piece a frame does not fill
-/// the store with tiny rows.
+/// Collects hashes into rows of equal size, whatever the size of the frames. So a client that sends one piece
+/// per frame does not fill the store with tiny rows.
 #[derive(Default)]
 struct Row(HashRun);
 
 impl Row {
-    /// Takes a run that was checked; gives the row that it filled, if any. (A frame is no longer than a row.)
+    /// Adds a checked run. Returns the row that it completed, if any. A frame is never longer than a row.
     fn take(&mut self, run: &pb::PieceHashes) -> Option<HashRun> {
         let HashRun { first, sha1, blake3 } = &mut self.0;
         sha1.extend_from_slice(&run.sha1);
@@ -202,7 +249,8 @@ impl Row {
     }
 }
 
-/// A staged manifest: given up when dropped before anybody said what became of it, as when the client is gone.
+/// A staged manifest. It is given up if it is dropped before its outcome is known, for example because the
+/// client has gone.
 struct Staged<'s> {
     store: &'s dyn Store,
     manifest: Option<ManifestId>,
@@ -216,19 +264,25 @@ impl Drop for Staged<'_> {
     }
 }
 
-/// Where a manifest that is being sent has got to.
-struct Sending {
+/// The progress of sending a manifest.
+struct ManifestStream {
     store: Arc<dyn Store>,
     file: FileRow,
     next: Option<u32>,
-    deadline: Instant,
 }
 
-impl Sending {
+impl ManifestStream {
+    /// Reads a row of hashes in a separate task, which ends soon whatever the client does. The library
+    /// combines small messages, so it polls for a frame and then waits for the client before the frame is
+    /// complete. A read within the stream would keep its database connection, and its place in the queue for
+    /// one, during that wait.
+    async fn read(&self, first: u32) -> Result<Option<HashRun>, TrackerError> {
+        let (store, manifest) = (Arc::clone(&self.store), self.file.manifest);
+        let read = tokio::spawn(async move { store.manifest_run(manifest, first).await });
+        Ok(read.await.map_err(|error| TrackerError::Internal(error.to_string()))??)
+    }
+
     async fn frame(&mut self) -> Result<Option<get_manifest_response::Frame>, TrackerError> {
-        if Instant::now() > self.deadline {
-            return Err(TrackerError::TooSlow("a manifest takes at most 60 s"));
-        }
         let Some(first) = self.next else {
             self.next = Some(0);
             let header = Some((&self.file.header).into());
@@ -238,8 +292,8 @@ impl Sending {
         if first >= self.file.header.layout.count() {
             return Ok(None);
         }
-        // Unpublished while it is sent: the rows are being swept away.
-        let run = self.store.manifest_run(self.file.manifest, first).await?.ok_or(Refusal::FileNotFound)?;
+        // The file was unpublished during the transfer, and its rows are being deleted.
+        let run = self.read(first).await?.ok_or(Refusal::FileNotFound)?;
         self.next = Some(first + (run.sha1.len() / Sha1::LENGTH) as u32);
         Ok(Some(get_manifest_response::Frame::Pieces(pb::PieceHashes {
             first_piece: first.into(),
@@ -257,7 +311,11 @@ impl pb::file_service_server::FileService for FileService {
     ) -> Result<Response<pb::PublishFileResponse>, Status> {
         let published = self.publish(request).await?;
         let file_id = published.file.as_bytes().to_vec().into();
-        Ok(Response::new(pb::PublishFileResponse { file_id, already_published: published.already }))
+        Ok(Response::new(pb::PublishFileResponse {
+            file_id,
+            already_published: published.already,
+            replaced: published.replaced,
+        }))
     }
 
     async fn list_files(
@@ -270,7 +328,7 @@ impl pb::file_service_server::FileService for FileService {
         let rows = self.store.files(&member, after.as_ref(), size).await?;
         let next_page_token = page::next(rows.len(), size, rows.last().map(|row| &row.header.name));
         let file = |row: &FileRow| {
-            let count = self.population.count(member.group(), row.id);
+            let count = self.counts.count(member.group(), row.id);
             pb::File {
                 file_id: row.id.as_bytes().to_vec().into(),
                 header: Some((&row.header).into()),
@@ -296,9 +354,8 @@ impl pb::file_service_server::FileService for FileService {
             .file_by_name(&member, &name)
             .await?
             .ok_or(TrackerError::from(Refusal::FileNotFound))?;
-        let deadline = Instant::now() + WHOLE;
-        let sending = Sending { store: Arc::clone(&self.store), file, next: None, deadline };
-        // After an error the stream is over.
+        let sending = ManifestStream { store: Arc::clone(&self.store), file, next: None };
+        // The stream ends after an error.
         let frames = stream::unfold(Some(sending), async |sending| {
             let mut sending = sending?;
             match sending.frame().await {
@@ -315,8 +372,15 @@ impl pb::file_service_server::FileService for FileService {
         request: Request<pb::UnpublishFileRequest>,
     ) -> Result<Response<pb::UnpublishFileResponse>, Status> {
         let name = convert::file_name(&request.get_ref().name)?;
-        let member: Membership = self.enter(&request, &request.get_ref().group_id).await?;
-        self.store.unpublish(&member, &name, &origin(&request)?).await?;
+        let (caller, origin) = (caller(&request)?, origin(&request)?);
+        let group = convert::group_id(&request.get_ref().group_id)?;
+        let unlisted = async {
+            let member: Membership = self.gate.enter(&caller, &group).await?;
+            Ok(self.store.unpublish(&member, &name, &origin).await?)
+        };
+        let object = about_file(&group, &name);
+        let actions = [Action::UnpublishFile];
+        unless_done(&*self.store, &actions, &object, &origin, unlisted.await).await?;
         Ok(Response::new(pb::UnpublishFileResponse {}))
     }
 }

@@ -1,12 +1,16 @@
-//! The way into a group: looks the caller's place up and passes it through [`access::admit`].
+//! Admission to groups: looks up the caller's place and passes it to [`access::admit`].
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use proto::domain::GroupId;
 
+use super::rights::Call;
 use crate::{
     domain::{
-        Caller, Origin, Refusal,
+        Action, Caller, Membership, Origin, Refusal,
         access::{self, Proof},
     },
     error::TrackerError,
@@ -20,33 +24,86 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate to the groups of that store.
+    /// A gate to the groups of this store.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self { store }
     }
 
-    /// Proves the caller's standing in a group: `gate.enter::<Membership>(caller, &group)`.
+    /// Proves the caller's standing in a group: `gate.enter::<Membership>(call, &group)`. The call ends when
+    /// the proof is no longer valid.
     ///
     /// # Errors
     /// [`Refusal::NotAMember`], whether or not the group exists; [`Refusal::NotTheOwner`]; store errors.
-    pub async fn enter<P: Proof>(&self, caller: &Caller, group: &GroupId) -> Result<P, TrackerError> {
+    pub async fn enter<P: Proof>(&self, call: &Call, group: &GroupId) -> Result<P, TrackerError> {
+        let place = self.store.place(call.account(), group).await?;
+        let proof = access::admit(call, group, place)?;
+        if let Some(place) = place {
+            call.depends_on::<P>(group, place.group);
+        }
+        Ok(proof)
+    }
+
+    /// Returns a proof that the caller is a member of a group now, or `None`. The call may go on without it.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn member(&self, caller: &Caller, group: &GroupId) -> Result<Option<Membership>, TrackerError> {
         let place = self.store.place(caller.account(), group).await?;
-        Ok(access::admit(caller, group, place)?)
+        Ok(access::admit(caller, group, place).ok())
     }
 }
 
-/// The caller of a request: put there by the authentication layer for every method that asks for a session.
+/// A call counts as a repeat for this long after it succeeded. Later, the state may have changed back, and the
+/// answer must say so.
+const REPEATS: Duration = Duration::from_secs(600);
+
+/// Returns the outcome of a call that changes something, or OK if it was refused because the same call
+/// succeeded a short time before.
+///
+/// A client that lost the response to a call may repeat the call with the same `x-request-id`. The audit row
+/// of the first call shows that this user did the same thing under that id.
 ///
 /// # Errors
-/// [`Refusal::NotLoggedIn`] when there is none, which the layer never lets happen.
-pub fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, TrackerError> {
-    request.extensions().get::<Caller>().cloned().ok_or(TrackerError::Refused(Refusal::NotLoggedIn))
+/// Errors of `outcome` and of the store.
+pub async fn unless_done(
+    store: &dyn Store,
+    actions: &[Action],
+    object: &str,
+    origin: &Origin,
+    outcome: Result<(), TrackerError>,
+) -> Result<(), TrackerError> {
+    match outcome {
+        Err(TrackerError::Refused(_)) if was_done(store, actions, object, origin).await? => Ok(()),
+        outcome => outcome,
+    }
 }
 
-/// Where a request came from: put there by the authentication layer for every method.
+/// Whether a call with the id of this one did one of these things a short time before.
 ///
 /// # Errors
-/// A fault of ours when it is not there.
+/// Errors of the store.
+pub async fn was_done(
+    store: &dyn Store,
+    actions: &[Action],
+    object: &str,
+    origin: &Origin,
+) -> Result<bool, TrackerError> {
+    Ok(store.was_done(actions, object, origin, SystemTime::now() - REPEATS).await?)
+}
+
+/// The call that a request belongs to, and so its caller. The authentication layer adds it for every method
+/// that requires a session.
+///
+/// # Errors
+/// [`Refusal::NotLoggedIn`] if there is none, which the layer never allows.
+pub fn caller<T>(request: &tonic::Request<T>) -> Result<Arc<Call>, TrackerError> {
+    request.extensions().get::<Arc<Call>>().cloned().ok_or(TrackerError::Refused(Refusal::NotLoggedIn))
+}
+
+/// The origin of a request. The authentication layer adds it for every method.
+///
+/// # Errors
+/// An internal fault if it is missing.
 pub fn origin<T>(request: &tonic::Request<T>) -> Result<Origin, TrackerError> {
     let origin = request.extensions().get::<Origin>().cloned();
     origin.ok_or_else(|| TrackerError::Internal("a request without an origin".into()))

@@ -1,49 +1,113 @@
 //! GroupService.
 
-use std::sync::Arc;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime},
+};
 
 use proto::{
     convert,
-    domain::{GroupId, Username},
+    domain::{
+        GroupId, Username,
+        invite::{HostPort, InviteSecret, MAX_TRACKERS},
+    },
     pb,
 };
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    gate::{Gate, caller, origin},
+    gate::{Gate, caller, origin, unless_done},
     page,
+    rights::Call,
 };
 use crate::{
-    domain::{Applicant, Caller, Membership, Origin, Ownership, Standing, access::Proof},
+    domain::{
+        Action, Applicant, Membership, Origin, Ownership, Standing,
+        access::Proof,
+        audit,
+        invite::{InviteHash, NewInvite},
+    },
     error::TrackerError,
-    store::{GroupRow, PersonRow, Store},
+    store::{GroupRow, InviteKey, InviteRow, PersonRow, Store},
 };
 
 /// GroupService over a store.
 pub struct GroupService {
     store: Arc<dyn Store>,
     gate: Gate,
+    reachable: Arc<Reachable>,
+}
+
+/// Where other hosts reach this tracker.
+#[derive(Debug, Default)]
+pub struct Reachable {
+    /// The names that the operator gave the certificate.
+    names: Vec<String>,
+    /// The address that the tracker listens at, once it is bound.
+    listen: OnceLock<SocketAddr>,
+}
+
+impl Reachable {
+    /// A tracker whose certificate has these names, among others.
+    pub fn new(names: Vec<String>) -> Self {
+        Self { names, listen: OnceLock::new() }
+    }
+
+    /// Sets the address that the tracker listens at.
+    pub(crate) fn bound(&self, address: SocketAddr) {
+        // A tracker is bound once.
+        let _ = self.listen.set(address);
+    }
+
+    /// `HOST:PORT` of each name. Empty if only this host reaches the tracker.
+    fn addresses(&self) -> Vec<String> {
+        let Some(listen) = self.listen.get().filter(|listen| !listen.ip().is_loopback()) else {
+            return Vec::new();
+        };
+        let is_of_this_host = |name: &str| {
+            name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        };
+        let all = self.names.iter().filter(|name| !is_of_this_host(name));
+        all.filter_map(|name| HostPort::new(name, listen.port()).ok())
+            .take(MAX_TRACKERS)
+            .map(|address| address.to_string())
+            .collect()
+    }
 }
 
 impl GroupService {
-    /// The service of that store's groups.
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { gate: Gate::new(Arc::clone(&store)), store }
+    /// Makes the service for the groups of this store.
+    pub fn new(store: Arc<dyn Store>, reachable: Arc<Reachable>) -> Self {
+        Self { gate: Gate::new(Arc::clone(&store)), store, reachable }
     }
 
-    /// Reads the group of a request and admits its caller there.
+    /// Parses the group of a request, and admits the caller to it.
     async fn enter<P: Proof, T>(
         &self,
         request: &Request<T>,
         group: &str,
     ) -> Result<(P, Origin), TrackerError> {
-        let group = convert::group_id(group)?;
-        Ok((self.gate.enter(&caller(request)?, &group).await?, origin(request)?))
+        let (call, origin, group) = named(request, group)?;
+        Ok((self.gate.enter(&call, &group).await?, origin))
+    }
+
+    /// Applies [`unless_done`] to a change of a group, or of a user's place in it.
+    async fn unless_done(
+        &self,
+        actions: &[Action],
+        group: &GroupId,
+        user: Option<&Username>,
+        origin: &Origin,
+        outcome: Result<(), TrackerError>,
+    ) -> Result<(), TrackerError> {
+        let object = user.map_or_else(|| group.to_string(), |user| audit::about(group, user));
+        unless_done(&*self.store, actions, &object, origin, outcome).await
     }
 }
 
-/// Who calls, from where, and the group that is meant.
-fn named<T>(request: &Request<T>, group: &str) -> Result<(Caller, Origin, GroupId), TrackerError> {
+/// The caller, the origin and the group of a request.
+fn named<T>(request: &Request<T>, group: &str) -> Result<(Arc<Call>, Origin, GroupId), TrackerError> {
     Ok((caller(request)?, origin(request)?, convert::group_id(group)?))
 }
 
@@ -74,6 +138,46 @@ fn join_request(row: &PersonRow) -> pb::JoinRequest {
     pb::JoinRequest { username: row.user.to_string(), since: Some(row.since.into()) }
 }
 
+fn invite(row: &InviteRow) -> pb::Invite {
+    pb::Invite {
+        invite_id: row.id.to_string(),
+        username: row.by.to_string(),
+        name: row.file.as_ref().map(ToString::to_string).unwrap_or_default(),
+        uses: row.uses,
+        uses_left: row.uses_left,
+        since: Some(row.since.into()),
+        expires_at: Some(row.expires.into()),
+    }
+}
+
+/// What somebody shows of an invitation, as the store knows it.
+///
+/// # Errors
+/// Fails if it is malformed.
+pub(super) fn invite_key(key: Option<&pb::InviteKey>) -> Result<InviteKey, TrackerError> {
+    let (group, secret) = convert::invite_key(key)?;
+    Ok(InviteKey { group, hash: InviteHash::of(&secret) })
+}
+
+/// The invitation that a request asks for, and its secret.
+fn new_invite(
+    asked: &pb::CreateInviteRequest,
+    now: SystemTime,
+) -> Result<(InviteSecret, NewInvite), TrackerError> {
+    let lifetime = match asked.lifetime {
+        Some(lifetime) => {
+            let positive = Duration::try_from(lifetime);
+            Some(positive.map_err(|_| TrackerError::Invalid("lifetime is not a positive duration"))?)
+        }
+        None => None,
+    };
+    let name = Some(asked.name.as_str()).filter(|name| !name.is_empty());
+    let file = name.map(convert::file_name).transpose()?;
+    let secret = InviteSecret::from(rand::random::<[u8; InviteSecret::BYTES]>());
+    let new = NewInvite::new(&secret, asked.uses, lifetime, file, now)?;
+    Ok((secret, new))
+}
+
 fn username(text: &str) -> Result<Username, TrackerError> {
     Ok(convert::username(text)?)
 }
@@ -84,8 +188,10 @@ impl pb::group_service_server::GroupService for GroupService {
         &self,
         request: Request<pb::CreateGroupRequest>,
     ) -> Result<Response<pb::CreateGroupResponse>, Status> {
-        let (caller, origin, group) = named(&request, &request.get_ref().group_id)?;
-        self.store.create_group(&caller, &group, &origin).await?;
+        let (caller, origin) = (caller(&request)?, origin(&request)?);
+        let group = convert::new_group_id(&request.get_ref().group_id)?;
+        let made = self.store.create_group(&caller, &group, &origin).await;
+        self.unless_done(&[Action::CreateGroup], &group, None, &origin, made.map_err(Into::into)).await?;
         Ok(Response::new(pb::CreateGroupResponse {}))
     }
 
@@ -108,7 +214,8 @@ impl pb::group_service_server::GroupService for GroupService {
         request: Request<pb::JoinGroupRequest>,
     ) -> Result<Response<pb::JoinGroupResponse>, Status> {
         let (caller, origin, group) = named(&request, &request.get_ref().group_id)?;
-        self.store.ask(&caller, &group, &origin).await?;
+        let asked = self.store.ask(&caller, &group, &origin).await;
+        self.unless_done(&[Action::JoinGroup], &group, None, &origin, asked.map_err(Into::into)).await?;
         Ok(Response::new(pb::JoinGroupResponse {}))
     }
 
@@ -116,8 +223,13 @@ impl pb::group_service_server::GroupService for GroupService {
         &self,
         request: Request<pb::LeaveGroupRequest>,
     ) -> Result<Response<pb::LeaveGroupResponse>, Status> {
-        let (who, origin) = self.enter::<Applicant, _>(&request, &request.get_ref().group_id).await?;
-        self.store.leave(&who, &origin).await?;
+        let (caller, origin, group) = named(&request, &request.get_ref().group_id)?;
+        let left = async {
+            let who: Applicant = self.gate.enter(&caller, &group).await?;
+            Ok(self.store.leave(&who, &origin).await?)
+        };
+        let actions = [Action::LeaveGroup, Action::WithdrawRequest];
+        self.unless_done(&actions, &group, None, &origin, left.await).await?;
         Ok(Response::new(pb::LeaveGroupResponse {}))
     }
 
@@ -149,8 +261,12 @@ impl pb::group_service_server::GroupService for GroupService {
         request: Request<pb::RejectJoinRequestRequest>,
     ) -> Result<Response<pb::RejectJoinRequestResponse>, Status> {
         let user = username(&request.get_ref().username)?;
-        let (owner, origin) = self.enter::<Ownership, _>(&request, &request.get_ref().group_id).await?;
-        self.store.reject(&owner, &user, &origin).await?;
+        let (caller, origin, group) = named(&request, &request.get_ref().group_id)?;
+        let rejected = async {
+            let owner: Ownership = self.gate.enter(&caller, &group).await?;
+            Ok(self.store.reject(&owner, &user, &origin).await?)
+        };
+        self.unless_done(&[Action::RejectRequest], &group, Some(&user), &origin, rejected.await).await?;
         Ok(Response::new(pb::RejectJoinRequestResponse {}))
     }
 
@@ -174,8 +290,12 @@ impl pb::group_service_server::GroupService for GroupService {
         request: Request<pb::RemoveMemberRequest>,
     ) -> Result<Response<pb::RemoveMemberResponse>, Status> {
         let user = username(&request.get_ref().username)?;
-        let (owner, origin) = self.enter::<Ownership, _>(&request, &request.get_ref().group_id).await?;
-        self.store.remove_member(&owner, &user, &origin).await?;
+        let (caller, origin, group) = named(&request, &request.get_ref().group_id)?;
+        let removed = async {
+            let owner: Ownership = self.gate.enter(&caller, &group).await?;
+            Ok(self.store.remove_member(&owner, &user, &origin).await?)
+        };
+        self.unless_done(&[Action::RemoveMember], &group, Some(&user), &origin, removed.await).await?;
         Ok(Response::new(pb::RemoveMemberResponse {}))
     }
 
@@ -184,8 +304,13 @@ impl pb::group_service_server::GroupService for GroupService {
         request: Request<pb::TransferOwnershipRequest>,
     ) -> Result<Response<pb::TransferOwnershipResponse>, Status> {
         let user = username(&request.get_ref().username)?;
-        let (owner, origin) = self.enter::<Ownership, _>(&request, &request.get_ref().group_id).await?;
-        self.store.transfer(&owner, &user, &origin).await?;
+        let (caller, origin, group) = named(&request, &request.get_ref().group_id)?;
+        let transferred = async {
+            let owner: Ownership = self.gate.enter(&caller, &group).await?;
+            Ok(self.store.transfer(&owner, &user, &origin).await?)
+        };
+        self.unless_done(&[Action::TransferOwnership], &group, Some(&user), &origin, transferred.await)
+            .await?;
         Ok(Response::new(pb::TransferOwnershipResponse {}))
     }
 
@@ -193,8 +318,75 @@ impl pb::group_service_server::GroupService for GroupService {
         &self,
         request: Request<pb::DeleteGroupRequest>,
     ) -> Result<Response<pb::DeleteGroupResponse>, Status> {
-        let (owner, origin) = self.enter::<Ownership, _>(&request, &request.get_ref().group_id).await?;
-        self.store.delete_group(&owner, &origin).await?;
+        let (caller, origin, group) = named(&request, &request.get_ref().group_id)?;
+        let deleted = async {
+            let owner: Ownership = self.gate.enter(&caller, &group).await?;
+            Ok(self.store.delete_group(&owner, &origin).await?)
+        };
+        self.unless_done(&[Action::DeleteGroup], &group, None, &origin, deleted.await).await?;
         Ok(Response::new(pb::DeleteGroupResponse {}))
+    }
+
+    async fn create_invite(
+        &self,
+        request: Request<pb::CreateInviteRequest>,
+    ) -> Result<Response<pb::CreateInviteResponse>, Status> {
+        let asked = request.get_ref();
+        let (owner, origin) = self.enter::<Ownership, _>(&request, &asked.group_id).await?;
+        let (secret, new) = new_invite(asked, origin.at)?;
+        let id = self.store.create_invite(&owner, &new, &origin).await?;
+        let row = InviteRow {
+            id,
+            by: owner.user().clone(),
+            file: new.file,
+            uses: new.uses,
+            uses_left: new.uses,
+            since: origin.at,
+            expires: new.expires,
+        };
+        Ok(Response::new(pb::CreateInviteResponse {
+            invite: Some(invite(&row)),
+            secret: secret.text(),
+            tracker_addresses: self.reachable.addresses(),
+        }))
+    }
+
+    async fn list_invites(
+        &self,
+        request: Request<pb::ListInvitesRequest>,
+    ) -> Result<Response<pb::ListInvitesResponse>, Status> {
+        let asked = request.get_ref();
+        let (owner, origin) = self.enter::<Ownership, _>(&request, &asked.group_id).await?;
+        let (size, after) = (page::size(asked.page_size), page::cursor(&asked.page_token)?);
+        let rows = self.store.invites(&owner, after.unwrap_or(0), size, origin.at).await?;
+        let next_page_token = page::next(rows.len(), size, rows.last().map(|row| row.id));
+        let invites = rows.iter().map(invite).collect();
+        Ok(Response::new(pb::ListInvitesResponse { invites, next_page_token }))
+    }
+
+    async fn revoke_invite(
+        &self,
+        request: Request<pb::RevokeInviteRequest>,
+    ) -> Result<Response<pb::RevokeInviteResponse>, Status> {
+        let (caller, origin, group) = named(&request, &request.get_ref().group_id)?;
+        // Text that is no id belongs to no invitation.
+        let id = request.get_ref().invite_id.parse().unwrap_or(0);
+        let revoked = async {
+            let owner: Ownership = self.gate.enter(&caller, &group).await?;
+            Ok(self.store.revoke_invite(&owner, id, &origin).await?)
+        };
+        let object = audit::about_invite(&group, id);
+        unless_done(&*self.store, &[Action::RevokeInvite], &object, &origin, revoked.await).await?;
+        Ok(Response::new(pb::RevokeInviteResponse {}))
+    }
+
+    async fn join_by_invite(
+        &self,
+        request: Request<pb::JoinByInviteRequest>,
+    ) -> Result<Response<pb::JoinByInviteResponse>, Status> {
+        let (caller, origin) = (caller(&request)?, origin(&request)?);
+        let invite = invite_key(request.get_ref().invite.as_ref())?;
+        self.store.join_by_invite(&caller, &invite, &origin).await?;
+        Ok(Response::new(pb::JoinByInviteResponse {}))
     }
 }

@@ -1,26 +1,28 @@
-//! Limits that do not depend on what a call says: rates by user and address, deadlines, and what the library says of
-//! requests that it can't read.
+//! Limits that do not depend on the content of a call: rates per user and address, and deadlines. Also the
+//! statuses for requests that the library cannot decode.
 
-use std::{net::IpAddr, num::NonZeroU32, time::Duration};
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
 use http::{Request, Response};
-use proto::transport::{Answer, Surround};
 use tonic::Status;
 use tower::Service;
+use transport::{Middleware, ResponseFuture, network_of};
 
+use super::rights::Call;
 use crate::{
     domain::{Caller, Origin, session::AccountId},
     error::{TrackerError, readable},
 };
 
-/// How long a call may take to be answered.
+/// Time limit for the response to a call.
 const UNARY: Duration = Duration::from_secs(10);
 
-/// The limit of the deadline layer. Client streams have their own: a publication 60 s, announces and reflection none.
+/// The limit of the deadline layer. Client streams have none here: a publication limits itself, to 60 s for
+/// each 4,096 pieces; announces and reflection are not limited.
 pub fn deadline(path: &str) -> Option<Duration> {
     let is_client_stream = path.ends_with("/PublishFile")
         || path.ends_with("/Announce")
@@ -28,16 +30,17 @@ pub fn deadline(path: &str) -> Option<Duration> {
     (!is_client_stream).then_some(UNARY)
 }
 
-/// Calls a second that a user may make, and at once.
+/// Calls per second that a user may make, and the maximum burst.
 const USER: (u32, u32) = (100, 200);
-/// Of these, calls for tickets.
-const TICKETS: (u32, u32) = (10, 20);
-/// Of these, calls for sources.
-const SOURCES: (u32, u32) = (5, 10);
-/// Accounts that may be made from one address an hour.
+/// The same for calls for tickets and for sources. Daemons make these by themselves, so they have budgets of
+/// their own: what a user does in a loop must not keep a download from its ticket. Each download begins with
+/// one of each.
+const TICKETS: (u32, u32) = (20, 200);
+const SOURCES: (u32, u32) = (20, 200);
+/// Maximum number of new accounts per hour from one IPv4 address or one IPv6 /64.
 const ACCOUNTS_AN_HOUR: u32 = 600;
 
-/// Counts calls.
+/// Counts calls, and refuses those above the limits.
 pub struct Rates {
     users: DefaultKeyedRateLimiter<AccountId>,
     tickets: DefaultKeyedRateLimiter<AccountId>,
@@ -47,7 +50,8 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Nobody called yet. With `loopback_exempt`, any number of accounts can be made from this very machine.
+    /// Starts with no calls. With `loopback_exempt`, the number of new accounts from this machine is not
+    /// limited.
     pub fn new(loopback_exempt: bool) -> Self {
         Self {
             users: RateLimiter::keyed(per_second(USER)),
@@ -58,7 +62,7 @@ impl Rates {
         }
     }
 
-    /// Forgets those who did not call lately. To be called now and then.
+    /// Forgets users and addresses without recent calls. Call it regularly.
     pub fn forget(&self) {
         for limiter in [&self.users, &self.tickets, &self.sources] {
             limiter.retain_recent();
@@ -70,17 +74,18 @@ impl Rates {
 
     fn admit(&self, path: &str, caller: Option<&Caller>, ip: Option<IpAddr>) -> Result<(), TrackerError> {
         if let Some(caller) = caller {
-            take(&self.users, &caller.account())?;
-            match path {
-                "/minitorrent.v1.SwarmService/IssueTickets" => take(&self.tickets, &caller.account())?,
-                "/minitorrent.v1.SwarmService/FindPeers" => take(&self.sources, &caller.account())?,
-                _ => {}
-            }
+            // A call counts in one budget only, so a call that is refused counts in none.
+            let budget = match path {
+                "/minitorrent.v1.SwarmService/IssueTickets" => &self.tickets,
+                "/minitorrent.v1.SwarmService/FindPeers" => &self.sources,
+                _ => &self.users,
+            };
+            take(budget, &caller.account())?;
         }
         if path == "/minitorrent.v1.AuthService/CreateUser"
             && let Some(ip) = ip.filter(|ip| !(self.loopback_exempt && ip.is_loopback()))
         {
-            take(&self.accounts, &ip)?;
+            take(&self.accounts, &network_of(ip))?;
         }
         Ok(())
     }
@@ -103,18 +108,20 @@ fn take<K: Clone + Eq + std::hash::Hash>(
     })
 }
 
-/// Refuses calls over the rates. Goes inside [`super::authn::Authn`], whose findings it reads.
-impl<S, A, B> Surround<S, A> for Rates
+/// Refuses calls above the rates. This layer must be inside [`super::authn::Authn`], because it reads the
+/// caller and origin that it adds.
+impl<S, A, B> Middleware<S, A> for Rates
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
     S::Error: Send,
     B: Default + Send + 'static,
 {
-    fn call(&self, inner: &mut S, request: Request<A>) -> Answer<S, A> {
+    fn call(&self, inner: &mut S, request: Request<A>) -> ResponseFuture<S, A> {
         let extensions = request.extensions();
         let ip = extensions.get::<Origin>().and_then(|origin| origin.ip);
-        match self.admit(request.uri().path(), extensions.get(), ip) {
+        let caller = extensions.get::<Arc<Call>>().map(|call| &***call);
+        match self.admit(request.uri().path(), caller, ip) {
             Ok(()) => Box::pin(inner.call(request)),
             Err(error) => {
                 let refused = Status::from(error).into_http();
@@ -124,17 +131,17 @@ where
     }
 }
 
-/// Rewords what the library says of requests that it can't read: see [`readable`].
+/// Replaces the library's statuses for requests that it cannot decode: see [`readable`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unreadable;
 
-impl<S, A, B> Surround<S, A> for Unreadable
+impl<S, A, B> Middleware<S, A> for Unreadable
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
     B: Default,
 {
-    fn call(&self, inner: &mut S, request: Request<A>) -> Answer<S, A> {
+    fn call(&self, inner: &mut S, request: Request<A>) -> ResponseFuture<S, A> {
         let answer = inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
@@ -164,13 +171,19 @@ mod tests {
         let Err(TrackerError::RateLimited(wait)) = refused else { panic!("{refused:?}") };
         assert!(wait > Duration::ZERO && wait <= Duration::from_hours(1) / ACCOUNTS_AN_HOUR);
         assert!(rates.admit(path, None, near).is_ok());
+        // An IPv6 /64 is one customer's.
+        let of_64 = |host: u32| format!("2001:db8::{:x}", host + 1).parse().ok();
+        let let_in =
+            (0..=ACCOUNTS_AN_HOUR).filter(|host| rates.admit(path, None, of_64(*host)).is_ok()).count();
+        assert_eq!(let_in, ACCOUNTS_AN_HOUR as usize);
+        assert!(rates.admit(path, None, "2001:db8:0:1::1".parse().ok()).is_ok(), "another /64");
         let strict = Rates::new(false);
         let let_in = (0..=ACCOUNTS_AN_HOUR).filter(|_| strict.admit(path, None, near).is_ok()).count();
         assert_eq!(let_in, ACCOUNTS_AN_HOUR as usize);
     }
 
     #[test]
-    fn a_user_may_make_two_hundred_calls_at_once_and_fewer_for_tickets() {
+    fn a_user_may_make_two_hundred_calls_at_once_and_as_many_for_tickets_and_sources() {
         let now = std::time::SystemTime::UNIX_EPOCH;
         let caller = |account| {
             let session = crate::domain::Session {
@@ -189,9 +202,10 @@ mod tests {
             let caller = caller(account);
             (0..1_000).filter(|_| rates.admit(path, Some(&caller), None).is_ok()).count()
         };
-        // A little more than the burst when the machine takes its time.
-        assert!((200..400).contains(&let_in("/minitorrent.v1.AuthService/WhoAmI", 1)));
-        assert!((20..60).contains(&let_in("/minitorrent.v1.SwarmService/IssueTickets", 2)));
-        assert!((10..30).contains(&let_in("/minitorrent.v1.SwarmService/FindPeers", 3)));
+        // A slow machine lets a little more than the burst through. The budgets of one user are separate.
+        for path in ["AuthService/WhoAmI", "SwarmService/IssueTickets", "SwarmService/FindPeers"] {
+            let let_in = let_in(&format!("/minitorrent.v1.{path}"), 1);
+            assert!((200..400).contains(&let_in), "{path}: {let_in}");
+        }
     }
 }

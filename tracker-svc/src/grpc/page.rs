@@ -1,24 +1,57 @@
 //! Pages of lists.
 
 use data_encoding::BASE64URL_NOPAD;
-use proto::domain::limits::{DEFAULT_PAGE, MAX_PAGE};
+use proto::domain::{
+    FileName, GroupId, Name as _, PeerId,
+    limits::{DEFAULT_PAGE, MAX_PAGE},
+};
 
 use crate::error::TrackerError;
 
-/// The longest cursor, in bytes: a group's name.
+/// Maximum length of a cursor, in bytes: the length of a group's name.
 const MAX_CURSOR: usize = 256;
 
-/// How many entries a page has: 0 means the default, and more than the most is the most.
+/// The number of entries in a page. 0 means the default. A number above the maximum means the maximum.
 pub(super) fn size(asked: u32) -> u32 {
     if asked == 0 { DEFAULT_PAGE } else { asked.min(MAX_PAGE) }
 }
 
-/// The cursor in a page token; `None` for the first page.
+/// The start of a page: after a stored name, or after a row's number.
+pub(super) trait Cursor: Sized {
+    /// Parses a cursor.
+    fn read(text: &str) -> Option<Self>;
+}
+
+impl Cursor for i64 {
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Cursor for GroupId {
+    fn read(text: &str) -> Option<Self> {
+        Self::stored(text).ok()
+    }
+}
+
+impl Cursor for FileName {
+    fn read(text: &str) -> Option<Self> {
+        Self::stored(text).ok()
+    }
+}
+
+impl Cursor for PeerId {
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// The cursor in a page token, or `None` for the first page.
 ///
 /// # Errors
-/// When it is not a token of ours.
-pub(super) fn cursor<T: std::str::FromStr>(token: &str) -> Result<Option<T>, TrackerError> {
-    let bad = TrackerError::Invalid("page_token is not one that was handed out");
+/// Fails if the tracker did not issue the token.
+pub(super) fn cursor<T: Cursor>(token: &str) -> Result<Option<T>, TrackerError> {
+    let bad = TrackerError::Invalid("page_token was not issued by this tracker");
     if token.is_empty() {
         return Ok(None);
     }
@@ -27,13 +60,13 @@ pub(super) fn cursor<T: std::str::FromStr>(token: &str) -> Result<Option<T>, Tra
     }
     let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).ok();
     let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    match text.and_then(|text| text.parse().ok()) {
+    match text.as_deref().and_then(T::read) {
         Some(cursor) => Ok(Some(cursor)),
         None => Err(bad),
     }
 }
 
-/// The token of the page after `last`; empty when this page was not full.
+/// The token of the page after `last`. Empty if this page was not full.
 pub(super) fn next<T: std::fmt::Display>(page: usize, size: u32, last: Option<T>) -> String {
     match last {
         Some(last) if page >= size as usize => BASE64URL_NOPAD.encode(last.to_string().as_bytes()),

@@ -1,4 +1,4 @@
-//! SwarmService: tickets, sources, and the way into announce streams.
+//! SwarmService: tickets, sources, and the start of announce streams.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,8 +7,8 @@ use std::{
 };
 
 use proto::{
-    convert::{self, found::Found},
-    domain::{FileId, GroupId, PeerId, limits::MAX_TICKETS_A_CALL},
+    convert,
+    domain::{FileId, GroupId, limits::MAX_TICKETS_A_CALL},
     pb,
     reason::Reason,
     ticket::Claims,
@@ -20,11 +20,13 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::{
     announce::{Announce, NextMessages},
     gate::{Gate, caller, origin},
+    page,
+    swarm_state::{SwarmState, found, without_addresses},
 };
 use crate::{
-    domain::{Action, Caller, Membership, Refusal, swarm::Source},
+    domain::{Action, Caller, Membership, Refusal},
     error::TrackerError,
-    hub::Hub,
+    hub::{Hub, observed},
     keys::TicketKeys,
     store::Store,
 };
@@ -32,26 +34,14 @@ use crate::{
 /// SwarmService over a store and the swarms. Cheap to clone.
 #[derive(Clone)]
 pub struct SwarmService {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) gate: Gate,
-    pub(super) hub: Arc<Hub>,
-    pub(super) keys: Arc<TicketKeys>,
+    state: SwarmState,
     ticket_life: Duration,
 }
 
 impl SwarmService {
-    /// The service; its tickets count for `ticket_life`.
+    /// Makes the service. Its tickets are valid for `ticket_life`.
     pub fn new(store: Arc<dyn Store>, hub: Arc<Hub>, keys: Arc<TicketKeys>, ticket_life: Duration) -> Self {
-        Self { gate: Gate::new(Arc::clone(&store)), store, hub, keys, ticket_life }
-    }
-
-    /// The peer of that id, which must be the caller's own.
-    pub(super) async fn own_peer(&self, caller: &Caller, peer: &str) -> Result<PeerId, TrackerError> {
-        let peer = convert::peer_id(peer)?;
-        match self.store.peer_owner(peer).await? {
-            Some(owner) if owner == *caller.user() => Ok(peer),
-            _ => Err(Refusal::NotYourPeer.into()),
-        }
+        Self { state: SwarmState { gate: Gate::new(Arc::clone(&store)), store, hub, keys }, ticket_life }
     }
 
     async fn tickets(
@@ -60,9 +50,9 @@ impl SwarmService {
         request: &pb::IssueTicketsRequest,
     ) -> Result<pb::IssueTicketsResponse, TrackerError> {
         let files = distinct(&request.files)?;
-        let peer = self.own_peer(caller, &request.peer_id).await?;
+        let peer = self.state.own_peer(caller, &request.peer_id).await?;
         let now = since_1970(SystemTime::now());
-        let (signer, life) = (self.keys.signer(now), self.ticket_life.as_secs());
+        let (signer, life) = (self.state.keys.signer(now), self.ticket_life.as_secs());
         let mut groups: HashMap<GroupId, Option<Membership>> = HashMap::new();
         let mut answer = pb::IssueTicketsResponse::default();
         for (group, file) in files {
@@ -72,14 +62,14 @@ impl SwarmService {
                 answer.refusals.push(pb::TicketRefusal { file: asked.clone(), reason });
             };
             if !groups.contains_key(&group) {
-                let member = member_or_not(self.gate.enter(caller, &group).await)?;
+                let member = self.state.gate.member(caller, &group).await?;
                 groups.insert(group.clone(), member);
             }
             let Some(Some(member)) = groups.get(&group) else {
                 refuse(Reason::NotAMember);
                 continue;
             };
-            let Some(row) = self.store.file_by_id(member, file).await? else {
+            let Some(row) = self.state.store.file_by_id(member, file).await? else {
                 refuse(Reason::FileNotFound);
                 continue;
             };
@@ -102,38 +92,16 @@ impl SwarmService {
     }
 }
 
-/// The files asked for: some, each once, not too many.
+/// Checks the requested files: at least one, each once, not too many.
 fn distinct(files: &[pb::FileRef]) -> Result<Vec<(GroupId, FileId)>, TrackerError> {
     if !(1..=MAX_TICKETS_A_CALL).contains(&files.len()) {
-        return Err(TrackerError::Invalid("tickets are for 1 to 64 files"));
+        return Err(TrackerError::Invalid("a request must name 1 to 64 files"));
     }
     let files: Vec<_> = files.iter().map(|file| convert::file_ref(Some(file))).collect::<Result<_, _>>()?;
     if files.iter().collect::<HashSet<_>>().len() < files.len() {
-        return Err(TrackerError::Invalid("each file once"));
+        return Err(TrackerError::Invalid("each file may be named only once"));
     }
     Ok(files)
-}
-
-/// A membership, or that there is none; other errors stay errors.
-pub(super) fn member_or_not(
-    entered: Result<Membership, TrackerError>,
-) -> Result<Option<Membership>, TrackerError> {
-    match entered {
-        Ok(member) => Ok(Some(member)),
-        Err(TrackerError::Refused(Refusal::NotAMember)) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// A source for the wire.
-pub(super) fn found(source: &Source) -> Found<'_> {
-    Found {
-        id: source.id,
-        user: &source.user,
-        address: &source.address,
-        pieces: source.pieces,
-        load: source.load,
-    }
 }
 
 fn since_1970(time: SystemTime) -> u64 {
@@ -152,14 +120,15 @@ impl pb::swarm_service_server::SwarmService for SwarmService {
         let request = request.into_inner();
         let answer = self.tickets(&caller, &request).await?;
         if answer.tickets.is_empty() {
-            // A single answer for all that is not there, whether the group or the file: nobody learns what exists.
+            // The status is the same for a missing group and a missing file, so that a non-member cannot
+            // learn what exists.
             let outsider = |refusal: &pb::TicketRefusal| refusal.reason == Reason::NotAMember.as_str();
             let is_outsider = answer.refusals.iter().any(outsider);
             let refusal = if is_outsider { Refusal::NotAMember } else { Refusal::FileNotFound };
             return Err(TrackerError::from(refusal).into());
         }
         let object = format!("{} files for {}", answer.tickets.len(), request.peer_id);
-        let recorded = self.store.record(Action::IssueTickets, &object, &origin).await;
+        let recorded = self.state.store.record(Action::IssueTickets, &object, &origin).await;
         recorded.map_err(TrackerError::from)?;
         Ok(Response::new(answer))
     }
@@ -169,10 +138,10 @@ impl pb::swarm_service_server::SwarmService for SwarmService {
         request: Request<Streaming<pb::AnnounceRequest>>,
     ) -> Result<Response<Self::AnnounceStream>, Status> {
         let (caller, origin) = (caller(&request)?, origin(&request)?);
-        // Two answers wait at most; what comes later is worked out when there is room.
+        // At most two responses wait. Later ones are computed when there is room.
         let (sender, receiver) = mpsc::channel(2);
-        let stream = Announce::new(self.clone(), caller, origin, sender);
-        self.hub.tasks.spawn(stream.run(request.into_inner()));
+        let stream = Announce::new(self.state.clone(), caller, origin, sender);
+        self.state.hub.tasks.spawn(stream.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -180,13 +149,25 @@ impl pb::swarm_service_server::SwarmService for SwarmService {
         &self,
         request: Request<pb::FindPeersRequest>,
     ) -> Result<Response<pb::FindPeersResponse>, Status> {
-        let caller = caller(&request)?;
+        let (caller, origin) = (caller(&request)?, origin(&request)?);
         let request = request.into_inner();
         let group = convert::group_id(&request.group_id)?;
-        let member: Membership = self.gate.enter(&caller, &group).await?;
+        let member: Membership = self.state.gate.enter(&caller, &group).await?;
         let name = convert::file_name(&request.name)?;
-        let file = self.store.file_id(&member, &name).await.map_err(TrackerError::from)?;
+        let file = self.state.store.file_id(&member, &name).await.map_err(TrackerError::from)?;
         let file = file.ok_or(TrackerError::Refused(Refusal::FileNotFound))?;
-        Ok(Response::new(pb::FindPeersResponse::new(file, self.hub.find(file).iter().map(found))))
+        if request.everyone {
+            let (size, after) = (page::size(request.page_size), page::cursor(&request.page_token)?);
+            let everyone = self.state.hub.everyone(file, after.as_ref(), size as usize);
+            let next_page_token = page::next(everyone.len(), size, everyone.last().map(|peer| peer.id));
+            let described = everyone.iter().map(without_addresses);
+            return Ok(Response::new(pb::FindPeersResponse {
+                next_page_token,
+                ..pb::FindPeersResponse::new(file, described)
+            }));
+        }
+        let (sources, observed) = (self.state.hub.find(file), observed(origin.ip));
+        let found = sources.iter().map(|source| found(source, observed));
+        Ok(Response::new(pb::FindPeersResponse::new(file, found)))
     }
 }

@@ -1,93 +1,139 @@
-//! What one announce stream has to tell its peer, kept as marks and worked out when the stream is ready to send.
+//! The pending reports of one announce stream, kept as marks. The reports are computed when the stream is
+//! ready to send.
 //!
-//! Marks can't grow past what the peer announces, so a stream that is read slowly costs no memory.
+//! The number of marks is limited by the peer's announces and its user's groups, so a stream that is read
+//! slowly costs no memory.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
+use parking_lot::Mutex;
 use proto::{
-    domain::{FileId, GroupId, PeerId, Username},
+    domain::{FileId, GroupId, PeerId, Username, obstacle::Obstacle},
     reason::Reason,
 };
 use tokio::sync::Notify;
 
 use crate::domain::SessionHash;
 
-/// Why a stream ends before its peer ends it.
+/// The most reports of peers that could not reach this one.
+const MAX_REPORTS: usize = 16;
+
+/// The reason why the tracker ends a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
-    /// The session is over.
+    /// The session has ended.
     SessionEnded,
-    /// A newer stream of the same peer.
-    Replaced,
-    /// What the stream was told may be out of date: the peer is to begin anew.
+    /// A newer stream of the same peer, from this address, replaced it.
+    Replaced(IpAddr),
+    /// A newer stream of the same peer is at another tracker.
+    Elsewhere,
+    /// What the stream was told may be out of date. The peer must start again.
     Stale,
 }
 
-/// What one announce stream has to tell, as marks.
+/// The pending reports of one announce stream, as marks.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     pub(crate) peer: PeerId,
     pub(crate) user: Username,
     pub(crate) session: SessionHash,
+    /// Where the stream comes from.
+    pub(crate) from: IpAddr,
+    /// When it was opened.
+    since: AtomicU64,
     mail: Mutex<Mail>,
     arrived: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Mail {
-    /// Files with news of sources.
+    /// Files with changes in their sources.
     woken: HashSet<FileId>,
-    /// Files that the peer must let go of.
+    /// Files that the peer must stop sharing and downloading.
     ended: HashMap<FileId, (GroupId, Reason)>,
-    /// Least epochs of the groups that the peer announces in, and whether the peer was told.
+    /// For each group that the store named to this stream: its minimum epoch, and whether the peer was told.
     epochs: HashMap<GroupId, (u64, bool)>,
-    /// The ticket keys are others than those told last.
+    /// Whether the ticket keys have changed since the peer was last told.
     keys: bool,
+    /// Whether the tracker's clock was set.
+    clock: bool,
+    /// Peers that could not reach this one.
+    unreached: Vec<Unreached>,
     over: Option<Over>,
 }
 
-/// What a stream takes out of its mailbox at once.
+/// A report of a peer that it could not reach another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unreached {
+    /// The user of the peer that reports.
+    pub(crate) user: Username,
+    /// The address that it tried.
+    pub(crate) address: String,
+    /// What it met.
+    pub(crate) obstacle: Obstacle,
+}
+
+/// The marks that a stream takes from its mailbox at once.
 #[derive(Debug, Default)]
 pub(crate) struct Letter {
     pub(crate) woken: Vec<FileId>,
     pub(crate) ended: Vec<(FileId, GroupId, Reason)>,
     pub(crate) epochs: Vec<(GroupId, u64)>,
     pub(crate) keys: bool,
+    /// The tracker's clock was set. A response must be sent even if nothing else is pending.
+    pub(crate) clock: bool,
+    pub(crate) unreached: Vec<Unreached>,
 }
 
 impl Letter {
     pub(crate) fn is_empty(&self) -> bool {
-        self.woken.is_empty() && self.ended.is_empty() && self.epochs.is_empty() && !self.keys
+        let is_quiet = !self.keys && !self.clock && self.unreached.is_empty();
+        self.woken.is_empty() && self.ended.is_empty() && self.epochs.is_empty() && is_quiet
     }
 }
 
 impl Mailbox {
-    /// Of a stream of this peer, opened in this session.
-    pub(crate) fn new(peer: PeerId, user: Username, session: SessionHash) -> Arc<Self> {
-        Arc::new(Self { peer, user, session, mail: Mutex::default(), arrived: Notify::new() })
+    /// The mailbox of a stream of this peer, opened in this session, from this address.
+    pub(crate) fn new(peer: PeerId, user: Username, session: SessionHash, from: IpAddr) -> Arc<Self> {
+        let since = AtomicU64::new(0);
+        Arc::new(Self { peer, user, session, from, since, mail: Mutex::default(), arrived: Notify::new() })
     }
 
-    /// Resolves when something was marked since the last time. Cancel safe.
+    /// Notes when the stream was opened, by the clock that all trackers share.
+    pub(super) fn opened(&self, at: u64) {
+        self.since.store(at, Ordering::Relaxed);
+    }
+
+    /// When the stream was opened.
+    pub(super) fn since(&self) -> u64 {
+        self.since.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when something was marked since the last call. Cancel safe.
     pub(crate) async fn arrived(&self) {
         self.arrived.notified().await;
     }
 
-    /// Marks it again after [`Self::arrived`], for somebody who only looked whether it is over.
+    /// Wakes [`Self::arrived`] again, for a caller that only checked whether the stream must end.
     pub(crate) fn look_again(&self) {
         self.arrived.notify_one();
     }
 
-    /// Why the stream is to end, if it is.
+    /// The reason why the stream must end, if it must.
     pub(crate) fn over(&self) -> Option<Over> {
-        self.lock().over
+        self.mail.lock().over
     }
 
-    /// Takes marks of at most so many files; with more left, the mailbox stays marked.
+    /// Takes the marks of at most `most` files. If more are left, [`Self::arrived`] resolves again.
     pub(crate) fn take(&self, most: usize) -> Letter {
-        let mut mail = self.lock();
+        let mut mail = self.mail.lock();
         let woken: Vec<_> = mail.woken.iter().take(most).copied().collect();
         mail.woken.retain(|file| !woken.contains(file));
         let ended: Vec<_> = mail.ended.keys().take(most).copied().collect();
@@ -103,13 +149,16 @@ impl Mailbox {
         });
         let epochs = epochs.collect();
         let keys = std::mem::take(&mut mail.keys);
+        let clock = std::mem::take(&mut mail.clock);
         if !mail.woken.is_empty() || !mail.ended.is_empty() {
             self.arrived.notify_one();
         }
-        Letter { woken, ended, epochs, keys }
+        let unreached = std::mem::take(&mut mail.unreached);
+        Letter { woken, ended, epochs, keys, clock, unreached }
     }
 
-    /// The peer announces in a group of this least epoch.
+    /// Records that the user is a member of the group, which has this epoch, according to the store. From now
+    /// on, later changes of the group's epoch are marked.
     pub(crate) fn learn_epoch(&self, group: &GroupId, epoch: u64) {
         self.mark(|mail| {
             let known = mail.epochs.entry(group.clone()).or_insert((epoch, false));
@@ -119,24 +168,59 @@ impl Mailbox {
         });
     }
 
-    /// Like [`Self::learn_epoch`], if the peer announces in that group at all.
+    /// Records that the user became a member of the group, which has this epoch. The peer is told the epoch
+    /// even if it knows it: a peer that let go of the group's files asks for them again then.
+    pub(super) fn tell_member(&self, group: &GroupId, epoch: u64) {
+        self.mark(|mail| {
+            let known = mail.epochs.entry(group.clone()).or_insert((epoch, false));
+            *known = (known.0.max(epoch), false);
+        });
+    }
+
+    /// Whether the peer was not told the group's present epoch yet.
+    pub(crate) fn owes_epoch(&self, group: &GroupId) -> bool {
+        self.mail.lock().epochs.get(group).is_some_and(|(_, told)| !told)
+    }
+
+    /// Records a higher epoch of a group. Ignored for a group that the store did not name to this stream.
     pub(super) fn raise_epoch(&self, group: &GroupId, epoch: u64) {
-        if self.lock().epochs.contains_key(group) {
+        if self.knows_group(group) {
             self.learn_epoch(group, epoch);
         }
     }
 
-    /// There may be sources of the file that the peer has not been told of.
+    /// Whether this stream is told about every change of the group's epoch: only if the store named the group
+    /// to it.
+    pub(super) fn knows_group(&self, group: &GroupId) -> bool {
+        self.mail.lock().epochs.contains_key(group)
+    }
+
+    /// Marks that there may be sources of the file that the peer was not told about.
     pub(super) fn wake(&self, file: FileId) {
         self.mark(|mail| mail.woken.extend([file]));
     }
 
-    /// The ticket keys are others now.
+    /// Marks that the ticket keys have changed.
     pub(super) fn renew_keys(&self) {
         self.mark(|mail| mail.keys = true);
     }
 
-    /// The peer must let go of the file, for this reason.
+    /// Marks that the tracker's clock was set.
+    pub(super) fn tell_clock(&self) {
+        self.mark(|mail| mail.clock = true);
+    }
+
+    /// Marks that a peer could not reach this one. The latest report of a user about an address counts.
+    pub(super) fn tell_unreached(&self, report: Unreached) {
+        self.mark(|mail| {
+            mail.unreached.retain(|old| (&old.user, &old.address) != (&report.user, &report.address));
+            if mail.unreached.len() < MAX_REPORTS {
+                mail.unreached.push(report);
+            }
+        });
+    }
+
+    /// Marks that the peer must stop sharing and downloading the file, for this reason.
     pub(crate) fn end_file(&self, file: FileId, group: GroupId, reason: Reason) {
         self.mark(|mail| {
             mail.woken.remove(&file);
@@ -144,18 +228,14 @@ impl Mailbox {
         });
     }
 
-    /// The stream is to end. The first reason stands.
+    /// Marks that the stream must end. The first reason is kept.
     pub(super) fn close(&self, over: Over) {
         self.mark(|mail| mail.over = mail.over.or(Some(over)));
     }
 
     fn mark(&self, change: impl FnOnce(&mut Mail)) {
-        change(&mut self.lock());
+        change(&mut self.mail.lock());
         self.arrived.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Mail> {
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -163,13 +243,15 @@ impl Mailbox {
 mod tests {
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     fn file(number: u8) -> FileId {
         FileId::try_from(&[number; 16][..]).expect("a file id")
     }
 
     #[test]
     fn marks_are_kept_once_and_taken_in_portions() {
-        let mailbox = Mailbox::new([1; 32].into(), "ann".parse().expect("a username"), [1; 32].into());
+        let mailbox = Mailbox::new([1; 32].into(), "ann".parse().expect("a username"), [1; 32].into(), HERE);
         let group: GroupId = "films".parse().expect("a group");
         for _ in 0..1_000 {
             for number in 1..=100 {
@@ -178,7 +260,9 @@ mod tests {
             mailbox.learn_epoch(&group, 3);
             mailbox.learn_epoch(&group, 2);
         }
+        assert!(mailbox.owes_epoch(&group));
         let first = mailbox.take(64);
+        assert!(!mailbox.owes_epoch(&group));
         assert_eq!((first.woken.len(), first.epochs), (64, vec![(group.clone(), 3)]));
         let second = mailbox.take(64);
         assert_eq!((second.woken.len(), second.epochs), (36, vec![]));
@@ -186,9 +270,31 @@ mod tests {
         mailbox.wake(file(1));
         mailbox.end_file(file(1), group.clone(), Reason::FileNotFound);
         let third = mailbox.take(64);
-        assert_eq!(third.woken, [], "an ended file has no news");
+        assert_eq!(third.woken, [], "an ended file has no update");
         assert_eq!(third.ended, [(file(1), group.clone(), Reason::FileNotFound)]);
         assert_eq!(third.epochs, [(group, 4)]);
+        assert!(mailbox.take(64).is_empty());
+        mailbox.tell_member(&third.ended[0].1, 3);
+        assert_eq!(
+            mailbox.take(64).epochs,
+            [(third.ended[0].1.clone(), 4)],
+            "told again, and never a lower one"
+        );
+    }
+
+    #[test]
+    fn reports_are_few_and_the_latest_of_an_address_counts() {
+        let mailbox = Mailbox::new([1; 32].into(), "ann".parse().expect("a username"), [1; 32].into(), HERE);
+        let report = |number: usize, obstacle| Unreached {
+            user: "bob".parse().expect("a username"),
+            address: format!("192.0.2.1:{number}"),
+            obstacle,
+        };
+        (1..=100).for_each(|number| mailbox.tell_unreached(report(number, Obstacle::Silent)));
+        mailbox.tell_unreached(report(1, Obstacle::Refused));
+        let letter = mailbox.take(64);
+        assert_eq!(letter.unreached.len(), MAX_REPORTS);
+        assert_eq!(letter.unreached.last(), Some(&report(1, Obstacle::Refused)));
         assert!(mailbox.take(64).is_empty());
     }
 }

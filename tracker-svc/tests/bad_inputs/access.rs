@@ -1,26 +1,28 @@
-//! Who may call what: every method that the running server lists, for every kind of caller, against one picture.
+//! Access control: every method that the running server lists, called by every kind of caller, compared with
+//! one picture.
 //!
-//! The picture is written by hand and not derived from the code's own table. [`weakening_any_line_shows`] then takes
-//! the code's table, weakens one line at a time, and fails if the picture would not tell.
+//! The picture is written by hand, not derived from the code's own table. [`the_picture_detects_every_weakened_rule`] takes
+//! the code's table, weakens one line at a time, and fails if the picture would not detect that.
 
 use std::{collections::BTreeSet, time::SystemTime};
 
 use prost::Message as _;
 use proto::{pb, reason};
+use testkit::authority::csr;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
-use tracker_svc::domain::{
+use tracker_core::{
     access::{self, Applicant, GroupKey, Place, Requirement, Standing},
     session::{AccountId, Session},
 };
 
 use super::{
     client::{Client, PASSWORD},
-    files, groups,
+    files,
     process::Tracker,
     swarm,
 };
@@ -28,7 +30,7 @@ use super::{
 /// Kinds of caller, in the order of the picture's columns.
 const ACTORS: [&str; 7] = ["nobody", "disabled", "user", "applicant", "removed", "member", "owner"];
 
-/// `+` is let in, `a` UNAUTHENTICATED, `d` PERMISSION_DENIED, `e` ALREADY_EXISTS.
+/// `+` admitted, `a` UNAUTHENTICATED, `d` PERMISSION_DENIED, `e` ALREADY_EXISTS.
 #[rustfmt::skip]
 const PICTURE: &[(&str, &str)] = &[
     //                                      nobody disabled user applicant removed member owner
@@ -52,6 +54,10 @@ const PICTURE: &[(&str, &str)] = &[
     ("minitorrent.v1.GroupService/RemoveMember",            "a a d d d d +"),
     ("minitorrent.v1.GroupService/TransferOwnership",       "a a d d d d +"),
     ("minitorrent.v1.GroupService/DeleteGroup",             "a a d d d d +"),
+    ("minitorrent.v1.GroupService/CreateInvite",            "a a d d d d +"),
+    ("minitorrent.v1.GroupService/ListInvites",             "a a d d d d +"),
+    ("minitorrent.v1.GroupService/RevokeInvite",            "a a d d d d +"),
+    ("minitorrent.v1.GroupService/JoinByInvite",            "a a + + + + +"),
     ("minitorrent.v1.FileService/PublishFile",              "a a d d d + +"),
     ("minitorrent.v1.FileService/ListFiles",                "a a d d d + +"),
     ("minitorrent.v1.FileService/GetManifest",              "a a d d d + +"),
@@ -66,7 +72,7 @@ const PICTURE: &[(&str, &str)] = &[
     ("minitorrent.v1.AuthService/LogoutAll",                "a a + + + + +"),
 ];
 
-/// What the running server says that it serves, as `package.Service/Method`.
+/// The methods that the running server lists, as `package.Service/Method`.
 pub(crate) async fn methods(client: &Client) -> BTreeSet<String> {
     let ask = |message| ServerReflectionRequest { host: String::new(), message_request: Some(message) };
     let mut reflection = ServerReflectionClient::new(client.channel.clone());
@@ -103,16 +109,18 @@ struct Cast {
     actors: Vec<Client>,
     peers: Vec<String>,
     csr: Vec<u8>,
-    /// Groups, and accounts, made so far.
+    /// Number of groups and accounts made so far.
     made: u32,
-    /// The group made last.
+    /// The newest group.
     group: String,
 }
 
-/// A group as every method's row finds it.
+/// The state of a group before a method's row.
 struct Scene {
     group: String,
     file: Vec<u8>,
+    /// The id and the secret of an invitation.
+    invite: (String, String),
 }
 
 impl Cast {
@@ -127,37 +135,41 @@ impl Cast {
         for actor in &actors {
             peers.push(swarm::certify(actor).await.unwrap_or_else(|_| "a".repeat(52)));
         }
-        tracker.operate(&["user", "disable", "disabled"]).await;
-        Self { tracker, actors, peers, csr: swarm::any_csr(), made: 0, group: "none".into() }
+        tracker.operate(&["user", "disable", "disabled"]);
+        Self { tracker, actors, peers, csr: csr(), made: 0, group: "none".into() }
     }
 
     fn owner(&self) -> &Client {
         &self.actors[6]
     }
 
-    /// A new group with all of them in their places, and a file.
+    /// Makes a new group with all callers in their places, and a file.
     async fn set(&mut self) -> Scene {
-        // Requests that are left open count for the applicant's quota. A row may have ended the group, or given it away.
-        let _ = groups::delete(self.owner(), &self.group).await;
+        // Open requests count for the applicant's quota, so the old group is deleted. A row may already have
+        // ended it, or given it away.
+        let _ = self.owner().delete_group(&self.group).await;
         self.made += 1;
         let group = format!("g{}", self.made);
         self.group.clone_from(&group);
         let [_, _, _, applicant, removed, member, owner] = &self.actors[..] else { unreachable!() };
-        groups::found(&group, owner, &[removed, member]).await;
-        groups::join(applicant, &group).await.unwrap();
-        groups::remove(owner, &group, &removed.name).await.unwrap();
+        owner.found(&group, &[removed, member]).await;
+        applicant.join_group(&group).await.unwrap();
+        owner.remove(&group, &removed.name).await.unwrap();
         let file = files::publish(member, &group, "file", b"bytes").await.unwrap();
-        Scene { group, file }
+        let request = pb::CreateInviteRequest { group_id: group.clone(), uses: 9, ..Default::default() };
+        let made = owner.groups().create_invite(request).await.unwrap().into_inner();
+        let invite = (made.invite.unwrap().invite_id, made.secret);
+        Scene { group, file, invite }
     }
 
-    /// Sessions that a row ended, anew.
+    /// Replaces the sessions that a row ended.
     async fn log_in_again(&mut self) {
         for (actor, name) in self.actors.iter_mut().zip(ACTORS).skip(2) {
             *actor = actor.log_in(&self.tracker, name).await;
         }
     }
 
-    /// A request that is granted to whoever may make it.
+    /// A request that succeeds for every caller with the right to make it.
     fn request(&mut self, method: &str, scene: &Scene, actor: usize) -> Vec<Vec<u8>> {
         self.made += 1;
         let group_id = scene.group.clone();
@@ -167,8 +179,8 @@ impl Cast {
         let peer_id = self.peers[actor].clone();
         let one = match method.rsplit_once('/').unwrap().1 {
             "CreateUser" => {
-                pb::CreateUserRequest { username: format!("new{}", self.made), password: PASSWORD.into() }
-                    .encode_to_vec()
+                let username = format!("new{}", self.made);
+                pb::CreateUserRequest { username, password: PASSWORD.into(), invite: None }.encode_to_vec()
             }
             "Login" => {
                 pb::LoginRequest { username: "owner".into(), password: PASSWORD.into() }.encode_to_vec()
@@ -191,9 +203,15 @@ impl Cast {
             "TransferOwnership" => {
                 pb::TransferOwnershipRequest { group_id, username: username("member") }.encode_to_vec()
             }
-            // All of these have the group's name as their first field, and no other that must be set.
-            "JoinGroup" | "LeaveGroup" | "ListMembers" | "ListJoinRequests" | "DeleteGroup" | "ListFiles" => {
-                pb::JoinGroupRequest { group_id }.encode_to_vec()
+            // The first field of all these requests is the group's name, and no other field is required.
+            "JoinGroup" | "LeaveGroup" | "ListMembers" | "ListJoinRequests" | "DeleteGroup" | "ListFiles"
+            | "CreateInvite" | "ListInvites" => pb::JoinGroupRequest { group_id }.encode_to_vec(),
+            "RevokeInvite" => {
+                pb::RevokeInviteRequest { group_id, invite_id: scene.invite.0.clone() }.encode_to_vec()
+            }
+            "JoinByInvite" => {
+                let invite = Some(pb::InviteKey { group_id, secret: scene.invite.1.clone() });
+                pb::JoinByInviteRequest { invite }.encode_to_vec()
             }
             "GetManifest" | "UnpublishFile" | "FindPeers" => {
                 pb::GetManifestRequest { group_id, name }.encode_to_vec()
@@ -221,7 +239,7 @@ impl Cast {
         vec![one]
     }
 
-    /// How one cell of the picture looks in truth.
+    /// The actual result for one cell of the picture.
     async fn cell(&mut self, method: &str, scene: &Scene, actor: usize) -> char {
         if method.ends_with("/UnpublishFile") {
             files::publish(&self.actors[5], &scene.group, "file", b"bytes").await.unwrap();
@@ -231,7 +249,7 @@ impl Cast {
         let status = loop {
             let status = self.outcome(&client, method, request.clone()).await;
             match reason::retry_after(&status) {
-                // The sweep is faster than a user may be.
+                // The sweep makes calls faster than a user may.
                 Some(wait) if status.code() == Code::ResourceExhausted => tokio::time::sleep(wait).await,
                 _ => break status,
             }
@@ -251,7 +269,7 @@ impl Cast {
         }
         if method.ends_with("/IssueTickets") && client.token.is_some() {
             let request = pb::IssueTicketsRequest::decode(&request[0][..]).unwrap();
-            // A batch may be granted in part: each file says for itself.
+            // A batch may be granted in part. Each file has its own result.
             return match client.swarm().issue_tickets(request).await.map(tonic::Response::into_inner) {
                 Ok(answer) if answer.tickets.is_empty() => {
                     assert!(answer.refusals.iter().all(|refusal| refusal.reason == "NOT_A_MEMBER"));
@@ -266,7 +284,7 @@ impl Cast {
 }
 
 #[tokio::test]
-async fn every_method_lets_in_whom_it_should_and_nobody_else() {
+async fn every_method_admits_the_right_callers_only() {
     let mut cast = Cast::gather().await;
     let served = methods(cast.owner()).await;
     let drawn: BTreeSet<_> = PICTURE.iter().map(|(method, _)| (*method).to_owned()).collect();
@@ -294,7 +312,7 @@ async fn every_method_lets_in_whom_it_should_and_nobody_else() {
     cast.tracker.finish().await;
 }
 
-/// The column's cell for a method that asks for `requirement`, by the rules alone.
+/// The expected cell for a method with `requirement`, by the rules alone.
 fn by_the_rules(requirement: Requirement, actor: usize) -> char {
     let standing = match ACTORS[actor] {
         "applicant" => Standing::Requested,
@@ -332,7 +350,7 @@ fn row_by_the_rules(requirement: Requirement) -> Vec<char> {
     (0..ACTORS.len()).map(|actor| by_the_rules(requirement, actor)).collect()
 }
 
-/// One step less than a requirement.
+/// A requirement that is one step weaker.
 fn weakened(requirement: Requirement) -> Option<Requirement> {
     match requirement {
         Requirement::Anyone => None,
@@ -344,9 +362,9 @@ fn weakened(requirement: Requirement) -> Option<Requirement> {
 }
 
 #[test]
-fn weakening_any_line_shows() {
+fn the_picture_detects_every_weakened_rule() {
     for (method, picture) in PICTURE {
-        // Refusals for another reason than access are let in, as far as access goes.
+        // A refusal for another reason than access counts as admitted.
         let drawn: Vec<char> =
             picture.replace('e', "+").split(' ').map(|cell| cell.parse().unwrap()).collect();
         let requirement = access::requirement(&format!("/{method}")).expect("in the code's table");

@@ -9,18 +9,18 @@ use proto::{
 use tonic::{Code, metadata::MetadataValue};
 
 use super::{
-    client::{Client, PASSWORD, refused},
+    client::{Client, HIDDEN, PASSWORD, refused},
     frames::{Calls, message},
     process::Tracker,
 };
 
 const WHO_AM_I: &str = "/minitorrent.v1.AuthService/WhoAmI";
-/// What somebody who hopes for careless SQL or shell types in.
+/// Inputs of an attacker that hopes for careless SQL or shell code.
 const INJECTIONS: &[&str] =
     &["' OR 1=1--", "ann'; DROP TABLE accounts;--", "\" OR \"\"=\"", "$(reboot)", "%s%n"];
 
 #[tokio::test]
-async fn what_is_no_token_is_no_session() {
+async fn invalid_tokens_open_no_session() {
     let tracker = Tracker::start().await;
     let ann = Client::user(&tracker, "ann").await;
     let good = ann.token.clone().unwrap();
@@ -86,7 +86,7 @@ async fn injections_change_nothing() {
     for text in INJECTIONS {
         let text = (*text).to_owned();
         refused(ann.create_user(&text, PASSWORD).await, Code::InvalidArgument, &text);
-        // A name that can't be one is nobody's.
+        // A name that is invalid belongs to nobody.
         let status = ann.login(&text, PASSWORD).await.unwrap_err();
         assert!(matches!(status.code(), Code::Unauthenticated | Code::InvalidArgument), "{status:?}");
         refused(ann.login("ann", &text).await, Code::Unauthenticated, &text);
@@ -114,7 +114,7 @@ async fn bad_usernames_make_no_account() {
     let tracker = Tracker::start().await;
     let nobody = Client::anonymous(&tracker).await;
     let long = "a".repeat(33);
-    for name in [
+    for name in HIDDEN.iter().copied().chain([
         "",
         "ab",
         &long,
@@ -128,7 +128,7 @@ async fn bad_usernames_make_no_account() {
         "../x",
         "-abc",
         ".abc",
-    ] {
+    ]) {
         refused(nobody.create_user(name, PASSWORD).await, Code::InvalidArgument, name);
     }
     tracker.finish().await;
@@ -145,7 +145,7 @@ async fn bad_passwords_are_refused_before_they_cost_anything() {
         (&long, [Code::InvalidArgument; 2]),
         ("password123", [Code::InvalidArgument; 2]),
         ("PassWord123", [Code::InvalidArgument; 2]),
-        // Larger than any request.
+        // Larger than any request may be.
         (&huge, [Code::OutOfRange, Code::ResourceExhausted]),
     ] {
         // The fastest of three: other tests share the machine.
@@ -174,7 +174,7 @@ async fn passwords_may_hold_anything_and_both_forms_of_a_letter_are_one() {
 }
 
 #[tokio::test]
-async fn a_name_is_given_once_whoever_races() {
+async fn concurrent_requests_create_one_account() {
     let tracker = Tracker::start().await;
     let nobody = Client::anonymous(&tracker).await;
     let racers: Vec<_> = (0..50)
@@ -183,7 +183,7 @@ async fn a_name_is_given_once_whoever_races() {
             tokio::spawn(async move {
                 loop {
                     match client.create_user("ann", &format!("password-of-racer-{n}")).await {
-                        // More at once than the tracker hashes: it says when to come back.
+                        // More concurrent calls than the tracker hashes: it says when to retry.
                         Err(status) if Reason::of(&status) == Some(Reason::Busy) => {
                             tokio::time::sleep(retry_after(&status).unwrap()).await;
                         }
@@ -215,7 +215,8 @@ async fn an_unknown_user_and_a_wrong_password_look_the_same() {
     }
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     let mut answers = Vec::new();
-    // Five tries a name are free of throttling. Alternating, so that what else runs here slows both alike.
+    // Five tries per name are not throttled. The two kinds alternate, so that other load on the machine slows
+    // both equally.
     for n in 0..USERS * 5 {
         for (name, times) in [(format!("user{}", n % USERS), &mut known), (format!("none{n}"), &mut unknown)]
         {
@@ -232,7 +233,8 @@ async fn an_unknown_user_and_a_wrong_password_look_the_same() {
         times[times.len() / 2].as_secs_f64()
     };
     let (known, unknown) = (median(&mut known), median(&mut unknown));
-    // 5 % on a quiet machine; this one is shared with the other tests. A missing hash would be a factor of ten.
+    // 5 % on a quiet machine. This machine is shared with the other tests. A missing hash would be a factor
+    // of ten.
     assert!((known / unknown - 1.0).abs() < 0.3, "known {known} s, unknown {unknown} s");
     tracker.finish().await;
 }
@@ -261,7 +263,7 @@ async fn guessing_is_throttled_and_does_not_lock_the_owner_out() {
         Code::ResourceExhausted,
         "right, from the guesser's network",
     );
-    // From where she logged in before, and from a network that is new.
+    // From a network of an earlier login, and from a new network.
     for ip in [[127, 0, 0, 1], [127, 5, 0, 1]] {
         let owner = Client::from(&tracker, Some(ip.into())).await;
         let start = Instant::now();
@@ -269,15 +271,15 @@ async fn guessing_is_throttled_and_does_not_lock_the_owner_out() {
         assert!(start.elapsed() < Duration::from_secs(5));
     }
     assert_eq!(ann.who_am_i().await.unwrap(), "ann");
-    // Much less than the 19 MiB that one hash takes: all of these were computed in the memory that was there, and the
-    // counters of a guesser take next to nothing.
+    // Much less than the 19 MiB of one hash: all hashes were computed in existing memory, and the counters of
+    // a guesser take almost none.
     let grown = tracker.peak_rss().saturating_sub(base);
     assert!(grown < 4 << 20, "{grown} bytes");
     tracker.finish().await;
 }
 
-/// As many at once as may wait; and for some more there is no place. What is held is bounded by the cores, as
-/// [`Tracker::finish`] sees, and not by the callers.
+/// Starts as many concurrent hashes as may wait, and some more that are refused. The number of cores bounds
+/// the memory, not the number of callers. [`Tracker::finish`] checks that.
 #[tokio::test]
 async fn many_logins_at_once_take_no_more_memory_than_the_cores_that_hash() {
     let tracker = Tracker::start().await;
@@ -285,7 +287,7 @@ async fn many_logins_at_once_take_no_more_memory_than_the_cores_that_hash() {
     let mut guesses = tokio::task::JoinSet::new();
     for n in 0..80 {
         let client = ann.clone();
-        // Names of their own: none is slowed down for the others.
+        // Different names, so that none is throttled because of another.
         guesses.spawn(async move { client.login(&format!("nobody{n}"), PASSWORD).await });
     }
     for guess in guesses.join_all().await {
@@ -338,11 +340,11 @@ async fn log_lines_can_not_be_forged() {
     let value = MetadataValue::try_from("id{}%s\"quoted\"").unwrap();
     request.metadata_mut().insert("x-request-id", value);
     ann.auth().who_am_i(request).await.unwrap();
-    // A name may hold what a careless log would take for its own markup.
+    // A name may contain text that a careless log would interpret as its own format.
     let group = "g {} %s %n \"quoted\"";
     ann.groups().create_group(pb::CreateGroupRequest { group_id: group.into() }).await.unwrap();
 
-    for line in tracker.audit().await.lines() {
+    for line in tracker.audit().lines() {
         let row: serde_json::Value =
             serde_json::from_str(line).unwrap_or_else(|_| panic!("not one row: {line}"));
         assert!(row.is_object());

@@ -3,6 +3,7 @@
 use std::{
     error::Error as _,
     net::{IpAddr, SocketAddr},
+    ops::{Deref, DerefMut},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,76 +12,83 @@ use std::{
 };
 
 use bytes::{Buf as _, BufMut as _};
-use proto::{
-    pb::{
-        self, auth_service_client::AuthServiceClient, file_service_client::FileServiceClient,
-        group_service_client::GroupServiceClient, swarm_service_client::SwarmServiceClient,
-    },
-    reason::Reason,
-};
+use proto::{pb, reason::Reason};
+pub(crate) use testkit::client::PASSWORD;
+use testkit::client::endpoint;
 use tonic::{
     Code, Request, Status,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    metadata::MetadataValue,
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
 use super::process::Tracker;
 
-/// The password of every account of these tests.
-pub(crate) const PASSWORD: &str = "a-long-and-odd-password";
+/// Names with a character that is invisible or looks like a space, and one that starts with a mark.
+pub(crate) const HIDDEN: &[&str] = &[
+    "a\u{34f}b",
+    "a\u{a0}b",
+    "a\u{115f}b",
+    "a\u{1160}b",
+    "a\u{17b4}b",
+    "a\u{180b}b",
+    "a\u{200c}b",
+    "a\u{202f}b",
+    "a\u{206a}b",
+    "a\u{2800}b",
+    "a\u{3000}b",
+    "a\u{3164}b",
+    "a\u{e000}b",
+    "a\u{fe0f}b",
+    "a\u{ffa0}b",
+    "a\u{fffc}b",
+    "a\u{ffff}b",
+    "a\u{e0001}b",
+    "a\u{e0041}b",
+    "a\u{e0100}b",
+    "a\u{10ffff}b",
+    "\u{3164}",
+    "\u{2800}\u{2800}",
+    "\u{302}a",
+];
+
 /// How long any single call may take while the tracker is under attack, on a slow machine.
 pub(crate) const SERVED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Puts the token in.
 #[derive(Clone)]
-pub(crate) struct Bearer(Option<String>);
+pub(crate) struct Client(testkit::client::Client);
 
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            let value = MetadataValue::try_from(format!("Bearer {token}")).expect("a token is ASCII");
-            request.metadata_mut().insert("authorization", value);
-        }
-        Ok(request)
+impl Deref for Client {
+    type Target = testkit::client::Client;
+
+    fn deref(&self) -> &testkit::client::Client {
+        &self.0
     }
 }
 
-type Service = InterceptedService<Channel, Bearer>;
-
-#[derive(Clone)]
-pub(crate) struct Client {
-    pub(crate) name: String,
-    pub(crate) token: Option<String>,
-    pub(crate) channel: Channel,
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut testkit::client::Client {
+        &mut self.0
+    }
 }
 
 impl Client {
-    /// Without a session.
+    /// A client without a session.
     pub(crate) async fn anonymous(tracker: &Tracker) -> Self {
         Self::from(tracker, None).await
     }
 
-    /// Without a session, from the address given: any of 127.0.0.0/8 is this machine's.
+    /// A client without a session that connects from this address. All of 127.0.0.0/8 belongs to this
+    /// machine.
     pub(crate) async fn from(tracker: &Tracker, ip: Option<IpAddr>) -> Self {
         Self::of(tracker.addr, &tracker.ca, ip).await
     }
 
-    /// Without a session; without TLS when there is no authority.
+    /// A client without a session; without TLS if there is no authority.
     pub(crate) async fn of(tracker: SocketAddr, ca: &str, ip: Option<IpAddr>) -> Self {
-        let endpoint = if ca.is_empty() {
-            Endpoint::from_shared(format!("http://{tracker}")).unwrap()
-        } else {
-            let tls =
-                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)).domain_name("localhost");
-            Endpoint::from_shared(format!("https://{tracker}")).unwrap().tls_config(tls).unwrap()
-        };
-        let channel = endpoint.local_address(ip).connect().await.expect("a connection");
-        Self { name: String::new(), token: None, channel }
+        let channel = endpoint(tracker, ca, ip).connect().await.expect("a connection");
+        Self(testkit::client::Client::anonymous(channel))
     }
 
-    /// With an account and a session.
+    /// A client with an account and a session.
     pub(crate) async fn user(tracker: &Tracker, name: &str) -> Self {
         tracker.keep_secret(PASSWORD);
         let client = Self::anonymous(tracker).await;
@@ -88,54 +96,24 @@ impl Client {
         client.log_in(tracker, name).await
     }
 
-    /// The same connection with another session of that user.
+    /// A client on the same connection with another session of this user.
     pub(crate) async fn log_in(&self, tracker: &Tracker, name: &str) -> Self {
-        let answer = self.login(name, PASSWORD).await.expect("a session");
-        tracker.keep_secret(&answer.session_token);
-        Self { name: name.into(), token: Some(answer.session_token), channel: self.channel.clone() }
+        let client = self.logged_in(name).await;
+        tracker.keep_secret(client.token.as_deref().expect("a session"));
+        Self(client)
     }
 
-    /// The same connection with another token, or none.
+    /// A client on the same connection with another token, or none.
     pub(crate) fn with_token(&self, token: Option<&str>) -> Self {
-        Self { token: token.map(str::to_owned), ..self.clone() }
-    }
-
-    pub(crate) async fn create_user(&self, name: &str, password: &str) -> Result<(), Status> {
-        let request = pb::CreateUserRequest { username: name.into(), password: password.into() };
-        self.auth().create_user(request).await.map(drop)
-    }
-
-    pub(crate) async fn login(&self, name: &str, password: &str) -> Result<pb::LoginResponse, Status> {
-        let request = pb::LoginRequest { username: name.into(), password: password.into() };
-        self.auth().login(request).await.map(tonic::Response::into_inner)
+        Self(self.0.with_token(token))
     }
 
     pub(crate) async fn who_am_i(&self) -> Result<String, Status> {
         self.auth().who_am_i(pb::WhoAmIRequest {}).await.map(|answer| answer.into_inner().username)
     }
 
-    pub(crate) fn auth(&self) -> AuthServiceClient<Service> {
-        AuthServiceClient::new(self.service())
-    }
-
-    pub(crate) fn groups(&self) -> GroupServiceClient<Service> {
-        GroupServiceClient::new(self.service())
-    }
-
-    pub(crate) fn files(&self) -> FileServiceClient<Service> {
-        FileServiceClient::new(self.service())
-    }
-
-    pub(crate) fn swarm(&self) -> SwarmServiceClient<Service> {
-        SwarmServiceClient::new(self.service())
-    }
-
-    fn service(&self) -> Service {
-        InterceptedService::new(self.channel.clone(), Bearer(self.token.clone()))
-    }
-
-    /// Calls a method with these messages, whatever they are, and says how it went: OK once a message came or the call
-    /// ended well. The request stays open as long as `open` says.
+    /// Calls a method with arbitrary messages and returns the result: OK if a message arrived or the call
+    /// ended well. The request stays open for as long as `open` says.
     pub(crate) async fn raw(&self, path: &str, messages: Vec<Vec<u8>>) -> Status {
         let mut grpc = tonic::client::Grpc::new(self.service());
         grpc.ready().await.expect("a connection");
@@ -162,7 +140,7 @@ impl Client {
         tokio::time::timeout(patience, keys).await.expect("an answer in time").expect("keys");
     }
 
-    /// Calls all the time until the answer is taken.
+    /// Keeps calling until the result is taken.
     pub(crate) fn keep_calling(&self) -> Served {
         let (client, over) = (self.clone(), Arc::new(AtomicBool::new(false)));
         let stop = Arc::clone(&over);
@@ -172,7 +150,7 @@ impl Client {
                 let start = Instant::now();
                 client.is_served().await;
                 times.push(start.elapsed());
-                // A steady pace, not a second flood.
+                // A steady rate, so that this is not a second flood.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             times
@@ -188,7 +166,7 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Fails when a call did, or took too long. Says how many there were and the slowest.
+    /// Fails if a call failed or took too long. Returns the number of calls and the slowest time.
     pub(crate) async fn all_the_time(self) -> (usize, Duration) {
         self.stop.store(true, Ordering::Relaxed);
         let times = self.calls.await.expect("every call was answered");
@@ -197,7 +175,7 @@ impl Served {
     }
 }
 
-/// Fails unless the call was refused with that code, and with a reason of the closed set.
+/// Fails unless the call was refused with this code, and with a reason of the closed set.
 #[track_caller]
 pub(crate) fn refused<T: std::fmt::Debug>(
     outcome: Result<T, Status>,
@@ -213,15 +191,16 @@ pub(crate) fn refused<T: std::fmt::Debug>(
     status
 }
 
-/// Whether HTTP/2 itself refused the call, which then never came in. A call that is refused before its message was read
-/// counts for the limit of calls on a connection until its reset went out, and the next may overtake that.
+/// Whether HTTP/2 itself refused the call, so that the tracker never saw it. A call that is refused before
+/// its message was read counts for the limit of calls on a connection until its reset is sent. The next call
+/// may arrive before that.
 pub(crate) fn never_came_in(status: &Status) -> bool {
     let sources = std::iter::successors(status.source(), |&error| error.source());
     let mut h2 = sources.filter_map(|error| error.downcast_ref::<h2::Error>());
     h2.any(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
-/// Messages as they are.
+/// A codec that passes messages unchanged.
 #[derive(Clone, Copy)]
 struct Bytes;
 

@@ -1,13 +1,14 @@
-//! Configuration that can't be: the program says what is wrong and ends, at once and without a panic.
+//! Invalid configuration: the program reports the fault and ends at once, without a panic.
 
 use std::{fs, net::TcpListener, time::Instant};
 
 use super::process::run;
 
-/// Runs the tracker with these arguments and environment; it must fail soon and say something.
-async fn fails(args: &[&str], environment: &[(&str, &str)], mentions: &str) {
+/// Runs the tracker with these arguments and environment. It must fail soon, and its message must contain
+/// `mentions`.
+fn fails(args: &[&str], environment: &[(&str, &str)], mentions: &str) {
     let began = Instant::now();
-    let output = run(args, environment).await;
+    let output = run(args, environment);
     let took = began.elapsed();
     let said = String::from_utf8_lossy(&output.stderr);
     let code = output.status.code();
@@ -34,30 +35,30 @@ async fn bad_configuration_is_refused_at_once() {
     ] {
         let config = path(name);
         fs::write(&config, text).unwrap();
-        fails(&["serve", "--config", &config, "--data-dir", &data], &[], mentions).await;
+        fails(&["serve", "--config", &config, "--data-dir", &data], &[], mentions);
     }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir"];
-    fails(&["serve", "--listen", &address, "--data-dir", &data], &[], &address).await;
-    fails(&["serve", "--listen", "127.0.0.1:99999", "--data-dir", &data], &[], "listen").await;
-    fails(&["serve", "--listen", "nonsense", "--data-dir", &data], &[], "listen").await;
-    fails(&[&serve[..], &[&file]].concat(), &[], &file.to_lowercase()).await;
-    fails(&[&serve[..], &[&format!("{file}/deeper")]].concat(), &[], &file.to_lowercase()).await;
-    fails(&[&serve[..], &[&data, "--tls-name", "not a name"]].concat(), &[], "not a name").await;
-    fails(&[&serve[..], &[&data, "--tls-cert", &file, "--tls-key", &file]].concat(), &[], "file").await;
-    fails(&[&serve[..], &[&data, "--no-such-flag"]].concat(), &[], "no-such-flag").await;
-    fails(&["serve", "--data-dir", &data], &[("TRACKER_LISTEN", "nonsense")], "listen").await;
-    // In the open, for everybody: only when it is asked for by name.
-    fails(&["serve", "--plaintext", "--listen", "0.0.0.0:0", "--data-dir", &data], &[], "insecure").await;
-    fails(&["user", "disable", "nobody", "--data-dir", &path("none")], &[], "").await;
-    fails(&["no-such-verb"], &[], "no-such-verb").await;
+    fails(&["serve", "--listen", &address, "--data-dir", &data], &[], &address);
+    fails(&["serve", "--listen", "127.0.0.1:99999", "--data-dir", &data], &[], "listen");
+    fails(&["serve", "--listen", "nonsense", "--data-dir", &data], &[], "listen");
+    fails(&[&serve[..], &[&file]].concat(), &[], &file.to_lowercase());
+    fails(&[&serve[..], &[&format!("{file}/deeper")]].concat(), &[], &file.to_lowercase());
+    fails(&[&serve[..], &[&data, "--tls-name", "not a name"]].concat(), &[], "not a name");
+    fails(&[&serve[..], &[&data, "--tls-cert", &file, "--tls-key", &file]].concat(), &[], "file");
+    fails(&[&serve[..], &[&data, "--no-such-flag"]].concat(), &[], "no-such-flag");
+    fails(&["serve", "--data-dir", &data], &[("TRACKER_LISTEN", "nonsense")], "listen");
+    // Serving everybody without TLS requires an explicit flag.
+    fails(&["serve", "--plaintext", "--listen", "0.0.0.0:0", "--data-dir", &data], &[], "insecure");
+    fails(&["user", "disable", "nobody", "--data-dir", &path("none")], &[], "");
+    fails(&["no-such-verb"], &[], "no-such-verb");
 }
 
 #[tokio::test]
 async fn two_trackers_do_not_share_a_directory() {
     let tracker = super::process::Tracker::start().await;
-    let data = tracker.dir.path().join("data");
-    fails(&["serve", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap()], &[], "").await;
+    let data = tracker.data_dir();
+    fails(&["serve", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap()], &[], "");
     tracker.finish().await;
 }

@@ -1,34 +1,40 @@
-//! Floods: as much as one client can send, bounded in count and time. The tracker closes or refuses them, its memory
-//! stays bounded, and another client is served all the while.
+//! Floods: as much as one client can send, bounded in number and time. The tracker closes or refuses them,
+//! its memory stays bounded, and another client is served throughout.
 
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    process::Command,
+    time::{Duration, Instant},
+};
 
+use testkit::{process::binary, wait::eventually_within};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::Mutex,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::{
-    client::Client,
+    client::{Client, PASSWORD},
     frames::{
         CONTINUATION, Calls, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, Wire,
         answer_of, block, call, frame, message, tls,
     },
-    process::{Tracker, until},
+    process::{BINARY, Tracker},
 };
 
 const MIB: u64 = 1 << 20;
 const KEYS: &str = "/minitorrent.v1.AuthService/GetTrackerKeys";
 const CREATE_USER: &str = "/minitorrent.v1.AuthService/CreateUser";
-/// How long a flood may go on before the test stops it.
+/// Maximum duration of a flood. After it the test stops the flood.
 const FLOOD: Duration = Duration::from_secs(10);
-/// One flood at a time: each wants the machine for itself.
+/// Runs one flood at a time: each needs the whole machine.
 static ONE: Mutex<()> = Mutex::const_new(());
 
-/// As far as a busy machine of two cores allows to say that somebody is served.
+/// Checks that a client was served, as strictly as a busy machine with two cores allows.
 fn assert_served((calls, slowest): (usize, Duration), what: &str) {
     assert!(slowest < Duration::from_secs(3), "{what}: the slowest of {calls} calls took {slowest:?}");
 }
@@ -49,7 +55,7 @@ async fn many_claims_of_large_messages_take_little_memory() {
     }
     let grown = tracker.rss().saturating_sub(base);
     assert!(grown < 64 * MIB, "{grown} bytes for {} claims", open.len());
-    // Nobody waits for the rest for ever.
+    // Nobody waits forever for the rest.
     let ends = async {
         for (answer, _stream) in open {
             if let Ok(answer) = answer.await {
@@ -63,12 +69,12 @@ async fn many_claims_of_large_messages_take_little_memory() {
     tracker.finish().await;
 }
 
-/// What becomes of a connection that floods.
+/// The expected end of a flooding connection.
 #[derive(PartialEq, Eq)]
 enum End {
     /// The tracker closes it.
     Closed,
-    /// The tracker takes no more of it than it works off.
+    /// The tracker reads no more of it than it processes.
     HeldBack,
 }
 
@@ -88,7 +94,7 @@ async fn flood(what: &str, frames: impl Iterator<Item = Vec<u8>> + Send + 'stati
     tracker.finish().await;
 }
 
-/// Client streams are odd.
+/// The stream ids of a client are odd.
 fn streams(count: u32) -> impl Iterator<Item = u32> + Clone {
     (0..count).map(|n| 2 * n + 1)
 }
@@ -96,7 +102,7 @@ fn streams(count: u32) -> impl Iterator<Item = u32> + Clone {
 #[tokio::test]
 async fn rapid_resets_are_closed() {
     let headers = call(KEYS);
-    // CANCEL, a hundred pairs a write.
+    // CANCEL, a hundred pairs per write.
     let pair = move |stream: u32| {
         let open = frame(HEADERS, END_HEADERS, stream, &headers);
         [open, frame(RST_STREAM, 0, stream, &8u32.to_be_bytes())].concat()
@@ -133,7 +139,7 @@ async fn pings_and_settings_without_end_are_closed() {
 
 #[tokio::test]
 async fn answers_that_nobody_reads_do_not_pile_up() {
-    // More calls than may run at once; every answer waits for a client that never reads.
+    // More calls than may run at once. Every response waits for a client that never reads.
     let headers = call(KEYS);
     let body = message(0, 0, &[]);
     let writes = streams(20_000).map(move |stream| {
@@ -142,11 +148,11 @@ async fn answers_that_nobody_reads_do_not_pile_up() {
     flood("answers that nobody reads", writes, End::HeldBack).await;
 }
 
-/// Slow: connections that say nothing are given 5 s.
+/// Slow: silent connections are closed after 5 s.
 #[tokio::test]
 async fn silent_connections_are_closed_and_others_get_in() {
     let _one = ONE.lock().await;
-    proto::transport::raise_open_files();
+    transport::raise_open_files();
     const EACH: usize = 500;
     let tracker = Tracker::start().await;
     let client = Client::anonymous(&tracker).await;
@@ -172,8 +178,69 @@ async fn silent_connections_are_closed_and_others_get_in() {
     };
     timeout(Duration::from_secs(10), closing).await.expect("all are closed");
     assert_served(served.all_the_time().await, "silent connections");
-    until(Duration::from_secs(5), "their sockets are given back", async || tracker.open_files() <= base + 5)
-        .await;
+    eventually_within(Duration::from_secs(5), "their sockets are given back", async || {
+        tracker.open_files() <= base + 5
+    })
+    .await;
+    tracker.finish().await;
+}
+
+/// The number of files that the tracker below may have open.
+const FILES: usize = 256;
+
+fn with_few_files(args: &[&str]) -> Command {
+    let limit = format!("ulimit -n {FILES} && exec \"$0\" \"$@\"");
+    binary("sh", &[&["-c", &limit, BINARY], args].concat())
+}
+
+/// Silent connections are renewed constantly while there are few open files. The database must keep its own
+/// files.
+#[tokio::test]
+async fn silent_connections_leave_the_database_its_files() {
+    let _one = ONE.lock().await;
+    transport::raise_open_files();
+    const AT_ONCE: usize = 400;
+    let tracker = Tracker::start_as(with_few_files, &[]).await;
+    let member = Client::user(&tracker, "member").await;
+    let (over, addr) = (CancellationToken::new(), tracker.addr);
+    let flood = tokio::spawn(over.clone().run_until_cancelled_owned(async move {
+        let mut silent = VecDeque::new();
+        loop {
+            // Each has its own address, so that the speed of this machine does not decide which connection
+            // gives way.
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+            if let Ok(Ok(socket)) = timeout(Duration::from_secs(1), socket.connect(addr)).await {
+                silent.push_back(socket);
+            }
+            if silent.len() > AT_ONCE {
+                silent.pop_front();
+            }
+            // The rate of the flood. It should take places, not processor time.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }));
+    let since = Instant::now();
+    let mut most = 0;
+    let mut calls = 0;
+    while since.elapsed() < Duration::from_secs(6) {
+        // Over an existing connection, and over a new one, without and with a session.
+        assert_eq!(member.who_am_i().await.expect("served"), "member");
+        let newcomer = Client::anonymous(&tracker).await;
+        newcomer.create_user(&format!("newcomer-{calls}"), PASSWORD).await.expect("served");
+        let again = newcomer.with_token(member.token.as_deref());
+        assert_eq!(again.who_am_i().await.expect("served"), "member");
+        most = most.max(tracker.open_files());
+        calls += 3;
+    }
+    let seconds = since.elapsed().as_secs() as usize + 1;
+    over.cancel();
+    flood.await.unwrap();
+    assert!(calls >= 9, "{calls}");
+    assert!(most < FILES - 16, "{most} open files");
+    let warnings =
+        tracker.log().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();
+    assert!((1..=seconds).contains(&warnings), "{warnings} warnings in {seconds} s: {}", tracker.log());
     tracker.finish().await;
 }
 

@@ -1,4 +1,4 @@
-//! HTTP/2 by hand, for what no library would send.
+//! Handwritten HTTP/2, for input that no library would send.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
 pub(crate) async fn tls(addr: SocketAddr, ca: &str) -> io::Result<TlsStream<TcpStream>> {
-    let config = proto::transport::client_config(ca, None).expect("the tracker's authority");
+    let config = transport::client_config(ca, None).expect("the tracker's authority");
     tls_with(addr, config).await
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn call(path: &str) -> Vec<u8> {
     ])
 }
 
-/// A connection that speaks frames.
+/// A connection that sends and receives raw frames.
 pub(crate) struct Wire(TlsStream<TcpStream>);
 
 impl Wire {
@@ -90,7 +90,7 @@ impl Wire {
         self.0.flush().await
     }
 
-    /// Sends all of it, or as much as the server takes before it closes or stops reading.
+    /// Sends all chunks, or as many as the server accepts before it closes or stops reading.
     pub(crate) async fn flood(&mut self, chunks: impl Iterator<Item = Vec<u8>>, patience: Duration) {
         let flooding = async {
             for chunk in chunks {
@@ -101,7 +101,7 @@ impl Wire {
         let _ = timeout(patience, flooding).await;
     }
 
-    /// Reads until the server closes; false when it does not in time.
+    /// Reads until the server closes. Returns false if it does not do so in time.
     pub(crate) async fn is_closed_within(&mut self, patience: Duration) -> bool {
         let mut sink = vec![0; 64 << 10];
         let reading = async { while self.0.read(&mut sink).await.is_ok_and(|read| read > 0) {} };
@@ -113,11 +113,11 @@ impl Wire {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) http: u16,
-    /// None when the server sent no gRPC status.
+    /// `None` if the server sent no gRPC status.
     pub(crate) code: Option<Code>,
 }
 
-/// Well-formed HTTP/2 that carries bad gRPC.
+/// Well-formed HTTP/2 that carries invalid gRPC.
 pub(crate) struct Calls(SendRequest<Bytes>);
 
 impl Calls {
@@ -125,7 +125,7 @@ impl Calls {
         let (calls, connection) = h2::client::handshake(tls(tracker.addr, &tracker.ca).await.expect("TLS"))
             .await
             .expect("HTTP/2 opens");
-        // Ends with the connection.
+        // The task ends with the connection.
         tokio::spawn(connection);
         Self(calls)
     }
@@ -148,20 +148,20 @@ impl Calls {
         Ok((answer, stream))
     }
 
-    /// Sends a whole call.
+    /// Sends a complete call.
     pub(crate) async fn send(
         &mut self,
         request: http::request::Builder,
         body: &[u8],
     ) -> Result<Answer, h2::Error> {
         let (answer, mut stream) = self.open(request, body).await?;
-        // The server may have answered and reset already.
+        // The server may already have answered and reset the stream.
         let _ = stream.send_data(Bytes::new(), true);
         answer_of(answer.await?).await
     }
 }
 
-/// Reads an answer to its end.
+/// Reads a response to its end.
 pub(crate) async fn answer_of(response: Response<h2::RecvStream>) -> Result<Answer, h2::Error> {
     let http = response.status().as_u16();
     let mut code = code_of(response.headers());
@@ -180,7 +180,7 @@ fn code_of(headers: &http::HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// A gRPC message frame: flag, length as claimed, bytes as they are.
+/// A gRPC message frame with this flag, claimed length and content.
 pub(crate) fn message(flag: u8, claimed: u32, bytes: &[u8]) -> Vec<u8> {
     let mut message = vec![flag];
     message.extend_from_slice(&claimed.to_be_bytes());

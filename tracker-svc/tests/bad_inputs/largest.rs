@@ -1,5 +1,5 @@
-//! Manifests of the largest file that there may be: nothing is wrong with them, nothing weighs more, and two of them are
-//! all that a user may have.
+//! Manifests of the largest possible file. They are valid, no other input is larger, and a user may have only
+//! two of them.
 
 use std::time::Duration;
 
@@ -10,7 +10,9 @@ use proto::{
         manifest::RootFold,
     },
     pb::{self, get_manifest_response::Frame as Got, publish_file_request::Frame as Sent},
+    reason::Reason,
 };
+use testkit::wait::eventually_within;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
@@ -19,14 +21,13 @@ use tracker_svc::store::sqlite::Sqlite;
 use super::{
     client::{Client, refused},
     files::{ann_in_g1, publish, start},
-    process::until,
 };
 
-/// More than the caches of the store's connections (10 MB) and what two streams have under way (2 MiB) come to, and a
-/// seventh of what the two manifests weigh.
+/// More than the caches of the store's connections (10 MB) and the pending data of two streams (2 MiB)
+/// together, and a seventh of the size of the two manifests.
 const MOST: u64 = 32 << 20;
 
-/// Hashes of so many pieces, each another, as they go over the wire.
+/// The hashes of a run of pieces, all different, as a message.
 fn run(first: u32) -> pb::PieceHashes {
     let pieces = first..(first + MANIFEST_FRAME_PIECES as u32).min(MAX_PIECES);
     let (mut sha1, mut blake3) = (vec![1; pieces.len() * 20], vec![2; pieces.len() * 32]);
@@ -50,6 +51,7 @@ fn header(name: &str, root: Blake3) -> pb::FileHeader {
         piece_length: PIECE_LENGTH,
         sha1: vec![3; 20].into(),
         blake3: root.as_bytes().to_vec().into(),
+        folder: None,
     }
 }
 
@@ -105,22 +107,25 @@ async fn manifests_have_a_quota_that_unfinished_ones_count_for() {
             tokio::spawn(async move { files.publish_file(ReceiverStream::new(frames)).await.map(drop) });
         (sender, call)
     };
-    // Refused for its few hashes: there was room for all that it claims.
+    // A result of too few hashes means that the quota had room for the whole claim.
     let fits = async || {
         let frames = [start("g1", header("y", Blake3::from([4; 32])))];
         let outcome = ann.files().publish_file(tokio_stream::iter(frames)).await;
         outcome.expect_err("it has no hashes").code() == Code::InvalidArgument
     };
-    // 104 MiB of hashes each: two of them fit into 256 MiB.
+    // 104 MiB of hashes each. Two of them fit into 256 MiB.
     let [(first, ended), (_second, gone)] = [claim(0), claim(1)];
     let patience = Duration::from_secs(8);
-    let stored =
-        async |n| until(patience, "staged", async || store.manifests_stored().await.unwrap() == n).await;
+    let stored = async |n| {
+        eventually_within(patience, "staged", async || store.manifests_stored().await.unwrap() == n).await;
+    };
     stored(2).await;
     let (_third, call) = claim(2);
-    refused(call.await.unwrap(), Code::ResourceExhausted, "a third");
+    let third = refused(call.await.unwrap(), Code::ResourceExhausted, "a third");
+    assert_eq!(Reason::of(&third), Some(Reason::QuotaExceeded));
     assert!(tracker.rss() < base + (4 << 20));
-    // What they held is free: of one that was answered, at once; of one whose client went away, soon.
+    // Their quota is freed: at once for the one that was answered, and soon for the one whose client went
+    // away.
     drop(first);
     refused(ended.await.unwrap(), Code::InvalidArgument, "no hashes");
     assert!(fits().await, "right after the answer");
@@ -129,7 +134,7 @@ async fn manifests_have_a_quota_that_unfinished_ones_count_for() {
     stored(2).await;
     assert!(!fits().await, "two again");
     gone.abort();
-    until(patience, "the quota of the one that is gone", fits).await;
+    eventually_within(patience, "the quota of the one that is gone", fits).await;
     drop(fourth);
     tracker.finish().await;
 }

@@ -6,21 +6,21 @@ use prost::Message as _;
 use proto::{
     domain::PeerId,
     pb::{self, file_announce::Holding},
-    transport::peer_id_of_spki,
 };
 use rcgen::{
     CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
     PublicKeyData as _,
 };
+use testkit::wait::eventually_within;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
+use transport::peer_id_of_spki;
 
 use super::{
     client::{Client, never_came_in, refused},
     files::publish,
-    groups::{create, found, remove},
-    process::{Tracker, until},
+    process::Tracker,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,15 +35,10 @@ async fn issue(client: &Client, csr_der: Vec<u8>) -> Result<pb::IssuePeerCertRes
     client.auth().issue_peer_cert(request).await.map(tonic::Response::into_inner)
 }
 
-/// A peer of the client's own.
+/// Registers a new peer of the client's user.
 pub(crate) async fn certify(client: &Client) -> Result<String, Status> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     Ok(issue(client, csr(&key, &[])).await?.peer_id)
-}
-
-/// A certificate request of a key that is forgotten.
-pub(crate) fn any_csr() -> Vec<u8> {
-    csr(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(), &[])
 }
 
 pub(crate) fn complete(file: pb::FileRef) -> pb::FileAnnounce {
@@ -54,7 +49,8 @@ fn file_ref(group: &str, file: &[u8]) -> pb::FileRef {
     pb::FileRef { group_id: group.into(), file_id: file.to_vec().into() }
 }
 
-/// Asks for tickets and fails unless none is given. Says how the tracker put it, apart from what was asked.
+/// Asks for tickets and fails if any is issued. Returns the tracker's wording, without the parts of the
+/// request.
 pub(crate) async fn no_ticket(client: &Client, request: pb::IssueTicketsRequest) -> (Code, Vec<String>) {
     match client.swarm().issue_tickets(request).await {
         Err(status) => (status.code(), vec![status.message().to_owned()]),
@@ -82,7 +78,8 @@ struct Announcing {
 }
 
 pub(crate) fn hello(peer: &str, port: u32, advertise: &str) -> pb::AnnounceRequest {
-    let hello = pb::AnnounceHello { peer_id: peer.into(), port, advertise: advertise.into() };
+    let hello =
+        pb::AnnounceHello { peer_id: peer.into(), port, advertise: advertise.into(), ..Default::default() };
     pb::AnnounceRequest { hello: Some(hello), ..Default::default() }
 }
 
@@ -123,7 +120,7 @@ impl Announcing {
     }
 }
 
-/// How the tracker ends a stream of these messages.
+/// The status with which the tracker ends a stream of these messages.
 async fn ended(
     client: &Client,
     messages: impl IntoIterator<Item = pb::AnnounceRequest>,
@@ -138,7 +135,8 @@ async fn ended(
     announcing.end().await
 }
 
-/// Whether an announce of files is taken: refused by a status, or by the word that the files are over for the peer.
+/// The result of an announce of files: a status, or the change that says that the files have ended for the
+/// peer.
 pub(crate) async fn announce_outcome(client: &Client, first: &[u8]) -> Status {
     let first = pb::AnnounceRequest::decode(first).unwrap();
     let files = first.files.len();
@@ -146,7 +144,7 @@ pub(crate) async fn announce_outcome(client: &Client, first: &[u8]) -> Status {
         Ok(announcing) => announcing,
         Err(status) => return status,
     };
-    // A second message, which only a stream that still stands answers.
+    // A second message. Only an open stream answers it.
     let _ = announcing.send.send(pb::AnnounceRequest::default()).await;
     drop(announcing.send);
     let mut ended = 0;
@@ -167,7 +165,7 @@ async fn seeders(client: &Client, group: &str) -> u32 {
 }
 
 #[tokio::test]
-async fn a_certificate_says_what_the_tracker_knows_and_not_what_was_asked() {
+async fn a_certificate_contains_the_trackers_values_not_the_requested_ones() {
     let tracker = Tracker::start().await;
     let (ann, bob) = (Client::user(&tracker, "ann").await, Client::user(&tracker, "bob").await);
     let bobs: PeerId = certify(&bob).await.unwrap().parse().unwrap();
@@ -216,10 +214,10 @@ async fn a_user_has_sixteen_peers() {
 }
 
 #[tokio::test]
-async fn tickets_are_for_ones_own_peer_and_each_file_once() {
+async fn tickets_are_for_the_callers_own_peer_and_each_file_once() {
     let tracker = Tracker::start().await;
     let (ann, bob) = (Client::user(&tracker, "ann").await, Client::user(&tracker, "bob").await);
-    found("g1", &ann, &[&bob]).await;
+    ann.found("g1", &[&bob]).await;
     let file = publish(&ann, "g1", "x", b"bytes").await.unwrap();
     let (anns, bobs) = (certify(&ann).await.unwrap(), certify(&bob).await.unwrap());
     let many: Vec<_> = (1..=65).map(|n| file_ref("g1", &[n; 16])).collect();
@@ -240,18 +238,18 @@ async fn tickets_are_for_ones_own_peer_and_each_file_once() {
     assert_eq!((answer.tickets.len(), answer.refusals.len()), (1, 1));
     assert_eq!(answer.refusals[0].reason, "FILE_NOT_FOUND");
     assert_eq!(tickets(&bob, &bobs, vec![one()]).await.unwrap().tickets.len(), 1);
-    remove(&ann, "g1", "bob").await.unwrap();
+    ann.remove("g1", "bob").await.unwrap();
     no_ticket(&bob, pb::IssueTicketsRequest { peer_id: bobs, files: vec![one()] }).await;
     tracker.finish().await;
 }
 
 #[tokio::test]
-async fn nobody_announces_for_another_or_where_they_are_no_member() {
+async fn announces_for_another_peer_or_a_foreign_group_are_refused() {
     let tracker = Tracker::start().await;
     let ann = Client::user(&tracker, "ann").await;
     let bob = Client::user(&tracker, "bob").await;
-    create(&ann, "g1").await.unwrap();
-    create(&bob, "g2").await.unwrap();
+    ann.create_group("g1").await.unwrap();
+    bob.create_group("g2").await.unwrap();
     let file = publish(&ann, "g1", "x", b"bytes").await.unwrap();
     let (anns, bobs) = (certify(&ann).await.unwrap(), certify(&bob).await.unwrap());
     let complete = || Some(Holding::Complete(true));
@@ -264,7 +262,7 @@ async fn nobody_announces_for_another_or_where_they_are_no_member() {
     let twice = [hello(&bobs, 7000, ""), hello(&bobs, 7000, "")];
     refused(ended(&bob, twice).await, Code::InvalidArgument, "hello twice");
 
-    // The outsider is either cut off or told that the file is over for them; never counted.
+    // The outsider is either cut off or told that the file has ended for it. It is never counted.
     for (group, id) in [("g1", &file[..]), ("none", &file), ("g2", &file), ("g2", &[7; 16])] {
         let mut announcing = Announcing::welcome(&bob, hello(&bobs, 7000, "")).await.unwrap();
         announcing.send.send(holds(group, id, complete())).await.unwrap();
@@ -286,10 +284,10 @@ async fn nobody_announces_for_another_or_where_they_are_no_member() {
 }
 
 #[tokio::test]
-async fn addresses_that_lead_nowhere_are_not_handed_out() {
+async fn unreachable_addresses_are_not_given_to_others() {
     let tracker = Tracker::start().await;
     let ann = Client::user(&tracker, "ann").await;
-    create(&ann, "g1").await.unwrap();
+    ann.create_group("g1").await.unwrap();
     let file = publish(&ann, "g1", "x", b"bytes").await.unwrap();
     let peer = certify(&ann).await.unwrap();
     let huge = format!("{}:5", "a".repeat(60_000));
@@ -317,12 +315,28 @@ async fn addresses_that_lead_nowhere_are_not_handed_out() {
             (port, &advertise[..9.min(advertise.len())]),
         );
     }
-    // From loopback, loopback is what the tracker sees, and may be handed out.
+    for (listen, more) in [
+        ("", &["192.0.2.1:0"][..]),
+        ("", &[""]),
+        ("", &["169.254.169.254:80"]),
+        ("", &["fe80::1"]),
+        ("", &["a b"]),
+        ("", &["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5"]),
+        ("here", &[]),
+        ("127.0.0.1:7000", &[]),
+    ] {
+        let mut first = hello(&peer, 7000, "");
+        let said = first.hello.as_mut().unwrap();
+        said.listen = listen.into();
+        said.addresses = more.iter().map(|&text| text.into()).collect();
+        refused(ended(&ann, [first]).await, Code::InvalidArgument, (listen, more));
+    }
+    // A peer on loopback is seen at a loopback address, and may advertise one.
     let announcing = Announcing::welcome(&ann, hello(&peer, 7000, "")).await.unwrap();
     announcing.send.send(holds("g1", &file, Some(Holding::Complete(true)))).await.unwrap();
     let mut sources = Vec::new();
-    until(PATIENCE, "the peer is a source", async || {
-        let request = pb::FindPeersRequest { group_id: "g1".into(), name: "x".into() };
+    eventually_within(PATIENCE, "the peer is a source", async || {
+        let request = pb::FindPeersRequest { group_id: "g1".into(), name: "x".into(), ..Default::default() };
         sources = ann.swarm().find_peers(request).await.unwrap().into_inner().read().unwrap();
         !sources.is_empty()
     })
@@ -332,10 +346,10 @@ async fn addresses_that_lead_nowhere_are_not_handed_out() {
 }
 
 #[tokio::test]
-async fn what_is_no_bitfield_of_the_file_ends_the_stream() {
+async fn an_invalid_bitfield_ends_the_stream() {
     let tracker = Tracker::start().await;
     let ann = Client::user(&tracker, "ann").await;
-    create(&ann, "g1").await.unwrap();
+    ann.create_group("g1").await.unwrap();
     // Ten pieces: two bytes, six spare bits.
     let file = publish(&ann, "g1", "x", &vec![7; 10 * 524_288]).await.unwrap();
     let peer = certify(&ann).await.unwrap();
@@ -352,17 +366,17 @@ async fn what_is_no_bitfield_of_the_file_ends_the_stream() {
         ("a piece far past the end", gained(vec![u64::MAX])),
         ("a piece twice", gained(vec![1, 1])),
     ] {
-        // A first announce says all, so that what comes second is judged by its pieces.
+        // The first announce contains all pieces, so that the second is judged by its own pieces.
         let first = holds("g1", &file, bits(&[0, 0]));
         let messages = [hello(&peer, 7000, ""), first, holds("g1", &file, holding)];
         let status = ended(&ann, messages).await.expect_err(what);
         assert!(matches!(status.code(), Code::InvalidArgument | Code::OutOfRange), "{what}: {status:?}");
     }
-    // Of a peer that the tracker remembers nothing of.
+    // The first announce of a peer that the tracker does not know.
     let fresh = certify(&ann).await.unwrap();
     let baseless = [hello(&fresh, 7000, ""), holds("g1", &file, gained(vec![1]))];
     refused(ended(&ann, baseless).await, Code::InvalidArgument, "gained before anything was said");
-    // Larger than any announce.
+    // Larger than any announce may be.
     let huge = [hello(&peer, 7000, ""), holds("g1", &file, bits(&vec![0; 1 << 20]))];
     let status = ended(&ann, huge).await.unwrap_err();
     assert!(
@@ -377,7 +391,7 @@ async fn what_is_no_bitfield_of_the_file_ends_the_stream() {
 async fn a_flood_of_announces_or_calls_is_refused_and_others_are_served() {
     let tracker = Tracker::start().await;
     let (ann, bob) = (Client::user(&tracker, "ann").await, Client::user(&tracker, "bob").await);
-    create(&ann, "g1").await.unwrap();
+    ann.create_group("g1").await.unwrap();
     publish(&ann, "g1", "x", b"bytes").await.unwrap();
     let peer = certify(&ann).await.unwrap();
     let served = bob.keep_calling();
@@ -386,8 +400,9 @@ async fn a_flood_of_announces_or_calls_is_refused_and_others_are_served() {
         .chain(std::iter::repeat_n(pb::AnnounceRequest::default(), 5_000));
     refused(ended(&ann, announces).await, Code::ResourceExhausted, "announces");
     let mut refusals = 0;
-    for _ in 0..100 {
-        let request = pb::FindPeersRequest { group_id: "g1".into(), name: "x".into() };
+    // The limit is 200 at once and 20 a second.
+    for _ in 0..400 {
+        let request = pb::FindPeersRequest { group_id: "g1".into(), name: "x".into(), ..Default::default() };
         if let Err(status) = ann.swarm().find_peers(request).await {
             let status = refused(Err::<(), _>(status), Code::ResourceExhausted, "FindPeers");
             assert!(proto::reason::retry_after(&status).is_some());
@@ -411,7 +426,7 @@ async fn a_flood_of_announces_or_calls_is_refused_and_others_are_served() {
             refusals += 1;
         }
     }
-    // 200 at once and 100 a second are let through: a machine that is slower than that has no flood.
+    // The limit is 200 at once and 100 a second. A slower machine cannot make a flood.
     let took = began.elapsed();
     assert!(refusals > 0 || took > Duration::from_secs(7), "a thousand calls in {took:?} were let through");
     assert_eq!(bob.who_am_i().await.unwrap(), "bob");

@@ -1,9 +1,10 @@
-//! What can be wrong below the messages: TLS, HTTP/2, headers, frames and bytes that are no protobuf.
+//! Invalid input below the messages: TLS, HTTP/2, headers, frames and bytes that are not protobuf.
 
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use proto::pb;
+use testkit::content::noise;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
@@ -21,7 +22,7 @@ use super::{
 const KEYS: &str = "/minitorrent.v1.AuthService/GetTrackerKeys";
 const CREATE_USER: &str = "/minitorrent.v1.AuthService/CreateUser";
 const MIB: u64 = 1 << 20;
-/// How long a connection that is no HTTP/2 may stay.
+/// Maximum lifetime of a connection that is not HTTP/2.
 const CLOSED_WITHIN: Duration = Duration::from_secs(8);
 
 #[tokio::test]
@@ -30,7 +31,7 @@ async fn empty_requests_are_answered_with_reason() {
     let ann = Client::user(&tracker, "ann").await;
     let nobody = ann.with_token(None);
     for method in methods(&ann).await.iter().filter(|method| method.starts_with("minitorrent.")) {
-        // An end of session is a proper empty request.
+        // An empty request is valid for Logout.
         let ends = method.contains("/Logout");
         for (client, messages) in
             [(&nobody, vec![vec![]]), (&nobody, vec![]), (&ann, vec![vec![]]), (&ann, vec![])]
@@ -53,32 +54,22 @@ async fn empty_requests_are_answered_with_reason() {
     tracker.finish().await;
 }
 
-/// The same bytes each time, without pattern.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_be_bytes()[0]
-    })
-    .take(length)
-    .collect()
-}
-
 #[tokio::test]
 async fn noise_for_protobuf_leaves_the_connection_usable() {
     let tracker = Tracker::start().await;
-    let ann = Client::user(&tracker, "ann").await;
-    for method in methods(&ann).await.iter().filter(|method| method.starts_with("minitorrent.")) {
+    // One user alone would reach the limit on calls.
+    let users = [Client::user(&tracker, "ann").await, Client::user(&tracker, "bob").await];
+    let methods = methods(&users[0]).await;
+    let methods = methods.iter().filter(|method| method.starts_with("minitorrent."));
+    for (method, (name, user)) in methods.zip(["ann", "bob"].into_iter().zip(&users).cycle()) {
         for seed in 0..8 {
             // All ones: a field number and length without end.
             let bytes = if seed == 0 { vec![0xff; 64] } else { noise(seed, 1 << (seed + 2)) };
-            let status = ann.raw(&format!("/{method}"), vec![bytes]).await;
+            let status = user.raw(&format!("/{method}"), vec![bytes]).await;
             let surprising = matches!(status.code(), Code::Internal | Code::Unknown | Code::Unavailable);
             assert!(!surprising, "{method}, seed {seed}: {status:?}");
         }
-        assert_eq!(ann.who_am_i().await.expect("on the same connection"), "ann");
+        assert_eq!(user.who_am_i().await.expect("on the same connection"), name);
     }
     tracker.finish().await;
 }
@@ -103,8 +94,9 @@ async fn the_limit_of_a_message_is_exact() {
     let tracker = Tracker::start().await;
     let nobody = Client::anonymous(&tracker).await;
     let sized = |size: usize| {
-        let empty = pb::CreateUserRequest { username: "no name".into(), password: String::new() };
-        // A password of that length takes a tag and a length of three bytes.
+        let empty =
+            pb::CreateUserRequest { username: "no name".into(), password: String::new(), invite: None };
+        // A password of that length adds a tag and a length of three bytes.
         let password = "x".repeat(size - empty.encoded_len() - 4);
         let bytes = pb::CreateUserRequest { password, ..empty }.encode_to_vec();
         assert_eq!(bytes.len(), size);
@@ -121,10 +113,10 @@ async fn the_limit_of_a_message_is_exact() {
 }
 
 #[tokio::test]
-async fn nothing_is_inflated() {
+async fn compressed_messages_are_not_inflated() {
     let tracker = Tracker::start().await;
     let mut calls = Calls::connect(&tracker).await;
-    // What gzip makes of a lot of zeros is small; no decoder should ever see it.
+    // A lot of zeros compressed by gzip is small. No decoder may ever see it.
     let bomb = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &[0; 1_000]].concat();
     // The first calls warm caches up.
     for _ in 0..20 {
@@ -142,7 +134,7 @@ async fn nothing_is_inflated() {
             matches!(answer.code, Some(Code::Unimplemented | Code::Internal | Code::InvalidArgument));
         assert!(refused, "{encoding:?}: {answer:?}");
     }
-    // A flag that no one ever defined.
+    // An undefined flag.
     let answer = calls.send(Calls::request(KEYS), &message(7, 0, &[])).await.unwrap();
     assert!(matches!(answer.code, Some(Code::Internal | Code::InvalidArgument)), "{answer:?}");
     assert!(tracker.rss() <= base + 4 * MIB);
@@ -171,9 +163,9 @@ async fn unknown_methods_fields_and_depths() {
             assert_eq!(client.raw(path, vec![vec![]]).await.code(), Code::Unimplemented, "{path}");
         }
     }
-    // Field 1000, bytes: from a later version.
+    // Field 1000, bytes: from a later version of the protocol.
     assert_eq!(ann.raw(KEYS, vec![vec![0xc2, 0x3e, 3, b'n', b'e', b'w']]).await.code(), Code::Ok);
-    // Ten thousand groups within each other (field 1, wire type 3), and as many messages.
+    // Ten thousand nested groups (field 1, wire type 3), and as many nested messages.
     let nested = [vec![0x0b; 10_000], vec![0x0c; 10_000]].concat();
     let mut messages = Vec::new();
     for _ in 0..10_000 {
@@ -203,7 +195,7 @@ async fn huge_metadata_is_refused_and_others_are_served() {
         let mut calls = Calls::connect(&tracker).await;
         let body = message(0, 0, &[]);
         let answer = timeout(CLOSED_WITHIN, calls.send(request, &body)).await.expect("an end");
-        // The connection's end is an answer too.
+        // The end of the connection is a valid result too.
         if let Ok(answer) = answer {
             let refused = answer.http == 431 || answer.code == Some(Code::ResourceExhausted);
             assert!(refused, "{what}: {answer:?}");
@@ -214,7 +206,7 @@ async fn huge_metadata_is_refused_and_others_are_served() {
 }
 
 #[tokio::test]
-async fn nonsense_deadlines_are_ignored_or_over() {
+async fn invalid_deadlines_are_ignored_or_exceeded() {
     let tracker = Tracker::start().await;
     let mut calls = Calls::connect(&tracker).await;
     for timeout in ["0n", "0S", "-1S", "99999999H", "999999999H", "1", "S", "", "1x", "1 S", "NaNS", "1e9S"] {
@@ -234,7 +226,7 @@ async fn nonsense_deadlines_are_ignored_or_over() {
 /// Sends these bytes and reads until the server closes.
 async fn closed_after<T: AsyncRead + AsyncWrite + Unpin>(mut io: T, bytes: &[u8], what: &str) {
     let began = Instant::now();
-    // Refused while it is being sent is refused.
+    // Being refused while sending counts as refused.
     let _ = io.write_all(bytes).await;
     let mut sink = vec![0; 64 << 10];
     let reading = async { while io.read(&mut sink).await.is_ok_and(|read| read > 0) {} };
@@ -244,9 +236,9 @@ async fn closed_after<T: AsyncRead + AsyncWrite + Unpin>(mut io: T, bytes: &[u8]
 }
 
 #[tokio::test]
-async fn other_protocols_are_closed_soon() {
+async fn connections_of_other_protocols_are_closed_soon() {
     let tracker = Tracker::start().await;
-    let plain = Tracker::start_with(&["--plaintext"]).await;
+    let plain = Tracker::start_with(&[("TRACKER_PLAINTEXT", "true")]).await;
     let http1 = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let upgrade = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
     let noise = noise(7, 4_096);

@@ -1,16 +1,24 @@
-//! AuthService, one test a behaviour: what each RPC does and every status that it answers with.
+//! AuthService, one test per behaviour: the effect of each RPC and every status that it returns.
 
 use std::time::{Duration, SystemTime};
 
-use crate::support::{PASSWORD, Tracker, failed, refused};
+use futures_util::future::join_all;
 use proto::{
     pb::{swarm_service_client::SwarmServiceClient, *},
     reason::{Reason, retry_after},
 };
-use tonic::{Code, Status};
+use testkit::{
+    authority::csr,
+    client::{PASSWORD, failed, refused},
+    content::{frames, manifest},
+    tracker::Tracker,
+};
+use tonic::{Code, Request, Status};
+use tracker_core::{Origin, SessionHash, session};
+use tracker_svc::store::{Accounts as _, Sessions as _};
 
 async fn create(tracker: &Tracker, username: &str, password: &str) -> Result<CreateUserResponse, Status> {
-    let request = CreateUserRequest { username: username.into(), password: password.into() };
+    let request = CreateUserRequest { username: username.into(), password: password.into(), invite: None };
     Ok(tracker.anonymous().auth().create_user(request).await?.into_inner())
 }
 
@@ -19,8 +27,43 @@ async fn login(tracker: &Tracker, username: &str, password: &str) -> Result<Logi
     Ok(tracker.anonymous().auth().login(request).await?.into_inner())
 }
 
+/// A request with this id.
+fn named<T>(id: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("x-request-id", id.parse().expect("a header value"));
+    request
+}
+
 #[tokio::test]
-async fn accounts_are_made_once_and_only_with_good_names_and_passwords() {
+async fn calls_repeated_after_a_lost_answer_succeed_once_more() {
+    const NEW: &str = "ten apples sleep downhill";
+    let tracker = Tracker::start().await;
+    let create = async |id: &str| {
+        let request = CreateUserRequest { username: "ann".into(), password: PASSWORD.into(), invite: None };
+        tracker.anonymous().auth().create_user(named(id, request)).await.map(drop)
+    };
+    create("one").await.expect("made");
+    create("one").await.expect("the same call");
+    refused(create("two").await, Reason::AlreadyExists);
+    let ann = tracker.login("ann").await;
+    let change = async |id: &str| {
+        let request = ChangePasswordRequest { old_password: PASSWORD.into(), new_password: NEW.into() };
+        ann.auth().change_password(named(id, request)).await.map(drop)
+    };
+    change("three").await.expect("changed");
+    change("three").await.expect("the same call");
+    refused(change("four").await, Reason::WrongPassword);
+    ann.create_group("g1").await.expect("made");
+    let manifest = manifest("a.bin", b"abc");
+    for (id, already) in [("five", false), ("five", false), ("six", true)] {
+        let request = named(id, tokio_stream::iter(frames("g1", &manifest)));
+        let answer = ann.files().publish_file(request).await.expect("published").into_inner();
+        assert_eq!(answer.already_published, already, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn accounts_are_created_once_and_only_with_valid_names_and_passwords() {
     let tracker = Tracker::start().await;
     create(&tracker, "ann", PASSWORD).await.expect("an account");
     refused(create(&tracker, "ann", "another password").await, Reason::AlreadyExists);
@@ -37,19 +80,7 @@ async fn accounts_are_made_once_and_only_with_good_names_and_passwords() {
 }
 
 #[tokio::test]
-async fn of_many_at_once_one_gets_the_name() {
-    let tracker = Tracker::start().await;
-    let tries: Vec<_> = (0..12).map(|_| create(&tracker, "ann", PASSWORD)).collect();
-    let outcomes = futures_util::future::join_all(tries).await;
-    let (made, rest): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
-    assert_eq!(made.len(), 1);
-    for outcome in rest {
-        refused(outcome, Reason::AlreadyExists);
-    }
-}
-
-#[tokio::test]
-async fn unknown_users_and_wrong_passwords_are_told_the_same() {
+async fn unknown_users_and_wrong_passwords_get_the_same_answer() {
     let tracker = Tracker::start().await;
     create(&tracker, "ann", "caf\u{e9} au lait").await.expect("an account");
     let wrong = refused(login(&tracker, "ann", "not hers").await, Reason::BadCredentials);
@@ -65,7 +96,7 @@ async fn unknown_users_and_wrong_passwords_are_told_the_same() {
 }
 
 #[tokio::test]
-async fn guessing_is_slowed_down_and_says_until_when() {
+async fn password_guessing_is_limited_and_the_answer_says_until_when() {
     let tracker = Tracker::start().await;
     let ann = tracker.user("ann").await;
     for _ in 0..5 {
@@ -74,16 +105,16 @@ async fn guessing_is_slowed_down_and_says_until_when() {
     let status = refused(login(&tracker, "ann", PASSWORD).await, Reason::RateLimited);
     let wait = retry_after(&status).expect("how long to wait");
     assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1), "{wait:?}");
-    // Sessions that are open are not disturbed, nor are other accounts.
+    // Open sessions and other accounts are not affected.
     ann.auth().who_am_i(WhoAmIRequest {}).await.expect("still logged in");
     tracker.user("bob").await;
-    // As long as it was told to.
+    // Waits as long as the response said.
     tokio::time::sleep(wait).await;
     login(&tracker, "ann", PASSWORD).await.expect("the right password counts again");
 }
 
 #[tokio::test]
-async fn a_session_tells_who_it_is_of_until_it_is_ended() {
+async fn a_session_names_its_user_until_it_ends() {
     let tracker = Tracker::start().await;
     let (first, second) = (tracker.user("ann").await, tracker.login("ann").await);
     let who = first.auth().who_am_i(WhoAmIRequest {}).await.expect("a session").into_inner();
@@ -101,12 +132,12 @@ async fn a_session_tells_who_it_is_of_until_it_is_ended() {
 }
 
 #[tokio::test]
-async fn nothing_but_a_living_token_is_a_session() {
+async fn only_a_valid_token_is_a_session() {
     let tracker = Tracker::start().await;
     let ann = tracker.user("ann").await;
     let other = Tracker::start().await;
-    let foreign = other.user("ann").await.token;
-    let mut changed = ann.token.clone().into_bytes();
+    let foreign = other.user("ann").await.token.expect("a session");
+    let mut changed = ann.token.clone().expect("a session").into_bytes();
     changed[10] = if changed[10] == b'A' { b'B' } else { b'A' };
     let changed = String::from_utf8(changed).expect("ASCII");
     for token in ["", "' OR 1=1--", "mts_", &foreign, &changed, &"x".repeat(8_000)] {
@@ -136,7 +167,7 @@ async fn a_new_password_ends_the_other_sessions_and_a_wrong_old_one_nothing() {
 }
 
 #[tokio::test]
-async fn the_twenty_first_session_ends_the_one_used_least_lately() {
+async fn the_twenty_first_session_ends_the_least_recently_used_one() {
     let tracker = Tracker::start().await;
     let first = tracker.user("ann").await;
     let mut latest = first.clone();
@@ -149,11 +180,19 @@ async fn the_twenty_first_session_ends_the_one_used_least_lately() {
     assert_eq!(ended.sessions_ended, 20);
 }
 
-/// A certificate request for a new P-256 key.
-fn csr() -> Vec<u8> {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
-    let params = rcgen::CertificateParams::new(vec!["somebody.else".into()]).expect("parameters");
-    params.serialize_request(&key).expect("a request").der().to_vec()
+#[tokio::test]
+async fn an_expired_session_stays_expired() {
+    let tracker = Tracker::start().await;
+    tracker.user("ann").await;
+    let token = session::token(&[7; 32]);
+    let hash = SessionHash::of_token(&token).expect("a token");
+    let credentials = tracker.store.credentials(&"ann".parse().unwrap()).await.unwrap().unwrap();
+    let at = SystemTime::now() - session::IDLE - Duration::from_secs(1);
+    let origin = Origin { actor: None, ip: None, request: "x".into(), at };
+    tracker.store.open_session(&credentials, None, hash, &origin).await.unwrap();
+    let old = tracker.with_token("ann", &token);
+    refused(old.auth().who_am_i(WhoAmIRequest {}).await, Reason::NotLoggedIn);
+    assert_eq!(tracker.store.session(hash).await.unwrap(), None, "no clock brings it back");
 }
 
 #[tokio::test]
@@ -182,7 +221,7 @@ async fn peers_are_certified_up_to_sixteen_a_user() {
 }
 
 #[tokio::test]
-async fn ticket_keys_are_told_to_anybody() {
+async fn anybody_gets_the_ticket_keys() {
     let tracker = Tracker::start().await;
     let keys = tracker.anonymous().auth().get_tracker_keys(GetTrackerKeysRequest {}).await.expect("keys");
     let keys = keys.into_inner().keys;
@@ -194,19 +233,26 @@ async fn ticket_keys_are_told_to_anybody() {
 async fn one_users_flood_is_refused_and_the_others_are_served() {
     let tracker = Tracker::start().await;
     let (flooder, other) = (tracker.user("flo").await, tracker.user("ann").await);
-    flooder.group("g1").await;
+    flooder.found("g1", &[]).await;
     let find = || async {
         let mut client = SwarmServiceClient::new(flooder.service());
-        client.find_peers(FindPeersRequest { group_id: "g1".into(), name: "f".into() }).await
+        client
+            .find_peers(FindPeersRequest { group_id: "g1".into(), name: "f".into(), ..Default::default() })
+            .await
     };
-    // Ten at once and five a second: of a hundred in a row, most are too many.
+    // The limit is 200 at once and 20 a second, so a flood reaches it.
     let mut refusals = Vec::new();
-    for _ in 0..100 {
-        let status = find().await.expect_err("there is no such file");
-        match Reason::of(&status) {
-            Some(Reason::FileNotFound) => {}
-            Some(Reason::RateLimited) => refusals.push(status),
-            other => panic!("{other:?}: {status:?}"),
+    for _ in 0..50 {
+        let statuses = join_all((0..20).map(|_| find())).await;
+        for status in statuses.into_iter().map(|outcome| outcome.expect_err("there is no such file")) {
+            match Reason::of(&status) {
+                Some(Reason::FileNotFound) => {}
+                Some(Reason::RateLimited) => refusals.push(status),
+                other => panic!("{other:?}: {status:?}"),
+            }
+        }
+        if !refusals.is_empty() {
+            break;
         }
     }
     assert!(!refusals.is_empty());
@@ -217,11 +263,11 @@ async fn one_users_flood_is_refused_and_the_others_are_served() {
 }
 
 #[tokio::test]
-async fn requests_that_are_too_large_or_unreadable_are_the_callers_fault() {
+async fn too_large_or_unreadable_requests_get_a_client_error() {
     let tracker = Tracker::start().await;
     let status = failed(create(&tracker, "ann", &"x".repeat(70_000)).await, Code::OutOfRange);
     assert_eq!(Reason::of(&status), Some(Reason::OutOfRange));
-    // A group's name as field 1 of type varint: not what the message says.
+    // A group's name as field 1 with type varint, which the message does not allow.
     let channel = tracker.user("bob").await;
     let mut client = tonic::client::Grpc::new(channel.service());
     client.ready().await.expect("connected");
@@ -231,7 +277,7 @@ async fn requests_that_are_too_large_or_unreadable_are_the_callers_fault() {
     refused(answer.map(|answer| answer.into_inner()), Reason::InvalidRequest);
 }
 
-/// A message whose first field is of another type than that of any request here.
+/// A message whose first field has another type than in any request here.
 #[derive(Clone, PartialEq, prost::Message)]
 struct HealthLike {
     #[prost(uint64, tag = "1")]

@@ -1,38 +1,41 @@
-//! FileService: what each RPC does and every status that it answers with.
+//! FileService: the effect of each RPC and every status that it returns.
 
 use std::time::Duration;
 
-use crate::support::{
-    Tracker, User, eventually, failed, frames, manifest, pieces_frame, refused, start_frame,
-};
+use crate::rights::Connection;
+use prost::Message as _;
 use proto::{
     convert,
-    domain::{
-        FileHeader, Manifest, PIECE_LENGTH, PieceHash, PieceLayout,
-        manifest::{Assembler, FileHasher},
-    },
+    domain::{FileHeader, Manifest, PIECE_LENGTH, manifest::Assembler, names::fold},
     pb::*,
     reason::Reason,
 };
+use testkit::{
+    client::{Client, failed, refused},
+    content::{frames, imagined, manifest, pieces_frame, start_frame},
+    tracker::Tracker,
+    wait::eventually,
+};
 use tonic::{Code, Status};
+use tracker_svc::store::Log as _;
 
-async fn list(user: &User, group: &str) -> Result<Vec<File>, Status> {
+async fn list(user: &Client, group: &str) -> Result<Vec<File>, Status> {
     let request = ListFilesRequest { group_id: group.into(), ..Default::default() };
     Ok(user.files().list_files(request).await?.into_inner().files)
 }
 
-async fn get(user: &User, group: &str, name: &str) -> Result<(Vec<u8>, Manifest), Status> {
+async fn get(user: &Client, group: &str, name: &str) -> Result<(Vec<u8>, Manifest), Status> {
     let request = GetManifestRequest { group_id: group.into(), name: name.into() };
     let mut stream = user.files().get_manifest(request).await?.into_inner();
     let Some(get_manifest_response::Frame::Start(start)) = stream.message().await?.and_then(|m| m.frame)
     else {
-        panic!("the first frame is to be `start`");
+        panic!("the first frame must be `start`");
     };
     let header = FileHeader::try_from(start.header.expect("a header")).expect("a good header");
     let mut assembler = Assembler::new(header);
     while let Some(message) = stream.message().await? {
         let Some(get_manifest_response::Frame::Pieces(run)) = message.frame else {
-            panic!("`start` comes once")
+            panic!("`start` may be sent only once")
         };
         let hashes = convert::piece_hashes(&run).expect("a good run");
         assembler.push(run.first_piece, &hashes).expect("the next run");
@@ -40,49 +43,34 @@ async fn get(user: &User, group: &str, name: &str) -> Result<(Vec<u8>, Manifest)
     Ok((start.file_id.to_vec(), assembler.finish().expect("a whole manifest")))
 }
 
-async fn unpublish(user: &User, group: &str, name: &str) -> Result<(), Status> {
+async fn unpublish(user: &Client, group: &str, name: &str) -> Result<(), Status> {
     let request = UnpublishFileRequest { group_id: group.into(), name: name.into() };
     user.files().unpublish_file(request).await.map(drop)
 }
 
-async fn send(user: &User, frames: Vec<PublishFileRequest>) -> Result<PublishFileResponse, Status> {
-    Ok(user.files().publish_file(tokio_stream::iter(frames)).await?.into_inner())
-}
-
-/// How many manifests are stored, bound or not.
+/// The number of stored manifests, bound or not.
 async fn manifests(tracker: &Tracker) -> u64 {
     tracker.store.manifests_stored().await.expect("a number")
 }
 
-/// A manifest of so many pieces with made-up hashes that fold.
-fn long_manifest(name: &str, pieces: u64) -> Manifest {
-    let layout = PieceLayout::new(pieces * u64::from(PIECE_LENGTH)).expect("a length");
-    let mut hasher = FileHasher::new(layout);
-    for n in 0..pieces {
-        let byte = n.to_le_bytes()[0];
-        hasher.push(PieceHash { sha1: [byte; 20].into(), blake3: [byte; 32].into() }, b"");
-    }
-    hasher.finish(name.parse().expect("a file name")).expect("hashes that fold")
-}
-
 struct Scene {
     tracker: Tracker,
-    ann: User,
-    bob: User,
-    eve: User,
+    ann: Client,
+    bob: Client,
+    eve: Client,
 }
 
-/// A group `g1` of ann's with bob as a member, and eve outside.
+/// A group `g1` that ann owns, with bob as a member. Eve is an outsider.
 async fn scene() -> Scene {
     let tracker = Tracker::start().await;
     let (ann, bob, eve) = (tracker.user("ann").await, tracker.user("bob").await, tracker.user("eve").await);
-    ann.group("g1").await;
-    bob.join("g1", &ann).await;
+    ann.found("g1", &[]).await;
+    ann.admit("g1", &bob).await;
     Scene { tracker, ann, bob, eve }
 }
 
 #[tokio::test]
-async fn what_is_published_is_listed_and_handed_out_to_members_alone() {
+async fn published_files_are_visible_to_members_only() {
     let Scene { tracker: _tracker, ann, bob, eve } = scene().await;
     let file = manifest("movie.mp4", &vec![7; 3 * PIECE_LENGTH as usize + 5]);
     let published = ann.publish("g1", &file).await.expect("listed");
@@ -95,7 +83,7 @@ async fn what_is_published_is_listed_and_handed_out_to_members_alone() {
     let (id, got) = get(&bob, "g1", "movie.mp4").await.expect("a manifest");
     assert_eq!((id, got), (published.file_id.to_vec(), file.clone()));
     refused(get(&bob, "g1", "other.mp4").await, Reason::FileNotFound);
-    // An outsider learns nothing, whether or not there is something.
+    // An outsider learns nothing, whether or not the file exists.
     let other = manifest("mine", b"x");
     for group in ["g1", "nowhere"] {
         refused(list(&eve, group).await, Reason::NotAMember);
@@ -115,14 +103,14 @@ async fn empty_files_and_long_manifests_pass() {
     let empty = manifest("empty", b"");
     ann.publish("g1", &empty).await.expect("listed");
     assert_eq!(get(&bob, "g1", "empty").await.expect("a manifest").1, empty);
-    // All pieces alike, in three rows of hashes; made without hashing 4.7 GB.
-    let long = long_manifest("long", 9_000);
+    // All pieces are the same, in three rows of hashes. This avoids hashing 4.7 GB.
+    let long = imagined("long", 9_000 * u64::from(PIECE_LENGTH));
     ann.publish("g1", &long).await.expect("listed");
     assert_eq!(get(&bob, "g1", "long").await.expect("a manifest").1, long);
 }
 
 #[tokio::test]
-async fn the_same_content_again_is_fine_and_other_content_is_not() {
+async fn the_same_content_may_be_published_again_and_other_content_may_not() {
     let Scene { tracker, ann, bob, .. } = scene().await;
     let file = manifest("a", &vec![1; 600_000]);
     let first = ann.publish("g1", &file).await.expect("listed");
@@ -130,18 +118,18 @@ async fn the_same_content_again_is_fine_and_other_content_is_not() {
     assert_eq!((again.file_id, again.already_published), (first.file_id, true));
     refused(bob.publish("g1", &manifest("a", b"other")).await, Reason::AlreadyExists);
     refused(bob.publish("g1", &manifest("A", &vec![1; 600_000])).await, Reason::AlreadyExists);
-    // The same root with another SHA-1 of a piece is another manifest.
+    // The same root with another SHA-1 of a piece makes another manifest.
     let mut lie = frames("g1", &file);
     if let Some(publish_file_request::Frame::Pieces(run)) = &mut lie[1].frame {
         run.sha1 = vec![0; run.sha1.len()].into();
     }
-    refused(send(&bob, lie).await, Reason::AlreadyExists);
+    refused(bob.send_frames(lie).await, Reason::AlreadyExists);
     bob.publish("g1", &manifest("b", &vec![1; 600_000])).await.expect("the same content, another name");
     assert_eq!(manifests(&tracker).await, 2);
 }
 
 #[tokio::test]
-async fn of_many_publishing_one_name_at_once_all_get_one_file() {
+async fn concurrent_publications_of_one_file_get_one_id() {
     let Scene { tracker, ann, bob, .. } = scene().await;
     let file = manifest("a", &vec![1; 600_000]);
     let tries = (0..8).map(|n| if n % 2 == 0 { ann.publish("g1", &file) } else { bob.publish("g1", &file) });
@@ -179,10 +167,10 @@ async fn bad_frames_are_refused_and_leave_nothing() {
         pieces_frame(convert::to_piece_hashes(0, &[mixed.pieces()[1], mixed.pieces()[0]])),
     ];
     for (what, frames, reason) in bad {
-        let status = send(&ann, frames).await.expect_err(what);
+        let status = ann.send_frames(frames).await.expect_err(what);
         assert_eq!(Reason::of(&status), Some(reason), "{what}: {status:?}");
     }
-    refused(send(&ann, swapped).await, Reason::InvalidManifest);
+    refused(ann.send_frames(swapped).await, Reason::InvalidManifest);
     assert_eq!(list(&ann, "g1").await.expect("a list").len(), 0);
     eventually("what was staged is swept away", async || manifests(&tracker).await == 0).await;
     ann.publish("g1", &file).await.expect("the good one is listed");
@@ -195,7 +183,7 @@ async fn bad_headers_are_refused() {
     let with = |change: fn(&mut proto::pb::FileHeader)| {
         let mut header = good.clone();
         change(&mut header);
-        let start = PublishStart { group_id: "g1".into(), header: Some(header) };
+        let start = PublishStart { group_id: "g1".into(), header: Some(header), ..Default::default() };
         vec![PublishFileRequest { frame: Some(publish_file_request::Frame::Start(start)) }]
     };
     for change in [
@@ -207,7 +195,7 @@ async fn bad_headers_are_refused() {
         |header| header.sha1 = vec![0; 19].into(),
         |header| header.blake3 = vec![0; 31].into(),
     ] {
-        refused(send(&ann, with(change)).await, Reason::InvalidRequest);
+        refused(ann.send_frames(with(change)).await, Reason::InvalidRequest);
     }
     for change in [
         (|header| header.name = String::new()) as fn(&mut proto::pb::FileHeader),
@@ -217,11 +205,11 @@ async fn bad_headers_are_refused() {
         |header| header.name = "gpj\u{202e}.exe".into(),
         |header| header.name = "x".repeat(256),
     ] {
-        refused(send(&ann, with(change)).await, Reason::InvalidName);
+        refused(ann.send_frames(with(change)).await, Reason::InvalidName);
     }
-    let missing = PublishStart { group_id: "g1".into(), header: None };
+    let missing = PublishStart { group_id: "g1".into(), header: None, ..Default::default() };
     let frame = publish_file_request::Frame::Start(missing);
-    refused(send(&ann, vec![PublishFileRequest { frame: Some(frame) }]).await, Reason::InvalidRequest);
+    refused(ann.send_frames(vec![PublishFileRequest { frame: Some(frame) }]).await, Reason::InvalidRequest);
 }
 
 #[tokio::test]
@@ -229,17 +217,17 @@ async fn claims_of_huge_files_cost_nothing_and_oversize_frames_are_refused() {
     let Scene { tracker, ann, .. } = scene().await;
     let mut header: proto::pb::FileHeader = manifest("f", b"abc").header().into();
     header.length = 1 << 40;
-    let start = PublishStart { group_id: "g1".into(), header: Some(header) };
+    let start = PublishStart { group_id: "g1".into(), header: Some(header), ..Default::default() };
     let start = PublishFileRequest { frame: Some(publish_file_request::Frame::Start(start)) };
-    refused(send(&ann, vec![start.clone()]).await, Reason::InvalidManifest);
+    refused(ann.send_frames(vec![start.clone()]).await, Reason::InvalidManifest);
     let huge = PieceHashes { first_piece: 0, sha1: vec![0; 400 << 10].into(), blake3: vec![].into() };
-    let status = failed(send(&ann, vec![start, pieces_frame(huge)]).await, Code::OutOfRange);
+    let status = failed(ann.send_frames(vec![start, pieces_frame(huge)]).await, Code::OutOfRange);
     assert_eq!(Reason::of(&status), Some(Reason::OutOfRange));
     eventually("what was staged is swept away", async || manifests(&tracker).await == 0).await;
 }
 
 #[tokio::test]
-async fn a_client_that_goes_silent_or_away_is_not_waited_for() {
+async fn a_silent_or_disconnected_client_is_not_waited_for() {
     let Scene { tracker, ann, .. } = scene().await;
     let file = manifest("f", &vec![3; 4 * PIECE_LENGTH as usize]);
     let silent = futures_util::StreamExt::chain(
@@ -261,10 +249,30 @@ async fn a_client_that_goes_silent_or_away_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn an_unread_manifest_blocks_nobody() {
+    let Scene { tracker, ann, .. } = scene().await;
+    ann.publish("g1", &manifest("f", &vec![3; 4 * PIECE_LENGTH as usize])).await.expect("listed");
+    let stalled = Connection::new(&tracker).await;
+    let request = GetManifestRequest { group_id: "g1".into(), name: "f".into() }.encode_to_vec();
+    let mut streams = Vec::new();
+    for _ in 0..16 {
+        streams.push(stalled.call(&ann, "/minitorrent.v1.FileService/GetManifest", &request, false).await);
+    }
+    // The other clients are answered throughout, long before the stalled calls are reset.
+    for _ in 0..5 {
+        tracker.login("ann").await;
+        assert_eq!(list(&ann, "g1").await.expect("a list").len(), 1);
+        get(&ann, "g1", "f").await.expect("a manifest");
+    }
+    tracker.store.probe().await.expect("healthy");
+    drop(streams);
+}
+
+#[tokio::test]
 async fn publisher_and_owner_unlist_others_do_not() {
     let Scene { tracker, ann, bob, .. } = scene().await;
     let cyd = tracker.user("cyd").await;
-    cyd.join("g1", &ann).await;
+    ann.admit("g1", &cyd).await;
     let (one, two) = (manifest("one", &vec![1; 600_000]), manifest("two", b"2"));
     let first = bob.publish("g1", &one).await.expect("listed");
     bob.publish("g1", &two).await.expect("listed");
@@ -279,27 +287,93 @@ async fn publisher_and_owner_unlist_others_do_not() {
     let anew = bob.publish("g1", &one).await.expect("listed anew");
     assert_ne!(anew.file_id, first.file_id);
     // Files stay listed when their publisher leaves.
-    ann.remove("g1", &bob).await;
+    ann.remove("g1", "bob").await.expect("removed");
     assert_eq!(list(&cyd, "g1").await.expect("a list")[0].publisher, "bob");
 }
 
 #[tokio::test]
-async fn manifests_have_a_quota() {
-    let Scene { tracker: _tracker, ann, .. } = scene().await;
-    let mut header: proto::pb::FileHeader = manifest("f", b"abc").header().into();
-    // 109,051,904 bytes of hashes each: two fit into 256 MiB.
-    header.length = 1 << 40;
-    let opened = |name: &str| {
-        let header = proto::pb::FileHeader { name: name.into(), ..header.clone() };
-        let start = PublishStart { group_id: "g1".into(), header: Some(header) };
-        let start = PublishFileRequest { frame: Some(publish_file_request::Frame::Start(start)) };
-        futures_util::StreamExt::chain(tokio_stream::iter(vec![start]), tokio_stream::pending())
-    };
-    let mut running = tokio::task::JoinSet::new();
-    for name in ["a", "b", "c"] {
-        let (mut client, frames) = (ann.files(), opened(name));
-        running.spawn(async move { client.publish_file(frames).await.map(drop) });
+async fn publisher_and_owner_replace_a_file_and_others_do_not() {
+    let Scene { tracker, ann, bob, eve } = scene().await;
+    let cyd = tracker.user("cyd").await;
+    ann.admit("g1", &cyd).await;
+    let version = |byte: u8| manifest("f", &vec![byte; 600_000 + usize::from(byte)]);
+    let first = bob.replace("g1", &version(1)).await.expect("there was nothing to replace");
+    assert!(!first.replaced && !first.already_published);
+    refused(cyd.replace("g1", &version(2)).await, Reason::NotTheOwner);
+    refused(eve.replace("g1", &version(2)).await, Reason::NotAMember);
+    refused(bob.publish("g1", &version(2)).await, Reason::AlreadyExists);
+    refused(bob.replace("g1", &manifest("F", b"other")).await, Reason::AlreadyExists);
+    // The same content is the same file, whoever sends it.
+    for user in [&bob, &cyd] {
+        let again = user.replace("g1", &version(1)).await.expect("the same");
+        assert_eq!((again.file_id.clone(), again.already_published), (first.file_id.clone(), true));
     }
-    let first = running.join_next().await.expect("three run").expect("no panic");
-    refused(first, Reason::QuotaExceeded);
+    let second = bob.replace("g1", &version(2)).await.expect("his own");
+    assert!(second.replaced && second.file_id != first.file_id);
+    let third = ann.replace("g1", &version(3)).await.expect("the owner may");
+    assert!(third.replaced);
+    assert_eq!(get(&cyd, "g1", "f").await.expect("listed"), (third.file_id.to_vec(), version(3)));
+    let listed = list(&cyd, "g1").await.expect("a list");
+    assert_eq!((listed.len(), listed[0].publisher.as_str()), (1, "ann"));
+    // The owner published this version, so bob may not replace it any more.
+    refused(bob.replace("g1", &version(4)).await, Reason::NotTheOwner);
+    eventually("the old hashes are swept away", async || manifests(&tracker).await == 1).await;
+    let actions = tracker.store.audit(std::time::UNIX_EPOCH, 0, 1_000).await.expect("the audit log");
+    let replaced = actions.iter().filter(|row| row.action == "replace_file" && row.object == "g1/f");
+    assert_eq!(replaced.count(), 2);
+}
+
+#[tokio::test]
+async fn of_replacements_at_once_one_stays() {
+    let Scene { tracker, ann, bob, .. } = scene().await;
+    let version = |byte: u8| manifest("f", &vec![byte; 600_000]);
+    bob.publish("g1", &version(100)).await.expect("listed");
+    let versions: Vec<Manifest> = (0..8).map(version).collect();
+    let tries = versions.iter().map(|version| ann.replace("g1", version));
+    let ids: Vec<Vec<u8>> = futures_util::future::join_all(tries)
+        .await
+        .into_iter()
+        .map(|replaced| replaced.expect("the owner may").file_id.to_vec())
+        .collect();
+    let (id, there) = get(&bob, "g1", "f").await.expect("one is listed");
+    let winner = ids.iter().position(|one| *one == id).expect("one of them");
+    assert_eq!(there, versions[winner]);
+    assert_eq!(list(&bob, "g1").await.expect("a list").len(), 1);
+    eventually("the other hashes are swept away", async || manifests(&tracker).await == 1).await;
+}
+
+/// Renames a group and its file, as if an earlier version had accepted the names.
+fn rename(tracker: &Tracker, group: [&str; 2], file: [&str; 2]) {
+    let database = rusqlite::Connection::open(tracker.data_dir().join("tracker.db")).expect("the database");
+    for (table, [before, now]) in [("groups", group), ("files", file)] {
+        let sql = format!("UPDATE {table} SET name = ?2, folded = ?3 WHERE name = ?1");
+        let renamed = database.execute(&sql, [before, now, &fold(now)]);
+        assert_eq!(renamed.expect("renamed"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_group_and_a_file_of_an_earlier_rule_for_names_can_be_acted_on() {
+    let tracker = Tracker::start().await;
+    let (ann, bob) = (tracker.user("ann").await, tracker.user("bob").await);
+    ann.create_group("g1").await.expect("a group");
+    ann.publish("g1", &manifest("f", b"bytes")).await.expect("published");
+    let (group, name) = ("p\u{430}ypal", "a\u{3000}b");
+    rename(&tracker, ["g1", group], ["f", name]);
+    ann.admit(group, &bob).await;
+    let (_, fetched) = get(&bob, group, name).await.expect("a manifest");
+    assert_eq!(fetched.header().name.as_str(), name);
+    // The same file again is confirmed. Another file may not have such a name.
+    assert!(ann.publish(group, &fetched).await.expect("there already").already_published);
+    let mut start = start_frame(group, fetched.header());
+    if let Some(publish_file_request::Frame::Start(start)) = &mut start.frame {
+        start.header.as_mut().expect("a header").name = "c\u{3000}d".into();
+    }
+    refused(ann.send_frames(vec![start]).await, Reason::InvalidName);
+    ann.remove(group, "bob").await.expect("removed");
+    refused(get(&bob, group, name).await, Reason::NotAMember);
+    unpublish(&ann, group, name).await.expect("unpublished");
+    assert!(list(&ann, group).await.expect("a list").is_empty());
+    ann.delete_group(group).await.expect("deleted");
+    tracker.stop().await;
 }

@@ -1,18 +1,20 @@
-//! What is served besides our own services, how it stops, and what the operator does beside it.
+//! The services besides the tracker's own, the stop of the server, and the operator's commands while it
+//! serves.
 
 use std::time::{Duration, Instant};
 
 use proto::{domain::Username, pb::*, reason::Reason};
+use testkit::{
+    client::{PASSWORD, refused},
+    tracker::Tracker,
+    wait::eventually,
+};
 use tokio_stream::StreamExt as _;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
-use tracker_svc::{
-    domain::Origin,
-    store::{Accounts as _, sqlite::Sqlite},
-};
-
-use crate::support::{Tracker, eventually, refused};
+use tracker_core::Origin;
+use tracker_svc::store::{Accounts as _, sqlite::Sqlite};
 
 #[tokio::test]
 async fn health_and_reflection_need_no_token() {
@@ -59,14 +61,14 @@ async fn reflection_can_be_switched_off() {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_after_a_restart() {
+async fn acknowledged_changes_survive_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let tracker = Tracker::start_in(dir.path(), &[]).await;
     let ann = tracker.user("ann").await;
-    ann.group("g1").await;
+    ann.found("g1", &[]).await;
     tracker.stop().await;
     let tracker = Tracker::start_in(dir.path(), &[]).await;
-    let ann = tracker.with_token("ann", &ann.token);
+    let ann = tracker.with_token("ann", &ann.token.expect("a session"));
     let request = ListMembersRequest { group_id: "g1".into(), ..Default::default() };
     let members =
         ann.groups().list_members(request).await.expect("the session and the group").into_inner().members;
@@ -97,7 +99,7 @@ async fn a_disabled_user_is_out_at_once_and_a_reset_password_logs_in() {
     let user: Username = "ann".parse().expect("a username");
     operator.set_disabled(&user, true, &origin()).await.expect("disabled");
     refused(ann.auth().who_am_i(WhoAmIRequest {}).await, Reason::NotLoggedIn);
-    let request = LoginRequest { username: "ann".into(), password: crate::support::PASSWORD.into() };
+    let request = LoginRequest { username: "ann".into(), password: PASSWORD.into() };
     refused(tracker.anonymous().auth().login(request.clone()).await, Reason::BadCredentials);
     operator.set_disabled(&user, false, &origin()).await.expect("enabled");
     tracker.login("ann").await;

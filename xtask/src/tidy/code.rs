@@ -1,16 +1,20 @@
-//! What a line of Rust may say where.
+//! Rules about which Rust code may be where.
 
-use super::{File, Finding};
+use super::finding::{File, Finding};
 use crate::source::code_only;
 
-/// What a folder named `domain` has no business with, and what to do instead.
+/// The sources of the pure crates. The rules in [`super::layout`] keep impure libraries out of their
+/// manifests. The rules here keep out the impure parts of the standard library.
+const PURE: &[&str] = &["proto/domain/src", "peer/core/src", "tracker-svc/core/src", "peer/simulation/src"];
+
+/// The most lines of a file in a pure crate, tests included.
+const PURE_LINES: usize = 350;
+
+/// Programs around a pure library. They may print and read the clock.
+const PROGRAMS: &[&str] = &["peer/simulation/src/main.rs", "peer/simulation/src/tables.rs"];
+
+/// Names that a pure crate must not use, and what to do instead.
 const IMPURE: &[(&str, &str)] = &[
-    ("tokio", "the driver outside does the waiting"),
-    ("tonic", "convert at the door: adapters see the wire, the domain sees its own types"),
-    ("prost", "convert at the door: adapters see the wire, the domain sees its own types"),
-    ("hyper", "convert at the door: adapters see the wire, the domain sees its own types"),
-    ("pb::", "convert at the door: adapters see the wire, the domain sees its own types"),
-    ("sqlx", "the store keeps, the domain decides"),
     ("std::fs", "return what to read or write, and let the adapter do it"),
     ("std::net::Tcp", "return whom to reach, and let the adapter do it"),
     ("std::net::Udp", "return whom to reach, and let the adapter do it"),
@@ -22,47 +26,46 @@ const IMPURE: &[(&str, &str)] = &[
     ("std::sync::RwLock", "the owner of the state calls with `&mut`"),
     ("Instant::now", "take `now` as an argument"),
     ("SystemTime::now", "take `now` as an argument"),
-    ("Timestamp::now", "take `now` as an argument"),
     ("rand::rng(", "take the generator as an argument"),
     ("rand::rng;", "take the generator as an argument"),
-    ("thread_rng", "take the generator as an argument"),
-    ("from_os_rng", "take the generator or its seed as an argument"),
     ("OsRng", "take the generator or its seed as an argument"),
     ("SysRng", "take the generator or its seed as an argument"),
     ("rand::random", "take the generator as an argument"),
     ("async fn", "return an action, and let the driver await it"),
     (".await", "return an action, and let the driver await it"),
     ("println!", "return it, and let the caller print it"),
-    ("tracing::", "return it, and let the caller log it"),
 ];
 
-/// Where the wire's own types (`pb::`, `tonic::Status`) may be named: the adapters. Everything else sees the domain's types.
+/// The adapters: the files that may name the types of the wire (`pb::`, `tonic::Status`). All other code uses
+/// the types of the domain.
 const ADAPTERS: &[&str] = &[
-    "proto/src/lib.rs",         // generates them
+    "proto/src/lib.rs",         // includes the generated code
     "proto/src/convert.rs",     // turns them into the domain's types and back
     "proto/src/convert",        // the same
     "proto/src/reason.rs",      // writes and reads the details of an error
-    "proto/src/ticket.rs",      // says how each refusal is told
-    "proto/src/transport",      // answers before a service is reached
+    "proto/src/ticket.rs",      // maps each refusal to a status
+    "proto/transport/src",      // answers before a service is reached
     "tracker-svc/src/lib.rs",   // composes the services
     "tracker-svc/src/error.rs", // the one table from errors to codes
     "tracker-svc/src/grpc",     // the services
-    "tracker-svc/src/cli",      // `health` asks over the wire
+    "tracker-svc/src/cli",      // `health` calls the tracker
     "peer/src/lib.rs",          // composes the services
     "peer/src/error.rs",        // the one table from codes to errors
-    "peer/src/engine.rs",       // hands out the peer service
+    "peer/src/engine.rs",       // returns the peer service
     "peer/src/serve",           // serves GetChunk
     "peer/src/download",        // calls GetChunk
     "peer/src/tracker",         // calls the tracker
     "peer/src/control",         // serves the daemon's socket
-    "peer/src/agent",           // answers the socket, asks the tracker
-    "peer/src/library.rs",      // keeps manifests on disk as the frames that the tracker streams
+    "peer/src/agent",           // answers calls on the socket and calls the tracker
+    "peer/src/library.rs",      // stores manifests as the frames that the tracker streams
     "peer/src/daemon",          // composes the daemon's services
     "peer/src/cli",             // calls the daemon's socket
-    "xtask/src",                // names the rule itself
+    "xtask/src",                // contains the rule itself
+    "xtask/testkit/src",        // calls and serves as tests need it
+    "xtask/fuzz",               // feeds messages to what parses them
 ];
 
-/// Code of ours that a crate must not reach, wherever it tries.
+/// Code of ours that a crate must not use in any way.
 const LAYERS: &[(&str, &str, &str)] = &[
     ("peer/src/", "tracker_svc", "a peer knows the tracker by its wire alone; only tests may run one"),
     ("tracker-svc/", "peer::", "the tracker must not know the peer's code; share through `proto`"),
@@ -77,6 +80,8 @@ pub(super) fn check(file: &File) -> Vec<Finding> {
     let code = code_only(&file.text);
     let mut findings = Vec::new();
     findings.extend(pure(file, &code));
+    findings.extend(size(file));
+    findings.extend(arguments(file, &code));
     findings.extend(layers(file, &code));
     findings.extend(wire(file, &code));
     findings.extend(unfinished(file, &code));
@@ -84,7 +89,8 @@ pub(super) fn check(file: &File) -> Vec<Finding> {
     findings
 }
 
-/// Lines of code that contain `word` where no other word runs into it on the left, nor a method's name goes on.
+/// Returns the numbers of the lines that contain `word`. If `word` starts with a letter, it must not be the
+/// end of a longer identifier. If it starts with a dot, it must not be the beginning of a longer method name.
 fn lines_with<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let starts_word = word.starts_with(|c: char| c.is_alphanumeric());
     code.lines().enumerate().filter_map(move |(at, line)| {
@@ -105,7 +111,7 @@ fn is_test_file(path: &str) -> bool {
         || path.ends_with("/tests.rs")
 }
 
-/// The line after which all is test.
+/// Returns the line after which all code is a test.
 fn tests_from(file: &File, code: &str) -> usize {
     if is_test_file(&file.path) {
         return 0;
@@ -117,20 +123,36 @@ fn in_folder(path: &str, folder: &str) -> bool {
     path == folder || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/') || rest == ".rs")
 }
 
-/// Folders named `domain` are pure.
+/// Pure crates make decisions. They do no I/O and read no clock.
 fn pure(file: &File, code: &str) -> Vec<Finding> {
-    if !file.path.split('/').any(|part| part == "domain" || part == "domain.rs") {
+    let is_pure = PURE.iter().any(|folder| in_folder(&file.path, folder));
+    if !is_pure || PROGRAMS.contains(&file.path.as_str()) {
         return Vec::new();
     }
     let tests_from = tests_from(file, code);
     let found = |(word, instead): &(&'static str, &'static str)| {
-        let message = format!("`{word}` in a pure folder: {instead}");
-        // A test needs some instant to count from, and there is no other way to one.
+        let message = format!("`{word}` in a pure crate: {instead}");
+        // A test needs an instant to count from, and there is no other way to get one.
         let exempt = |line: usize| *word == "Instant::now" && line > tests_from;
         let lines = lines_with(code, word).filter(|&line| !exempt(line));
         lines.map(|line| Finding::at(file, line, message.clone())).collect::<Vec<_>>()
     };
     IMPURE.iter().flat_map(found).collect()
+}
+
+/// A file of a pure crate is short enough to be read at once.
+fn size(file: &File) -> Option<Finding> {
+    let lines = file.text.lines().count();
+    let is_long = lines > PURE_LINES && PURE.iter().any(|folder| in_folder(&file.path, folder));
+    is_long.then(|| {
+        let message = format!("{lines} lines in a pure crate, where {PURE_LINES} is the most: split it");
+        Finding::of(&file.path, message)
+    })
+}
+
+fn arguments(file: &File, code: &str) -> Vec<Finding> {
+    let message = "`too_many_arguments` may not be allowed: pass a struct";
+    lines_with(code, "clippy::too_many_arguments").map(|line| Finding::at(file, line, message)).collect()
 }
 
 fn layers(file: &File, code: &str) -> Vec<Finding> {
@@ -146,7 +168,7 @@ fn layers(file: &File, code: &str) -> Vec<Finding> {
     findings
 }
 
-/// The wire's types stay in the adapters.
+/// The types of the wire stay in the adapters.
 fn wire(file: &File, code: &str) -> Vec<Finding> {
     if is_test_file(&file.path) || ADAPTERS.iter().any(|adapter| in_folder(&file.path, adapter)) {
         return Vec::new();
@@ -173,13 +195,13 @@ fn unfinished(file: &File, code: &str) -> Vec<Finding> {
         .collect()
 }
 
-/// A test that sleeps is slow when it passes and wrong when it fails. It may between two looks at a condition, and where a
-/// comment on the line or above says why.
+/// A test that sleeps is slow when it passes and wrong when it fails. A test may sleep between two polls of a
+/// condition, and where a comment on the same line or above gives a reason.
 fn sleeps(file: &File, code: &str) -> Vec<Finding> {
     let tests_from = tests_from(file, code);
     let text: Vec<&str> = file.text.lines().collect();
     let has_reason = |line: usize| {
-        // Attributes may stand between a comment and what it is about.
+        // Attributes may stand between a comment and the code that it is about.
         let mut above = text[..line - 1].iter().rev().skip_while(|line| line.trim_start().starts_with("#["));
         above.next().is_some_and(|above| above.trim_start().starts_with("//"))
             || text[line - 1].contains("//")
@@ -211,25 +233,36 @@ mod tests {
     }
 
     #[test]
-    fn domain_is_pure() {
-        assert_eq!(findings("peer/src/domain/x.rs", "use tokio::sync;\n"), ["peer/src/domain/x.rs:1"]);
+    fn pure_crates_do_no_io() {
+        let core = "peer/core/src/x.rs";
+        assert_eq!(findings(core, "use std::fs;\n"), ["peer/core/src/x.rs:1"]);
         assert_eq!(
-            findings("a/src/domain/deep/x.rs", "\nlet t = Instant::now();\n"),
-            ["a/src/domain/deep/x.rs:2"]
+            findings("tracker-svc/core/src/deep/x.rs", "\nlet t = Instant::now();\n"),
+            ["tracker-svc/core/src/deep/x.rs:2"]
         );
-        assert_eq!(findings("a/src/domain.rs", "async fn f() {}"), ["a/src/domain.rs:1"]);
-        assert!(findings("peer/src/domain/x.rs", "// no tokio here\nlet s = \"tokio\";\n").is_empty());
-        assert!(findings("peer/src/domain/x.rs", "machine.awaits(piece)").is_empty());
-        assert_eq!(findings("peer/src/domain/x.rs", "machine.await;").len(), 1);
-        assert!(findings("peer/src/domain/x.rs", "let my_tokio = crate::tokens();\n").is_empty());
-        assert!(findings("peer/src/engine.rs", "use tokio::sync;\n").is_empty());
-        assert!(findings("peer/src/domain/x.rs", "mod tests {\nlet t = Instant::now();\n}").is_empty());
+        assert_eq!(findings("proto/domain/src/x.rs", "async fn f() {}"), ["proto/domain/src/x.rs:1"]);
+        assert!(findings(core, "// no std::fs here\nlet s = \"std::fs\";\n").is_empty());
+        assert!(findings(core, "machine.awaits(piece)").is_empty());
+        assert_eq!(findings(core, "machine.await;").len(), 1);
+        assert!(findings("peer/src/engine.rs", "use std::fs;\n").is_empty());
+        assert!(findings(core, "mod tests {\nlet t = Instant::now();\n}").is_empty());
+        assert_eq!(findings("peer/simulation/src/world.rs", "println!()").len(), 1);
+        assert!(findings("peer/simulation/src/main.rs", "println!()").is_empty());
+    }
+
+    #[test]
+    fn files_of_pure_crates_are_short_and_functions_take_few_arguments() {
+        let (short, long) = ("// x\n".repeat(350), "// x\n".repeat(351));
+        assert!(findings("peer/core/src/x.rs", &short).is_empty());
+        assert_eq!(findings("peer/core/src/x/tests.rs", &long), ["peer/core/src/x/tests.rs"]);
+        assert!(findings("peer/src/x.rs", &long).is_empty());
+        assert_eq!(findings("peer/src/x.rs", "#[allow(clippy::too_many_arguments)]\n"), ["peer/src/x.rs:1"]);
     }
 
     #[test]
     fn the_wire_stays_in_the_adapters() {
         assert_eq!(findings("peer/src/session.rs", "use proto::pb::File;").len(), 1);
-        assert_eq!(findings("tracker-svc/src/store/mod.rs", "fn f() -> tonic::Status {").len(), 1);
+        assert_eq!(findings("tracker-svc/src/store.rs", "fn f() -> tonic::Status {").len(), 1);
         assert!(findings("tracker-svc/src/grpc/file.rs", "use proto::pb::File;").is_empty());
         assert!(findings("peer/src/control.rs", "use proto::pb::File;").is_empty());
         assert!(findings("peer/tests/end_to_end.rs", "use proto::pb::File;").is_empty());

@@ -3,13 +3,13 @@
 use proto::pb;
 use serde_json::{Value, json};
 
-use super::{name, optional};
-use crate::units;
+use super::{fit, name, optional};
+use crate::{paths, units};
 
-/// Sources that are shown of one download.
+/// The most sources that are shown of one download.
 const MOST_SOURCES: usize = 12;
 
-/// A download's state, in one word.
+/// Returns a download's state as one word.
 pub(in crate::cli) fn state(state: pb::DownloadState) -> &'static str {
     match state {
         pb::DownloadState::Unspecified | pb::DownloadState::Queued => "queued",
@@ -45,7 +45,7 @@ fn source_state(state: pb::SourceState) -> &'static str {
     }
 }
 
-/// A download as an object.
+/// Returns a download as a JSON object.
 pub(in crate::cli) fn download_json(download: &pb::Download) -> Value {
     let source = |source: &pb::DownloadSource| {
         json!({
@@ -55,6 +55,7 @@ pub(in crate::cli) fn download_json(download: &pb::Download) -> Value {
             "rate": source.rate,
             "bad_pieces": source.bad_pieces,
             "state": source_state(source.state()),
+            "cause": optional(&source.cause),
         })
     };
     let sources: Vec<_> = download.sources.iter().map(source).collect();
@@ -69,32 +70,73 @@ pub(in crate::cli) fn download_json(download: &pb::Download) -> Value {
         "sources": sources,
         "cause": optional(&download.cause),
         "reason": optional(&download.reason),
+        "verdict": optional(&download.verdict),
+        "why": optional(&download.why),
         "destination": download.destination,
+        "destination_base64": paths::exact_bytes(&download.destination_bytes),
     })
 }
 
-fn download_line(download: &pb::Download) -> String {
+/// The columns that the name keeps, at least, when a line must be shortened.
+const LEAST_NAME: usize = 8;
+
+/// A download as one line of at most `width` columns. What matters least is left out first, and the name is
+/// shortened in its middle.
+pub(in crate::cli) fn download_line(download: &pb::Download, width: usize) -> String {
     let now = download.state();
-    let mut out = format!("[{}] [{}] {}", mark(now), name(&download.group_id), name(&download.name));
+    let whole = name(&download.name);
+    let mark = format!("[{}] ", mark(now));
+    let group = format!("[{}] ", name(&download.group_id));
     let (done, size) = (units::size(download.done_bytes), units::size(download.size));
-    if now == pb::DownloadState::Complete {
-        return out + &format!("  {size}  {}", name(&download.destination));
+    let of_size = format!("  {done} of {size}");
+    let percent = format!("  {}%", percent(download));
+    let eta = download.eta_seconds.map(|eta| format!("  eta {}", units::seconds(eta))).unwrap_or_default();
+    // Each part has a rank. The parts with the highest rank are left out first.
+    let parts = match now {
+        pb::DownloadState::Complete => {
+            vec![(1, format!("  {size}")), (4, format!("  {}", name(&download.destination)))]
+        }
+        pb::DownloadState::Downloading => vec![
+            (0, percent),
+            (4, of_size),
+            (1, format!("  {}", units::rate(download.rate))),
+            (2, eta),
+            (5, format!("  {}", units::count(download.sources.len(), "source"))),
+            (6, if download.why.is_empty() { String::new() } else { format!("  {}", name(&download.why)) }),
+        ],
+        _ => vec![(0, percent), (4, of_size), (1, format!("  {}", state(now)))],
+    };
+    let cause = match download.cause.as_str() {
+        _ if now == pb::DownloadState::Complete || now == pb::DownloadState::Downloading => String::new(),
+        "" => String::new(),
+        cause => format!(": {}", name(cause)),
+    };
+    let least = fit::columns(&whole).min(LEAST_NAME);
+    let used = |rank: u8| {
+        let kept =
+            parts.iter().filter(|(of, _)| *of <= rank).map(|(_, part)| fit::columns(part)).sum::<usize>();
+        fit::columns(&mark) + kept + if rank >= 3 { fit::columns(&group) } else { 0 }
+    };
+    let rank = (0..=6).rev().find(|&rank| used(rank) + least <= width).unwrap_or(0);
+    let room = width.saturating_sub(used(rank));
+    let for_name = if cause.is_empty() { room } else { (room / 2).max(least) };
+    let mut out = mark.clone();
+    if rank >= 3 {
+        out += &group;
     }
-    out += &format!("  {}%  {done} of {size}", percent(download));
-    if now == pb::DownloadState::Downloading {
-        let sources = units::count(download.sources.len(), "source");
-        let eta = download.eta_seconds.map(|eta| format!("  eta {}", units::seconds(eta)));
-        out += &format!("  {}{}  {sources}", units::rate(download.rate), eta.unwrap_or_default());
-    } else {
-        let cause = if download.cause.is_empty() { "" } else { ": " };
-        out += &format!("  {}{cause}{}", state(now), name(&download.cause));
+    out += &fit::shorten(&whole, for_name);
+    parts.iter().filter(|(of, _)| *of <= rank).for_each(|(_, part)| out += part);
+    let left = width.saturating_sub(fit::columns(&out));
+    // A few letters of a cause say nothing.
+    if left >= fit::columns(&cause).min(LEAST_NAME) {
+        out += &fit::clip(&cause, left);
     }
     out
 }
 
-/// What each source gives, a line for each.
+/// Shows what each source sends, one line for each source.
 fn sources_text(sources: &[pb::DownloadSource]) -> String {
-    let width = sources.iter().map(|source| source.username.chars().count()).max().unwrap_or_default();
+    let width = sources.iter().map(|source| fit::columns(&name(&source.username))).max().unwrap_or_default();
     let line = |source: &pb::DownloadSource| {
         let bad = match source.bad_pieces {
             0 => String::new(),
@@ -102,8 +144,8 @@ fn sources_text(sources: &[pb::DownloadSource]) -> String {
         };
         let short = source.peer_id.get(..8).unwrap_or(&source.peer_id);
         let (bytes, rate) = (units::size(source.bytes), units::rate(source.rate));
-        let (user, doing) = (&source.username, source_state(source.state()));
-        format!("\n    {user:<width$} ({short})  {bytes:>10}  {rate:>12}  {doing}{bad}")
+        let (user, doing) = (fit::pad(&name(&source.username), width), source_state(source.state()));
+        format!("\n    {user} ({short})  {bytes:>10}  {rate:>12}  {doing}{bad}")
     };
     let mut out: String = sources.iter().take(MOST_SOURCES).map(line).collect();
     if let Some(more) = sources.len().checked_sub(MOST_SOURCES).filter(|more| *more > 0) {
@@ -112,24 +154,43 @@ fn sources_text(sources: &[pb::DownloadSource]) -> String {
     out
 }
 
-/// A download as a line; while it runs, its pieces and what each source gives beneath.
-pub(in crate::cli) fn download_text(download: &pb::Download) -> String {
-    let mut out = download_line(download);
+/// Whether the pieces of a download are shown.
+fn has_map(download: &pb::Download) -> bool {
+    matches!(download.state(), pb::DownloadState::Downloading | pb::DownloadState::Stalled)
+        && !download.map.is_empty()
+}
+
+/// Shows a download as a line of at most `width` columns. While it runs, its pieces and its sources follow on
+/// further lines.
+fn download_text(download: &pb::Download, width: usize) -> String {
+    let mut out = download_line(download, width);
     if matches!(download.state(), pb::DownloadState::Downloading | pb::DownloadState::Stalled) {
-        if !download.map.is_empty() {
-            out += &format!("\n    |{}|", pieces(&download.map));
+        if has_map(download) {
+            out += &format!("\n    |{}|", pieces(&download.map, width.saturating_sub(6)));
         }
         out += &sources_text(&download.sources);
     }
     out
 }
 
-/// Who gave how much of a download that is complete: ` (19.1 MiB from ann, 9.5 MiB from bob)`.
+/// Says what the marks of the pieces mean.
+fn legend(width: usize) -> &'static str {
+    if width < 30 { "\n    # all +:. some" } else { "\n    pieces: # all  + : . some" }
+}
+
+/// The view of one download while a verb waits for it.
+pub(in crate::cli) fn download_view(download: &pb::Download, width: usize) -> String {
+    let legend = if has_map(download) { legend(width) } else { "" };
+    format!("{}{legend}", download_text(download, width))
+}
+
+/// Shows how much each user sent of a complete download: ` (19.1 MiB from ann, 9.5 MiB from bob)`.
 pub(in crate::cli) fn given(sources: &[pb::DownloadSource]) -> String {
     let mut givers: Vec<_> = sources.iter().filter(|source| source.bytes > 0).collect();
     givers.sort_unstable_by_key(|source| std::cmp::Reverse(source.bytes));
-    let one =
-        |source: &&pb::DownloadSource| format!("{} from {}", units::size(source.bytes), source.username);
+    let one = |source: &&pb::DownloadSource| {
+        format!("{} from {}", units::size(source.bytes), name(&source.username))
+    };
     let mut words: Vec<_> = givers.iter().take(MOST_SOURCES).map(one).collect();
     if givers.len() > MOST_SOURCES {
         words.push(format!("the rest from {} more", givers.len() - MOST_SOURCES));
@@ -137,7 +198,7 @@ pub(in crate::cli) fn given(sources: &[pb::DownloadSource]) -> String {
     if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
 }
 
-/// How much of a download is there, in whole percent; 100 only when all is.
+/// Returns how much of a download is done, in whole percent. It is 100 only when the download has all bytes.
 pub(in crate::cli) fn percent(download: &pb::Download) -> u64 {
     match download.size {
         0 => 100,
@@ -145,20 +206,30 @@ pub(in crate::cli) fn percent(download: &pb::Download) -> u64 {
     }
 }
 
-/// `show-downloads`.
-pub(in crate::cli) fn downloads(downloads: &[pb::Download]) -> (Value, String) {
-    let all: Vec<_> = downloads.iter().map(download_json).collect();
-    let text = match downloads {
-        [] => "no downloads".to_owned(),
-        some => some.iter().map(download_text).collect::<Vec<_>>().join("\n"),
-    };
-    (json!({"downloads": all}), text)
+/// `show-downloads`, as an object.
+pub(in crate::cli) fn downloads_json(downloads: &[pb::Download]) -> Value {
+    json!({"downloads": downloads.iter().map(download_json).collect::<Vec<_>>()})
 }
 
-/// Pieces as a bar: how much of each stretch is verified.
-fn pieces(map: &[u8]) -> String {
+/// `show-downloads`, as text whose lines have at most `width` columns.
+pub(in crate::cli) fn downloads_text(downloads: &[pb::Download], width: usize) -> String {
+    let legend = if downloads.iter().any(has_map) { legend(width) } else { "" };
+    match downloads {
+        [] => "no downloads".to_owned(),
+        some => some.iter().map(|one| download_text(one, width)).collect::<Vec<_>>().join("\n") + legend,
+    }
+}
+
+/// Shows the pieces as a bar of at most `most` characters. Each character says how much of its range of pieces
+/// is verified.
+fn pieces(map: &[u8], most: usize) -> String {
     const STEPS: [char; 5] = [' ', '.', ':', '+', '#'];
-    map.iter().map(|share| STEPS[usize::from(*share) * (STEPS.len() - 1) / 255]).collect()
+    let cells = map.len().min(most);
+    let share = |cell: usize| {
+        let range = &map[cell * map.len() / cells..(cell + 1) * map.len() / cells];
+        range.iter().map(|share| usize::from(*share)).sum::<usize>() / range.len()
+    };
+    (0..cells).map(|cell| STEPS[share(cell) * (STEPS.len() - 1) / 255]).collect()
 }
 
 #[cfg(test)]
@@ -181,6 +252,7 @@ mod tests {
                 rate: 12 << 20,
                 bad_pieces: 1,
                 state: pb::SourceState::Sending.into(),
+                cause: String::new(),
             }],
             destination: "/out/movie.mp4".into(),
             map: vec![255, 128, 0].into(),
@@ -193,14 +265,14 @@ mod tests {
         let line = "[D] [g1] movie.mp4  50%  512.0 MiB of 1.0 GiB  12.0 MiB/s  eta 43s  1 source";
         let source = "    bob (abcdefgh)   500.0 MiB    12.0 MiB/s  sending, 1 bad piece";
         let running = download(pb::DownloadState::Downloading);
-        assert_eq!(download_text(&running), format!("{line}\n    |#: |\n{source}"));
-        let (_, complete) = downloads(&[download(pb::DownloadState::Complete)]);
+        let all = |download: &pb::Download| download_text(download, usize::MAX);
+        assert_eq!(all(&running), format!("{line}\n    |#: |\n{source}"));
+        let view = format!("{line}\n    |#: |\n{source}\n    pieces: # all  + : . some");
+        assert_eq!(download_view(&running, 200), view);
+        let complete = downloads_text(&[download(pb::DownloadState::Complete)], usize::MAX);
         assert_eq!(complete, "[C] [g1] movie.mp4  1.0 GiB  /out/movie.mp4");
         let failed = pb::Download { cause: "no space left".into(), ..download(pb::DownloadState::Failed) };
-        assert_eq!(
-            download_text(&failed),
-            "[F] [g1] movie.mp4  50%  512.0 MiB of 1.0 GiB  failed: no space left"
-        );
+        assert_eq!(all(&failed), "[F] [g1] movie.mp4  50%  512.0 MiB of 1.0 GiB  failed: no space left");
         let stalled = pb::Download {
             cause: "no source is known".into(),
             sources: vec![],
@@ -208,9 +280,39 @@ mod tests {
             ..download(pb::DownloadState::Stalled)
         };
         assert_eq!(
-            download_text(&stalled),
+            all(&stalled),
             "[W] [g1] movie.mp4  50%  512.0 MiB of 1.0 GiB  stalled: no source is known\n    | |"
         );
+    }
+
+    #[test]
+    fn a_line_fits_every_terminal() {
+        let long = "日本語日本語日本語日本語 of the summer e\u{301}e\u{301} in twenty-four parts.mp4";
+        for state in (1..=7).filter_map(|n| pb::DownloadState::try_from(n).ok()) {
+            for (name, cause) in [("movie.mp4", ""), (long, ""), (long, "no source answers: firewall?")] {
+                let one = pb::Download {
+                    name: name.into(),
+                    cause: cause.into(),
+                    map: vec![255; 64].into(),
+                    ..download(state)
+                };
+                for width in 20..=200 {
+                    let line = download_line(&one, width);
+                    let columns = fit::columns(&line);
+                    assert!(columns <= width && !line.contains('\n'), "{columns} of {width}: {line}");
+                    assert!(line.starts_with('[') && line.contains("mov") || line.contains("日本"), "{line}");
+                    assert!(state == pb::DownloadState::Complete || line.contains("50%"), "{width}: {line}");
+                    let view = download_view(&one, width);
+                    let map = view.lines().filter(|line| line.contains('|') || line.contains(". some"));
+                    assert!(map.clone().all(|line| fit::columns(line) <= width), "{width}: {view}");
+                    assert_eq!(map.count(), if has_map(&one) { 2 } else { 0 });
+                }
+            }
+        }
+        let narrow = download(pb::DownloadState::Downloading);
+        assert_eq!(download_line(&narrow, 20), "[D] movie.mp4  50%");
+        assert_eq!(download_line(&narrow, 50), "[D] [g1] movie.mp4  50%  12.0 MiB/s  eta 43s");
+        assert_eq!(pieces(&[255, 255, 0, 0, 255, 128], 3), "# :");
     }
 
     #[test]
@@ -225,14 +327,14 @@ mod tests {
 
     #[test]
     fn json_keys_are_those_that_scripts_rely_on() {
-        let (value, _) = downloads(&[download(pb::DownloadState::Downloading)]);
+        let value = downloads_json(&[download(pb::DownloadState::Downloading)]);
         let one = &value["downloads"][0];
         for key in ["group", "name", "state", "done_bytes", "size", "rate", "eta_seconds", "sources", "cause"]
         {
             assert!(one.get(key).is_some(), "{key}");
         }
         let keys: Vec<_> = one["sources"][0].as_object().expect("an object").keys().collect();
-        assert_eq!(keys, ["bad_pieces", "bytes", "peer_id", "rate", "state", "user"]);
+        assert_eq!(keys, ["bad_pieces", "bytes", "cause", "peer_id", "rate", "state", "user"]);
         assert_eq!((&one["state"], &one["cause"]), (&json!("downloading"), &Value::Null));
     }
 

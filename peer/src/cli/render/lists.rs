@@ -4,9 +4,9 @@ use proto::pb;
 use serde_json::{Value, json};
 
 use super::{escape, hex, name, optional, table, time, time_text};
-use crate::units;
+use crate::{paths, units};
 
-/// What a user is to a group, in one word.
+/// Returns a user's standing in a group as one word.
 pub(in crate::cli) fn standing(standing: pb::Standing) -> &'static str {
     match standing {
         pb::Standing::Unspecified | pb::Standing::None => "none",
@@ -47,7 +47,7 @@ pub(in crate::cli) fn requests(requests: &[pb::JoinRequest]) -> (Value, String) 
         .collect();
     let rows: Vec<_> =
         requests.iter().map(|request| vec![name(&request.username), time_text(request.since)]).collect();
-    (json!({"requests": all}), listing("nobody asks", &["USER", "SINCE"], &rows))
+    (json!({"requests": all}), listing("no requests to join", &["USER", "SINCE"], &rows))
 }
 
 /// `list-members`.
@@ -61,6 +61,34 @@ pub(in crate::cli) fn members(members: &[pb::Member]) -> (Value, String) {
     (json!({"members": all}), listing("no members", &["USER", "ROLE", "SINCE"], &rows))
 }
 
+/// `list-invites`.
+pub(in crate::cli) fn invites(invites: &[pb::Invite]) -> (Value, String) {
+    let object = |invite: &pb::Invite| {
+        json!({
+            "invite_id": invite.invite_id,
+            "user": invite.username,
+            "name": optional(&invite.name),
+            "uses": invite.uses,
+            "uses_left": invite.uses_left,
+            "since": time(invite.since),
+            "expires_at": time(invite.expires_at),
+        })
+    };
+    let row = |invite: &pb::Invite| {
+        vec![
+            name(&invite.invite_id),
+            name(&invite.username),
+            format!("{} of {}", invite.uses_left, invite.uses),
+            time_text(invite.expires_at),
+            name(&invite.name),
+        ]
+    };
+    let rows: Vec<_> = invites.iter().map(row).collect();
+    let all: Vec<_> = invites.iter().map(object).collect();
+    let head = ["ID", "BY", "LEFT", "EXPIRES", "FILE"];
+    (json!({"invites": all}), listing("no invitations", &head, &rows))
+}
+
 /// `list-files`.
 pub(in crate::cli) fn files(files: &[pb::File]) -> (Value, String) {
     let header = |file: &pb::File| file.header.clone().unwrap_or_default();
@@ -68,6 +96,7 @@ pub(in crate::cli) fn files(files: &[pb::File]) -> (Value, String) {
         json!({
             "name": header(file).name,
             "size": header(file).length,
+            "files": header(file).folder.map(|folder| folder.files),
             "seeders": file.seeders,
             "leechers": file.leechers,
             "publisher": file.publisher,
@@ -77,8 +106,9 @@ pub(in crate::cli) fn files(files: &[pb::File]) -> (Value, String) {
         })
     };
     let row = |file: &pb::File| {
+        let directory = if header(file).folder.is_some() { "/" } else { "" };
         vec![
-            name(&header(file).name),
+            format!("{}{directory}", name(&header(file).name)),
             units::size(header(file).length),
             file.seeders.to_string(),
             file.leechers.to_string(),
@@ -92,6 +122,38 @@ pub(in crate::cli) fn files(files: &[pb::File]) -> (Value, String) {
     (json!({"files": all}), listing("no files", &head, &rows))
 }
 
+/// `who`.
+pub(in crate::cli) fn peers(group: &str, file: &str, answer: &pb::ListPeersResponse) -> (Value, String) {
+    let object = |peer: &pb::FilePeer| {
+        json!({
+            "user": peer.username,
+            "peer_id": peer.peer_id,
+            "pieces": peer.pieces,
+            "complete": peer.pieces >= answer.pieces,
+            "load": peer.load,
+            "own": peer.own,
+        })
+    };
+    let row = |peer: &pb::FilePeer| {
+        let percent = (peer.pieces * 100).checked_div(answer.pieces).unwrap_or(100);
+        let id = peer.peer_id.get(..8).unwrap_or(&peer.peer_id);
+        let own = if peer.own { "this peer" } else { "" };
+        vec![
+            name(&peer.username),
+            name(id),
+            format!("{percent}%"),
+            format!("{} of {}", peer.pieces, answer.pieces),
+            peer.load.to_string(),
+            own.to_owned(),
+        ]
+    };
+    let rows: Vec<_> = answer.peers.iter().map(row).collect();
+    let peers: Vec<_> = answer.peers.iter().map(object).collect();
+    let head = ["USER", "PEER", "HAS", "PIECES", "UPLOADS", ""];
+    let object = json!({"group": group, "name": file, "pieces": answer.pieces, "peers": peers});
+    (object, listing("nobody shares or downloads it now", &head, &rows))
+}
+
 /// `list-shares`.
 pub(in crate::cli) fn shares(shares: &[pb::Share]) -> (Value, String) {
     let object = |share: &pb::Share| {
@@ -99,6 +161,7 @@ pub(in crate::cli) fn shares(shares: &[pb::Share]) -> (Value, String) {
             "group": share.group_id,
             "name": share.name,
             "path": share.path,
+            "path_base64": paths::exact_bytes(&share.path_bytes),
             "size": share.size,
             "done_bytes": share.done_bytes,
             "uploaded_bytes": share.uploaded_bytes,
@@ -108,7 +171,7 @@ pub(in crate::cli) fn shares(shares: &[pb::Share]) -> (Value, String) {
     let row = |share: &pb::Share| {
         let offered = match share.cause.as_str() {
             "" => units::size(share.done_bytes),
-            cause => format!("not offered: {}", name(cause)),
+            cause => format!("not shared now: {}", name(cause)),
         };
         vec![
             name(&share.group_id),
@@ -122,7 +185,7 @@ pub(in crate::cli) fn shares(shares: &[pb::Share]) -> (Value, String) {
     let rows: Vec<_> = shares.iter().map(row).collect();
     let all: Vec<_> = shares.iter().map(object).collect();
     let head = ["GROUP", "NAME", "SIZE", "OFFERED", "UPLOADED", "PATH"];
-    (json!({"shares": all}), listing("nothing is shared", &head, &rows))
+    (json!({"shares": all}), listing("no shares", &head, &rows))
 }
 
 fn listing(nothing: &str, head: &[&str], rows: &[Vec<String>]) -> String {
@@ -136,9 +199,12 @@ pub(in crate::cli) fn status(status: &pb::GetStatusResponse) -> (Value, String) 
         "peer_id": optional(&status.peer_id),
         "tls_name": optional(&status.tls_name),
         "tracker": status.tracker,
+        "trackers": status.trackers,
         "tracker_connected": status.tracker_connected,
+        "tracker_problem": optional(&status.tracker_problem),
         "listen": status.listen,
         "advertise": optional(&status.advertise),
+        "addresses": status.addresses,
         "upload_rate": status.upload_rate,
         "download_rate": status.download_rate,
         "upload_limit": status.upload_limit,
@@ -153,15 +219,21 @@ pub(in crate::cli) fn status(status: &pb::GetStatusResponse) -> (Value, String) 
         "version": status.version,
     });
     let user = if status.username.is_empty() { "nobody is logged in" } else { &status.username };
-    let connected = if status.tracker_connected { "connected" } else { "not connected" };
+    let connected = match (status.tracker_connected, status.tracker_problem.as_str()) {
+        (true, _) => "connected".to_owned(),
+        (false, "") => "not connected".to_owned(),
+        (false, problem) => format!("not connected: {}", escape(problem)),
+    };
+    let others: Vec<_> = status.trackers.iter().filter(|url| **url != status.tracker).cloned().collect();
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { name(text) };
     let rows = [
         ("user", user.to_owned()),
         ("peer id", or_dash(&status.peer_id)),
         ("tls name", or_dash(&status.tls_name)),
         ("tracker", format!("{}, {connected}", status.tracker)),
+        ("other trackers", or_dash(&others.join(", "))),
         ("listen", status.listen.clone()),
-        ("advertise", or_dash(&status.advertise)),
+        ("advertise", or_dash(&status.addresses.join(", "))),
         ("upload", rate_text(status.upload_rate, status.upload_limit)),
         ("download", rate_text(status.download_rate, status.download_limit)),
         ("uploads", format!("{} running, {} waiting", status.uploads_active, status.uploads_waiting)),
@@ -171,7 +243,8 @@ pub(in crate::cli) fn status(status: &pb::GetStatusResponse) -> (Value, String) 
         ("certificate until", time_text(status.certificate_expires_at)),
         ("daemon", format!("pid {}, version {}", status.pid, status.version)),
     ];
-    let text = rows.iter().map(|(key, value)| format!("{key:<18} {value}\n")).collect();
+    let shown = rows.iter().filter(|(key, _)| *key != "other trackers" || !others.is_empty());
+    let text = shown.map(|(key, value)| format!("{key:<18} {value}\n")).collect();
     (object, text)
 }
 

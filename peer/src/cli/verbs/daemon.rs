@@ -1,4 +1,4 @@
-//! The daemon itself, and what it is doing.
+//! The daemon itself, and its state.
 
 use std::{fs, io, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
@@ -7,18 +7,20 @@ use serde_json::json;
 
 use crate::{
     cli::{
-        Context,
         args::{DaemonArgs, DaemonVerb, Global},
+        context::Context,
         exit::{Exit, Failure},
         link, render, resolve,
     },
-    daemon as process, observe, units,
+    daemon as process, observe, paths, storage, units,
 };
 
-/// How long a daemon may take to end: it gives itself ten seconds.
-const END: Duration = Duration::from_secs(15);
+/// How long a daemon may take to end. It gives itself nine seconds.
+const END: Duration = Duration::from_secs(12);
+/// How long a daemon may take to say that it will end.
+const ANSWER: Duration = Duration::from_secs(5);
 
-/// Is the daemon, until it is told to end.
+/// Runs as the daemon until it is told to end.
 pub(in crate::cli) fn run(global: &Global, args: &DaemonArgs) -> Exit {
     let style = render::Style { json: global.json, quiet: global.quiet };
     match serve(global, args) {
@@ -34,21 +36,25 @@ fn serve(global: &Global, args: &DaemonArgs) -> Result<(), Failure> {
     let config = resolve::config(global, Some(args))?;
     let lock = process::take_lock(&config).map_err(daemon_failure)?;
     if args.detached {
-        // Fails only for a process that leads a group already, and so has no terminal to leave.
+        // This fails only for a process that leads a process group already, and so has no terminal to leave.
         let _ = rustix::process::setsid();
     }
     observe::start_logging(&config.log, config.log_format);
+    for kept in process::surroundings::settle() {
+        tracing::warn!("{kept}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::daemon(format!("no runtime: {error}")))?;
-    let ended = runtime.block_on(process::run(config, lock)).map_err(daemon_failure);
-    // What did not end in time is left behind.
+    let runtime =
+        runtime.map_err(|error| Failure::daemon(format!("the runtime can't be started: {error}")))?;
+    let ended = runtime.block_on(process::run(config, lock, storage::on_disk())).map_err(daemon_failure);
+    // Tasks that did not end in time are left behind.
     runtime.shutdown_background();
     ended
 }
 
 fn daemon_failure(error: process::DaemonError) -> Failure {
     let exit = match error {
-        process::DaemonError::Running(_) => Exit::Conflict,
+        process::DaemonError::Running { .. } => Exit::Conflict,
         _ => Exit::Other,
     };
     Failure { exit, ..Failure::daemon(error.to_string()) }
@@ -57,15 +63,43 @@ fn daemon_failure(error: process::DaemonError) -> Failure {
 pub(super) async fn control(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
     match args.verb {
         Some(DaemonVerb::Stop) => stop(context).await,
-        None => Err(Failure::usage("a daemon can't be run from the shell")),
+        None => Err(Failure::usage("the shell can't run a daemon; run `peer daemon` outside the shell")),
     }
 }
 
+/// Ends the daemon: by its socket, or by its process id if it does not answer there.
 async fn stop(context: &Context) -> Result<(), Failure> {
-    let daemon = context.running_daemon().await?;
-    daemon.control().shutdown(pb::ShutdownRequest {}).await?;
-    link::wait_for_end(&context.config, END).await?;
-    context.style.done(&json!({"stopped": true}), "the daemon has ended");
+    let config = &context.config;
+    let asked = async {
+        context
+            .running_daemon()
+            .await?
+            .control()
+            .shutdown(pb::ShutdownRequest {})
+            .await
+            .map_err(Failure::from)
+    };
+    let how = match tokio::time::timeout(ANSWER, asked).await {
+        Ok(Ok(_)) => {
+            if link::wait_for_end(config, END).await? {
+                None
+            } else {
+                Some("did not end in time")
+            }
+        }
+        Ok(Err(failure)) if !failure.is_silence() => return Err(failure),
+        Ok(Err(_)) | Err(_) => Some("did not answer"),
+    };
+    let text = match how {
+        None => "the daemon has stopped".to_owned(),
+        Some(why) => {
+            let pid = link::holder(config)?.and_then(|holder| holder.pid);
+            link::end_by_pid(config).await?;
+            let pid = pid.map(|pid| format!(" {pid}")).unwrap_or_default();
+            format!("the daemon {why} and was ended by its process id{pid}")
+        }
+    };
+    context.style.done(&json!({"stopped": true, "by_pid": how.is_some()}), &text);
     Ok(())
 }
 
@@ -77,12 +111,12 @@ pub(super) async fn status(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Exit 1 when something is bad.
+/// Ends with exit code 1 when a check finds something bad.
 pub(super) async fn doctor(context: &Context) -> Result<Exit, Failure> {
     let daemon = context.daemon().await?;
     let answer = daemon.control().diagnose(pb::DiagnoseRequest {}).await?.into_inner();
     let (object, text) = render::checks(&answer.checks);
-    context.style.result(&object, &text);
+    context.style.painted(&object, &text);
     let bad = answer.checks.iter().any(|check| check.result() == pb::CheckResult::Bad);
     Ok(if bad { Exit::Other } else { Exit::Done })
 }
@@ -91,7 +125,12 @@ pub(super) async fn limit(context: &Context, up: Option<&str>, down: Option<&str
     let rate = |text: Option<&str>| text.map(units::parse_rate).transpose().map_err(Failure::usage);
     let request = pb::SetLimitsRequest { upload: rate(up)?, download: rate(down)? };
     let answer = context.daemon().await?.control().set_limits(request).await?.into_inner();
-    let text = format!("upload {}, download {}", units::limit(answer.upload), units::limit(answer.download));
+    // A rate is echoed as it was typed.
+    let shown = |typed: Option<&str>, set: u64| match typed {
+        Some(typed) if set != 0 => render::name(typed.trim()),
+        _ => units::limit(set),
+    };
+    let text = format!("upload {}, download {}", shown(up, answer.upload), shown(down, answer.download));
     context.style.result(&json!({"upload_limit": answer.upload, "download_limit": answer.download}), &text);
     Ok(())
 }
@@ -103,9 +142,16 @@ pub(super) async fn export_cert(context: &Context, dir: &Path) -> Result<(), Fai
     let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
     write(&certificate, &answer.certificate_pem, 0o644)?;
     write(&key, &answer.key_pem, 0o600)?;
-    let object = json!({"certificate": certificate, "key": key, "tls_name": answer.tls_name});
+    let object = json!({
+        "certificate": certificate.to_string_lossy(),
+        "certificate_base64": paths::exact(&certificate),
+        "key": key.to_string_lossy(),
+        "key_base64": paths::exact(&key),
+        "tls_name": answer.tls_name,
+    });
     let text = format!(
-        "{} and {}, for {}\nThe key is this peer's: whoever has it can pose as it.",
+        "wrote {} and {} for {}\nThe key is this peer's private key. Keep it secret, because its holder can act \
+         as this peer.",
         certificate.display(),
         key.display(),
         answer.tls_name
@@ -115,7 +161,7 @@ pub(super) async fn export_cert(context: &Context, dir: &Path) -> Result<(), Fai
 }
 
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
-    // Made anew, for the mode of a file that is there would stay.
+    // The file is created anew, because an existing file would keep its mode.
     let removed = fs::remove_file(path);
     let made = match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -5,13 +5,13 @@ use std::time::Duration;
 use proto::{pb, reason::Reason};
 use serde_json::json;
 
-use crate::cli::{Context, args::GroupAndUser, exit::Failure, render};
+use crate::cli::{args::GroupAndUser, context::Context, exit::Failure, render};
 
-/// Items asked for in one call.
-const PAGE: u32 = 1_000;
-/// Pages of one list that are fetched at most: more than any list of an honest tracker has.
+/// The number of items that are asked for in one call.
+pub(super) const PAGE: u32 = 1_000;
+/// The most pages of one list that are fetched. No list of an honest tracker has as many.
 pub(super) const PAGES: u32 = 1_000;
-/// Between two looks at whether the owner has answered.
+/// The time between two checks whether the owner has answered.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Fetches all pages of a list.
@@ -19,7 +19,7 @@ macro_rules! all_pages {
     ($client:expr, $method:ident, $items:ident, $request:expr) => {{
         let mut client = $client;
         let mut request = $request;
-        request.page_size = PAGE;
+        request.page_size = $crate::cli::verbs::groups::PAGE;
         let mut all = Vec::new();
         let mut left = $crate::cli::verbs::groups::PAGES;
         loop {
@@ -31,7 +31,7 @@ macro_rules! all_pages {
             request.page_token = page.next_page_token;
             left -= 1;
             if left == 0 {
-                let endless = "the tracker's list does not end";
+                let endless = "the tracker's list of groups has too many pages";
                 return Err(Failure::of(proto::reason::Reason::Corrupt, endless));
             }
         }
@@ -42,13 +42,22 @@ pub(super) use all_pages;
 pub(super) async fn create(context: &Context, group: &str) -> Result<(), Failure> {
     let request = pb::CreateGroupRequest { group_id: group.to_owned() };
     context.daemon().await?.groups().create_group(request).await?;
-    context.style.done(&json!({"group": group}), &format!("{} is yours", render::name(group)));
+    context.style.done(&json!({"group": group}), &format!("the group {} was created", render::name(group)));
     Ok(())
 }
 
 async fn fetch(context: &Context, mine: bool) -> Result<Vec<pb::Group>, Failure> {
     let groups = context.daemon().await?.groups();
     Ok(all_pages!(groups, list_groups, groups, pb::ListGroupsRequest { mine, ..Default::default() }))
+}
+
+/// The user's standing in a group; `None` if they neither are in it nor asked to be.
+pub(in crate::cli) async fn standing(
+    context: &Context,
+    group: &str,
+) -> Result<Option<pb::Standing>, Failure> {
+    let mine = fetch(context, true).await?;
+    Ok(mine.iter().find(|found| found.group_id == group).map(pb::Group::standing))
 }
 
 pub(super) async fn list(context: &Context, mine: bool) -> Result<(), Failure> {
@@ -62,23 +71,21 @@ pub(super) async fn join(context: &Context, group: &str, wait: bool) -> Result<(
     let asked = context.daemon().await?.groups().join_group(request).await;
     match asked.map_err(Failure::from) {
         Ok(_) => {}
-        // To wait for an answer to an earlier request is as good.
+        // Waiting for the answer to an earlier request gives the same result.
         Err(failure) if wait && failure.reason == Reason::AlreadyAsked.as_str() => {}
         Err(failure) => return Err(failure),
     }
     if wait {
         return await_answer(context, group).await;
     }
-    let text = format!("asked to be let into {}; its owner answers", render::name(group));
+    let text = format!("the request to join {} was sent; its owner must accept it", render::name(group));
     context.style.done(&json!({"group": group, "standing": "requested"}), &text);
     Ok(())
 }
 
 async fn await_answer(context: &Context, group: &str) -> Result<(), Failure> {
     loop {
-        let standing =
-            fetch(context, true).await?.iter().find(|found| found.group_id == group).map(pb::Group::standing);
-        match standing {
+        match standing(context, group).await? {
             Some(pb::Standing::Requested) => tokio::time::sleep(LOOK).await,
             Some(standing @ (pb::Standing::Member | pb::Standing::Owner)) => {
                 let text = format!("you are a member of {}", render::name(group));
@@ -86,7 +93,7 @@ async fn await_answer(context: &Context, group: &str) -> Result<(), Failure> {
                 return Ok(());
             }
             _ => {
-                let message = format!("the owner of {} turned you away", render::name(group));
+                let message = format!("the owner of {} rejected your request", render::name(group));
                 return Err(Failure::of(Reason::NotAMember, message));
             }
         }
@@ -96,7 +103,7 @@ async fn await_answer(context: &Context, group: &str) -> Result<(), Failure> {
 pub(super) async fn leave(context: &Context, group: &str) -> Result<(), Failure> {
     let request = pb::LeaveGroupRequest { group_id: group.to_owned() };
     context.daemon().await?.groups().leave_group(request).await?;
-    context.style.done(&json!({"group": group}), &format!("you are out of {}", render::name(group)));
+    context.style.done(&json!({"group": group}), &format!("you have left {}", render::name(group)));
     Ok(())
 }
 
@@ -126,7 +133,7 @@ pub(super) async fn accept(context: &Context, who: &GroupAndUser) -> Result<(), 
     let GroupAndUser { group, user } = who;
     let request = pb::AcceptJoinRequestRequest { group_id: group.clone(), username: user.clone() };
     context.daemon().await?.groups().accept_join_request(request).await?;
-    told(context, who, "is a member of");
+    told(context, who, "is now a member of");
     Ok(())
 }
 
@@ -134,7 +141,7 @@ pub(super) async fn reject(context: &Context, who: &GroupAndUser) -> Result<(), 
     let GroupAndUser { group, user } = who;
     let request = pb::RejectJoinRequestRequest { group_id: group.clone(), username: user.clone() };
     context.daemon().await?.groups().reject_join_request(request).await?;
-    told(context, who, "was turned away from");
+    told(context, who, "was rejected from");
     Ok(())
 }
 
@@ -142,7 +149,7 @@ pub(super) async fn remove(context: &Context, who: &GroupAndUser) -> Result<(), 
     let GroupAndUser { group, user } = who;
     let request = pb::RemoveMemberRequest { group_id: group.clone(), username: user.clone() };
     context.daemon().await?.groups().remove_member(request).await?;
-    told(context, who, "is out of");
+    told(context, who, "was removed from");
     Ok(())
 }
 
@@ -157,6 +164,6 @@ pub(super) async fn transfer(context: &Context, who: &GroupAndUser) -> Result<()
 pub(super) async fn delete(context: &Context, group: &str) -> Result<(), Failure> {
     let request = pb::DeleteGroupRequest { group_id: group.to_owned() };
     context.daemon().await?.groups().delete_group(request).await?;
-    context.style.done(&json!({"group": group}), &format!("{} is no more", render::name(group)));
+    context.style.done(&json!({"group": group}), &format!("the group {} was deleted", render::name(group)));
     Ok(())
 }

@@ -1,20 +1,18 @@
-//! What needs no daemon.
+//! The verbs that need no daemon.
 
 use std::{ops::ControlFlow, path::Path};
 
 use clap::CommandFactory as _;
-use proto::{
-    domain::{FileName, PIECE_LENGTH},
-    settings::Shown,
-};
+use program::settings::Shown;
+use proto::domain::{FileName, PIECE_LENGTH};
 use serde_json::json;
 
 use crate::{
-    cli::{Context, args::Cli, exit::Failure, render},
-    hashing, units,
+    cli::{args::Cli, completion, context::Context, exit::Failure, manual, render},
+    hashing, paths, units,
 };
 
-/// Characters of each piece's SHA-1 in the classic hash string.
+/// The number of characters of each piece's SHA-1 in the classic hash string.
 const CLASSIC: usize = 20;
 
 pub(super) async fn hash(context: &Context, path: &Path) -> Result<(), Failure> {
@@ -23,22 +21,24 @@ pub(super) async fn hash(context: &Context, path: &Path) -> Result<(), Failure> 
     let bar = context.style.bar("hashing", size);
     let (seen, hashed) = (bar.clone(), full.clone());
     let hashing = tokio::task::spawn_blocking(move || {
-        // Its name is not part of what is printed, so that files with names no group takes can be hashed too.
-        let name: FileName = "file".parse().map_err(|_| Failure::usage("no name"))?;
+        // The name is not part of what is printed. A fixed one is used, so that files whose names no group
+        // accepts can be hashed too.
+        let name: FileName = "file".parse().map_err(|_| Failure::usage("the file has no valid name"))?;
         let progress = |bytes| {
-            seen.set_position(bytes);
+            seen.set(bytes, size);
             ControlFlow::Continue(())
         };
         let hashed = hashing::manifest_of(&hashed, name, &progress);
         hashed.map_err(|error| Failure::of(error.reason(), error.to_string()))
     });
     let hashed = hashing.await.map_err(|error| Failure::daemon(error.to_string()))??;
-    bar.finish_and_clear();
+    bar.clear();
     let header = hashed.manifest.header();
     let pieces: Vec<String> = hashed.manifest.pieces().iter().map(|piece| piece.sha1.to_hex()).collect();
     let classic: String = pieces.iter().map(|piece| &piece[..CLASSIC]).collect();
     let object = json!({
-        "path": full,
+        "path": full.to_string_lossy(),
+        "path_base64": paths::exact(&full),
         "size": header.layout.length(),
         "piece_length": PIECE_LENGTH,
         "piece_count": pieces.len(),
@@ -48,8 +48,8 @@ pub(super) async fn hash(context: &Context, path: &Path) -> Result<(), Failure> 
         "hash_string": classic,
     });
     let mut text = format!(
-        "size         {} bytes ({})\npieces       {}\n",
-        header.layout.length(),
+        "size         {} ({})\npieces       {}\n",
+        units::count(usize::try_from(header.layout.length()).unwrap_or(usize::MAX), "byte"),
         units::size(header.layout.length()),
         pieces.len()
     );
@@ -63,31 +63,22 @@ pub(super) async fn hash(context: &Context, path: &Path) -> Result<(), Failure> 
 }
 
 pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    // For the other shells there are the verbs and their flags.
+    if let Some(script) = completion::script_of(shell) {
+        render::line(script.trim_end());
+        return Ok(());
+    }
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "peer", &mut script);
     render::line(String::from_utf8_lossy(&script).trim_end());
     Ok(())
 }
 
-/// One page for all verbs.
+/// Prints one manual page for all verbs.
 pub(super) fn man() -> Result<(), Failure> {
     let mut page = Vec::new();
-    let mut command = Cli::command();
-    command.build();
-    let rendered = clap_mangen::Man::new(command.clone()).render(&mut page);
-    rendered.map_err(|error| Failure::io("the manual page", &error))?;
-    let section = |page: &mut Vec<u8>, verb: &clap::Command| -> std::io::Result<()> {
-        use std::io::Write as _;
-        let man = clap_mangen::Man::new(verb.clone());
-        writeln!(page, ".SH \"{}\"", verb.get_bin_name().unwrap_or(verb.get_name()).to_uppercase())?;
-        man.render_synopsis_section(page)?;
-        man.render_description_section(page)?;
-        man.render_options_section(page)?;
-        man.render_extra_section(page)
-    };
-    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help") {
-        section(&mut page, verb).map_err(|error| Failure::io("the manual page", &error))?;
-    }
+    let made = program::man::page(Cli::command(), manual::EXTRA, &mut page);
+    made.map_err(|error| Failure::io("the manual page", &error))?;
     render::line(String::from_utf8_lossy(&page).trim_end());
     Ok(())
 }

@@ -1,29 +1,40 @@
-//! The shell: verbs, one a line, spelled in either way.
+//! The shell: one verb on each line, in either spelling.
 
 use std::{
     io::{self, IsTerminal as _},
     path::PathBuf,
+    pin::Pin,
 };
 
 use clap::Parser as _;
-use proto::durable::{self, Readers};
-use rustyline::error::ReadlineError;
-
-use crate::cli::{
-    Context,
-    args::{Cli, Verb},
-    exit::{Exit, Failure},
-    interrupt, render, run as run_verb,
+use program::durable::{self, Readers};
+use rustyline::{
+    CompletionType, Helper, completion::Completer, error::ReadlineError, highlight::Highlighter,
+    hint::Hinter, validate::Validator,
 };
 
-/// Lines of the shell that are remembered.
+use crate::{
+    cli::{
+        args::{Cli, Verb},
+        completion,
+        context::{Context, interrupt},
+        exit::{Exit, Failure},
+        render,
+    },
+    config::Config,
+};
+
+/// A function that runs one verb to its end.
+pub(in crate::cli) type RunVerb<'a> = &'a dyn Fn(Cli) -> Pin<Box<dyn Future<Output = Exit>>>;
+
+/// The number of lines that the shell's history keeps.
 const HISTORY: usize = 1_000;
 
-/// Reads and does verbs until the end of the input, `exit` or `quit`. Typed by a person, it ends well; read from a file,
-/// it ends as the last verb did.
-pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
+/// Reads and runs verbs until the end of the input, `exit` or `quit`. The shell returns success when it is
+/// used from a terminal. When it reads a file, it returns the exit code of the last verb.
+pub(in crate::cli) async fn run(context: &Context, run_verb: RunVerb<'_>) -> Result<Exit, Failure> {
     if context.in_shell {
-        return Err(Failure::usage("this is the shell already"));
+        return Err(Failure::usage("the shell is already running"));
     }
     let interactive = io::stdin().is_terminal();
     let mut lines = if interactive { Lines::typed(context)? } else { Lines::Piped(io::stdin().lines()) };
@@ -41,10 +52,12 @@ pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
             Some(word) if word.starts_with('#') => continue,
             Some("exit" | "quit") => break,
             Some("help" | "?") if words.len() == 1 => {
-                render::line("the verbs of `peer --help`, one a line; exit or Ctrl-D ends");
+                render::line(
+                    "type the verbs of `peer --help`, one on each line; `exit` or Ctrl-D ends the shell",
+                );
                 continue;
             }
-            Some(_) => last = one(context, words).await,
+            Some(_) => last = one(context, words, run_verb).await,
         }
         lines.keep(&line);
     }
@@ -58,21 +71,22 @@ fn refuse(context: &Context, message: &str) -> Exit {
     failure.exit
 }
 
-/// One verb, with the shell's own home and tracker unless the line says otherwise. Ctrl-C ends the verb, not the shell.
-async fn one(context: &Context, words: Vec<String>) -> Exit {
+/// Runs one verb, with the shell's own home and tracker unless the line names others. Ctrl-C ends the verb,
+/// not the shell.
+async fn one(context: &Context, words: Vec<String>, run_verb: RunVerb<'_>) -> Exit {
     let arguments = ["peer".to_owned()].into_iter().chain(words);
     let mut cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let asked = !error.use_stderr();
-            // There is nowhere to tell that it can't be told.
+            // If standard error can't be written, the failure can't be reported anywhere.
             let _ = error.print();
             return if asked { Exit::Done } else { Exit::Usage };
         }
     };
     inherit(context, &mut cli);
-    let own_interrupt = matches!(cli.verb, Verb::Download { .. });
-    let work = Box::pin(run_verb(cli, true));
+    let own_interrupt = matches!(cli.verb, Verb::Download { .. } | Verb::Get { .. });
+    let work = run_verb(cli);
     if own_interrupt {
         return work.await;
     }
@@ -82,7 +96,7 @@ async fn one(context: &Context, words: Vec<String>) -> Exit {
     }
 }
 
-/// Flags given to the shell hold for its lines.
+/// Applies the flags of the shell to one of its lines.
 fn inherit(context: &Context, cli: &mut Cli) {
     let config = &context.config;
     let global = &mut cli.global;
@@ -93,7 +107,7 @@ fn inherit(context: &Context, cli: &mut Cli) {
     global.no_autostart |= config.no_autostart;
     let flag = |name: &str| {
         let shown = config.shown.iter().find(|shown| shown.name == name)?;
-        (shown.origin == proto::settings::Origin::Flag).then(|| shown.value.clone())
+        (shown.origin == program::settings::Origin::Flag).then(|| shown.value.clone())
     };
     global.tracker = global.tracker.take().or_else(|| flag("tracker"));
     global.ca = global.ca.take().or_else(|| flag("ca"));
@@ -101,19 +115,53 @@ fn inherit(context: &Context, cli: &mut Cli) {
     global.timeout = global.timeout.take().or_else(|| flag("timeout"));
 }
 
-/// Where lines come from.
+type Editor = rustyline::Editor<Completion, rustyline::history::DefaultHistory>;
+
+/// What the tab key does.
+struct Completion(Config);
+
+impl Completer for Completion {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        cursor: usize,
+        _: &rustyline::Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        let before = line.get(..cursor).unwrap_or(line);
+        let (start, mut found) = completion::complete_in_shell(&self.0, before);
+        if let [only] = found.as_mut_slice()
+            && !only.ends_with(['/', '='])
+        {
+            only.push(' ');
+        }
+        Ok((start, found))
+    }
+}
+
+impl Helper for Completion {}
+impl Highlighter for Completion {}
+impl Validator for Completion {}
+impl Hinter for Completion {
+    type Hint = String;
+}
+
+/// The source of the lines.
 enum Lines {
-    Typed { editor: Box<rustyline::DefaultEditor>, history: PathBuf, kept: Vec<String> },
+    Typed { editor: Box<Editor>, history: PathBuf, kept: Vec<String> },
     Piped(io::Lines<io::StdinLock<'static>>),
 }
 
 impl Lines {
     fn typed(context: &Context) -> Result<Self, Failure> {
-        let failed = |error: ReadlineError| Failure::daemon(format!("the terminal: {error}"));
-        let settings = rustyline::Config::builder().max_history_size(HISTORY).map_err(failed)?.build();
-        let mut editor = Box::new(rustyline::DefaultEditor::with_config(settings).map_err(failed)?);
+        let failed = |error: ReadlineError| Failure::daemon(format!("the terminal can't be read: {error}"));
+        let settings = rustyline::Config::builder().max_history_size(HISTORY).map_err(failed)?;
+        let settings = settings.completion_type(CompletionType::List).build();
+        let mut editor = Box::new(Editor::with_config(settings).map_err(failed)?);
+        editor.set_helper(Some(Completion(context.config.clone())));
         let history = context.config.home.history_file();
-        // Without one that can be read, the shell starts with none.
+        // If the history can't be read, the shell starts with an empty one.
         let kept = durable::read_if_there(&history).ok().flatten().unwrap_or_default();
         let kept: Vec<String> = String::from_utf8_lossy(&kept).lines().map(str::to_owned).collect();
         for line in &kept {
@@ -132,18 +180,20 @@ impl Lines {
                     Ok(line) => return Ok(Some(line)),
                     Err(ReadlineError::Interrupted) => {}
                     Err(ReadlineError::Eof) => return Ok(None),
-                    Err(error) => return Err(Failure::daemon(format!("the terminal: {error}"))),
+                    Err(error) => {
+                        return Err(Failure::daemon(format!("the terminal can't be read: {error}")));
+                    }
                 }
             },
         }
     }
 
-    /// Remembers a line, unless it holds a password.
+    /// Adds a line to the history, unless it may hold a password or an invitation.
     fn keep(&mut self, line: &str) {
         if let Self::Typed { editor, kept, .. } = self
-            && !may_hold_password(line)
+            && !may_hold_secret(line)
         {
-            // A line that is not remembered can be typed again.
+            // A failure does no harm: the line can be typed again.
             let _ = editor.add_history_entry(line);
             kept.push(line.to_owned());
         }
@@ -152,45 +202,55 @@ impl Lines {
     fn close(&mut self) {
         if let Self::Typed { history, kept, .. } = self {
             let last = kept.split_off(kept.len().saturating_sub(HISTORY)).join("\n");
-            // No home yet, or no room in it: the next shell starts with what there was.
+            // This fails when there is no home yet, or no room in it. The next shell then starts with the old
+            // history.
             let _ = durable::write(history, last.as_bytes(), Readers::Owner);
         }
     }
 }
 
-fn may_hold_password(line: &str) -> bool {
+fn may_hold_secret(line: &str) -> bool {
     let words = split(line).unwrap_or_default();
-    words
-        .iter()
-        .any(|word| matches!(word.as_str(), "login" | "create-user" | "create_user" | "change-password"))
+    words.iter().any(|word| {
+        matches!(word.as_str(), "login" | "create-user" | "create_user" | "change-password")
+            || word.starts_with("minitorrent:")
+    })
 }
 
-/// Takes a line apart: blanks separate, quotes and backslashes hold together as in a shell, and nothing is expanded.
+/// Splits a line into words as a shell does. Nothing is expanded but `~`.
 fn split(line: &str) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (Some(open), c) if c == open => quote = None,
-            (None | Some('"'), '\\') => {
-                let next = chars.next().ok_or("a backslash ends the line")?;
-                word.get_or_insert_default().push(next);
-            }
-            (_, c) => word.get_or_insert_default().push(c),
+    let backslashes = line.len() - line.trim_end_matches('\\').len();
+    if backslashes % 2 == 1 {
+        return Err("the line ends with a backslash; add the character that it escapes".to_owned());
+    }
+    let line = with_home_directory(line, std::env::var("HOME").ok().as_deref());
+    shell_words::split(&line).map_err(|_| "the line has an unclosed quote".to_owned())
+}
+
+/// Replaces each `~` that stands alone or before a `/`, unquoted at the start of a word, by the user's home
+/// directory.
+fn with_home_directory(line: &str, home: Option<&str>) -> String {
+    let Some(home) = home.map(shell_words::quote) else { return line.to_owned() };
+    let mut out = String::new();
+    let (mut quote, mut escaped, mut at_start) = (None, false, true);
+    let mut rest = line.chars().peekable();
+    while let Some(c) = rest.next() {
+        let ends = rest.peek().is_none_or(|next| next.is_whitespace() || *next == '/');
+        if c == '~' && at_start && ends {
+            out += &home;
+        } else {
+            out.push(c);
         }
+        match (c, quote) {
+            _ if escaped => escaped = false,
+            ('\\', None | Some('"')) => escaped = true,
+            ('\'' | '"', None) => quote = Some(c),
+            (c, Some(open)) if c == open => quote = None,
+            _ => {}
+        }
+        at_start = quote.is_none() && !escaped && c.is_whitespace();
     }
-    if let Some(open) = quote {
-        return Err(format!("a {open} is not closed"));
-    }
-    words.extend(word);
-    Ok(words)
+    out
 }
 
 #[cfg(test)]
@@ -220,10 +280,24 @@ mod tests {
     }
 
     #[test]
+    fn a_tilde_is_the_home_directory() {
+        for (line, expanded) in [
+            ("upload ~/movie.mp4 g1", "upload /users/ann/movie.mp4 g1"),
+            ("download g1 n ~", "download g1 n /users/ann"),
+            ("upload '~/a' \"~/b\" \\~/c a~/d ~bob/e", "upload '~/a' \"~/b\" \\~/c a~/d ~bob/e"),
+        ] {
+            assert_eq!(with_home_directory(line, Some("/users/ann")), expanded);
+        }
+        assert_eq!(with_home_directory("~/a", Some("/my home")), "'/my home'/a");
+        assert_eq!(with_home_directory("~/a", None), "~/a");
+    }
+
+    #[test]
     fn passwords_are_not_remembered() {
         for line in ["login u p", "create_user u p", " --json create-user u p"] {
-            assert!(may_hold_password(line), "{line}");
+            assert!(may_hold_secret(line), "{line}");
         }
-        assert!(!may_hold_password("list_files g1"));
+        assert!(may_hold_secret("join minitorrent://t:1/g1#f.s --user u"));
+        assert!(!may_hold_secret("list_files g1"));
     }
 }

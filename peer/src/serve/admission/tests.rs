@@ -1,6 +1,6 @@
-//! Every check between a request and its bytes. Each row is good but in one respect, which one check alone is there for:
-//! with that check taken out the row is served, and the test fails. The checks that read the ticket itself are in
-//! [`proto::ticket`], which has such a test of its own.
+//! Every check between a request and its bytes. Each row is good except in one respect, which only one check
+//! covers. Without that check the row is served, and the test fails. [`proto::ticket`] has a test of the same
+//! kind for the checks of the ticket itself.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,22 +19,22 @@ use proto::{
     pb::GetChunkRequest,
     ticket::Signer,
 };
+use testkit::content::{file_id, manifest};
 use tokio::time::timeout;
 
 use super::*;
 use crate::{
     domain::upload,
-    engine::Problem,
     hashing::FileStamp,
     limiter::Limiter,
+    ports::Problem,
     serve::{
         get_chunk::{Uploads, get_chunk},
         shares::Offer,
-        slots::Slots,
+        slots::UploadSlots,
         watch::watch,
     },
     storage::PieceReader,
-    test_support::{file_id, manifest_of},
 };
 
 const DATA: &[u8] = b"a file of one piece";
@@ -43,7 +43,7 @@ fn own() -> PeerId {
     PeerId::from([1; 32])
 }
 
-/// A file in memory, which may become another.
+/// A file in memory that can be replaced by another one.
 struct Content {
     changed: AtomicBool,
 }
@@ -54,7 +54,7 @@ impl PieceReader for Content {
         Ok(())
     }
 
-    fn is_unchanged(&self) -> bool {
+    fn is_unchanged(&self, _: std::ops::Range<u64>) -> bool {
         !self.changed.load(Ordering::SeqCst)
     }
 
@@ -67,7 +67,8 @@ impl PieceReader for Content {
     }
 }
 
-/// A peer that shares the files 1 and 2 in the group g1, which is in its fifth epoch, and file 3 just now not.
+/// A peer that shares the files 1 and 2 in the group g1, which is in its fifth epoch. File 3 is withdrawn. File 5
+/// is in the group g3, whose epoch is not known.
 struct Scene {
     shares: Arc<Shares>,
     uploads: Arc<Uploads>,
@@ -79,24 +80,26 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let shares = Arc::new(Shares::default());
-        let manifest = Arc::new(manifest_of(DATA));
+        let manifest = Arc::new(manifest("file", DATA));
         let content = Arc::new(Content { changed: AtomicBool::new(false) });
-        for number in [1, 2, 3] {
+        for number in [1, 2, 3, 5] {
             shares.add(Offer {
-                group: "g1".parse().unwrap(),
+                group: if number == 5 { g3() } else { "g1".parse().unwrap() },
                 file: file_id(number),
                 manifest: manifest.clone(),
                 path: "f".into(),
                 have: Bitfield::full(manifest.layout()),
                 reader: content.clone(),
                 wants_sources: false,
+                folder: None,
+                problem: None,
             });
         }
         let signer = Signer::from_seed(&[7; 32]).unwrap();
         let admission = Arc::new(Admission::new(shares.clone()));
         admission.set_keys(vec![signer.verifying_key().clone()]);
         admission.raise_epochs(&[("g1".parse().unwrap(), 5)]);
-        let slots = Slots::new(upload::Options::default(), 0);
+        let slots = UploadSlots::new(upload::Options::default(), 0);
         let uploads = Uploads::new(admission, slots, Arc::new(Limiter::new(0)), Arc::default());
         let scene = Self { shares, uploads: Arc::new(uploads), content, manifest, signer };
         scene.withdraw(3);
@@ -115,7 +118,7 @@ impl Scene {
         self.share(number).withdraw(Problem { reason: Reason::FileChanged, message: "it changed".into() });
     }
 
-    /// Of a ticket that has counted for a while, and does for some minutes yet.
+    /// The claims of a ticket that became valid a while ago and stays valid for some minutes.
     fn claims(&self) -> Claims {
         let now = Trust::default().now();
         Claims {
@@ -132,7 +135,7 @@ impl Scene {
         }
     }
 
-    /// Asks for the file with a ticket of these claims.
+    /// Requests the file with a ticket of these claims.
     fn ask(&self, peer: Option<PeerId>, claims: &Claims, number: u8) -> Result<Admitted, Reason> {
         let admitted = self.admission().admit(peer, &self.signer.sign(claims), file_id(number).as_bytes());
         admitted.map_err(|status| Reason::of(&status).unwrap())
@@ -148,7 +151,7 @@ impl Scene {
     }
 }
 
-/// What ends the stream there, if it ends there.
+/// The reason that ends the stream here, if it ends here.
 fn end(frame: Option<Frame<Bytes>>) -> Option<Reason> {
     let trailers = frame.unwrap().into_trailers().ok()?;
     Some(Reason::of(&Status::from_header_map(&trailers).unwrap()).unwrap())
@@ -168,7 +171,7 @@ fn a_request_is_let_in_by_every_check_or_not_at_all() {
     for (what, seen, expected) in [
         ("no certificate", refused(None, 1, &|_| {}), Reason::NoCertificate),
         ("another's certificate", refused(other, 1, &|_| {}), Reason::TicketMismatch),
-        // Shared as well: without the check it would be sent.
+        // Also shared: without the check it would be served.
         (
             "another file's ticket",
             refused(own, 1, &|claims| claims.file = file_id(2)),
@@ -180,6 +183,7 @@ fn a_request_is_let_in_by_every_check_or_not_at_all() {
         ("a file not shared", refused(own, 4, &|claims| claims.file = file_id(4)), Reason::NotShared),
         ("a group it is not shared in", refused(own, 1, &|claims| claims.group = g2()), Reason::NotShared),
         ("other content", refused(own, 1, &|claims| claims.root = [9; 32].into()), Reason::NotShared),
+        ("a group of unknown epoch", refused(own, 5, &|claims| of_file_5(claims)), Reason::NotServing),
         ("a file withdrawn", refused(own, 3, &|claims| claims.file = file_id(3)), Reason::FileChanged),
     ] {
         assert_eq!(seen, Some(expected), "{what}");
@@ -197,6 +201,36 @@ fn g2() -> GroupId {
     "g2".parse().unwrap()
 }
 
+fn g3() -> GroupId {
+    "g3".parse().unwrap()
+}
+
+fn of_file_5(claims: &mut Claims) {
+    (claims.group, claims.file) = (g3(), file_id(5));
+}
+
+#[test]
+fn a_group_is_served_only_while_the_tracker_tells_its_epoch() {
+    let scene = Scene::new();
+    let ask = |epoch| {
+        let mut claims = Claims { epoch, ..scene.claims() };
+        of_file_5(&mut claims);
+        scene.ask(Some(own()), &claims, 5).err()
+    };
+    // The user joins the group. A member was removed before, in epoch 3.
+    assert_eq!((ask(3), ask(4)), (Some(Reason::NotServing), Some(Reason::NotServing)));
+    scene.admission().raise_epochs(&[(g3(), 4)]);
+    assert_eq!((ask(3), ask(4)), (Some(Reason::StaleEpoch), None));
+    // The user left the group, and joined it again before the next announce.
+    let of_5 = scene.admission().set_epochs(&[("g1".parse().unwrap(), 5)]);
+    assert!(of_5, "running calls may have lost their right");
+    assert_eq!((ask(4), ask(5)), (Some(Reason::NotServing), Some(Reason::NotServing)));
+    assert!(scene.admission().set_epochs(&[("g1".parse().unwrap(), 5), (g3(), 0)]), "0 is an epoch too");
+    assert_eq!(ask(0), None);
+    assert!(!scene.admission().set_epochs(&[("g1".parse().unwrap(), 4), (g3(), 0)]), "nothing has changed");
+    assert_eq!(scene.ask(Some(own()), &scene.claims(), 1).err(), None);
+}
+
 #[test]
 fn a_clock_that_is_off_by_more_than_ten_minutes_serves_nobody() {
     let scene = Scene::new();
@@ -209,16 +243,55 @@ fn a_clock_that_is_off_by_more_than_ten_minutes_serves_nobody() {
         (i64::MAX, Some(Reason::ClockOff)),
         (0, None),
     ] {
-        let is_off = scene.admission().set_clock_offset(offset);
+        let (_, is_off) = scene.admission().set_clock_offset(offset);
         assert_eq!(is_off, expected.is_some(), "{offset}");
-        // Good by the tracker's clock, whatever this one says.
-        let now = scene.admission().read().now();
+        // Valid by the tracker's clock, whatever this clock says.
+        let now = scene.admission().trust.read().now();
         let claims = Claims { not_before: now, expires: now, ..scene.claims() };
         assert_eq!(scene.ask(Some(own()), &claims, 1).err(), expected, "{offset}");
     }
 }
 
-/// What may change once a request was let in, and what its stream ends with then.
+#[test]
+fn the_trackers_time_goes_on_whatever_this_clock_is_set_to() {
+    let mut clock = Clock::default();
+    let at = Duration::from_secs;
+    assert_eq!(clock.now(5_000, at(70)), 5_000, "nothing better is known");
+    clock.tell(30, 5_000, at(70));
+    for local in [5_001, 1_001, 9_001] {
+        assert_eq!(clock.now(local, at(71)), 5_031, "{local}");
+    }
+    clock.tell(-2, 5_010, at(80));
+    assert_eq!(clock.now(0, at(80)), 5_008, "the tracker's clock was set");
+}
+
+#[test]
+fn after_a_restart_the_trackers_time_is_at_least_what_it_was() {
+    let at = Duration::from_secs;
+    let resumed = |offset, told, local| {
+        let mut clock = Clock::default();
+        clock.resume(KeptClock { offset, told }, local, at(70));
+        [clock.now(local, at(70)), clock.now(0, at(73))]
+    };
+    assert_eq!(resumed(30, 5_030, 5_010), [5_040, 5_043], "this clock is still 30 seconds behind");
+    assert_eq!(resumed(-30, 4_970, 5_010), [4_980, 4_983], "or ahead");
+    assert_eq!(resumed(30, 5_030, 1_000), [5_030, 5_033], "it was set back");
+
+    // The same with tickets. This clock is 300 seconds behind the tracker's.
+    let scene = Scene::new();
+    let (kept, _) = scene.admission().set_clock_offset(300);
+    let claims = Claims { expires: Trust::default().now() + 200, ..scene.claims() };
+    let expired = Some(Reason::TicketExpired);
+    assert_eq!(scene.ask(Some(own()), &claims, 1).err(), expired, "100 seconds ago");
+    scene.admission().resume_clock(Some(kept));
+    assert_eq!(scene.ask(Some(own()), &claims, 1).err(), expired, "also after a restart");
+    scene.admission().resume_clock(Some(KeptClock { offset: 601, ..kept }));
+    assert_eq!(scene.ask(Some(own()), &claims, 1).err(), Some(Reason::ClockOff));
+    scene.admission().resume_clock(None);
+    assert_eq!(scene.ask(Some(own()), &claims, 1).err(), None, "nothing is known of the tracker's clock");
+}
+
+/// A change after a request was admitted, and the reason that ends its stream.
 type Change = (&'static str, fn(&Scene), Reason);
 
 const CHANGES: &[Change] = &[
@@ -229,6 +302,7 @@ const CHANGES: &[Change] = &[
         |scene| _ = scene.admission().raise_epochs(&[("g1".parse().unwrap(), 6)]),
         Reason::StaleEpoch,
     ),
+    ("this user left the group", |scene| _ = scene.admission().set_epochs(&[]), Reason::NotServing),
     ("it was withdrawn", |scene| scene.withdraw(1), Reason::FileChanged),
     ("it is shared no more", |scene| _ = scene.shares.remove(file_id(1)), Reason::NotShared),
 ];
@@ -247,7 +321,7 @@ async fn what_changes_after_a_request_was_let_in_is_seen_before_the_first_piece(
     ];
     for (what, change, expected) in CHANGES.iter().chain(more) {
         let scene = Scene::new();
-        // Nothing is sent before it is asked for, so all of this comes before the first piece.
+        // Nothing is sent before it is asked for, so each change comes before the first piece.
         let mut stream = pin!(scene.get());
         change(&scene);
         assert_eq!(end(stream.next().await), Some(*expected), "{what}");
@@ -267,13 +341,13 @@ async fn whoever_watches_is_told_nothing_after_a_change() {
         assert!(stream.next().now_or_never().is_none(), "{what}: nothing has changed yet");
         let before = tokio::time::Instant::now();
         change(&scene);
-        // Time is looked at every five seconds; of the rest one hears.
+        // The time is checked every five seconds. The other changes are noticed at once.
         let slack = if *expected == Reason::TicketExpired { 6 } else { 0 };
         let next = timeout(Duration::from_secs(60), stream.next()).await;
         assert_eq!(end(next.expect(what)), Some(*expected), "{what}");
         assert!(before.elapsed() <= Duration::from_secs(slack), "{what}");
     }
-    // What is gained in the same moment is not told either.
+    // A change of the pieces at the same moment is not sent either.
     for (what, change, expected) in CHANGES {
         let scene = Scene::new();
         let mut stream = pin!(watch(scene.admission().clone(), scene.admitted()));

@@ -1,4 +1,4 @@
-//! A peer: a home, its daemon, and the verbs that are run on it.
+//! A peer: a home, its daemon, and the verbs that run on it.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use super::{Tracker, wait_for};
 
 pub(crate) const PASSWORD: &str = "nine lemons roll uphill\n";
 
-/// What a verb did.
+/// The output of a verb and how it ended.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) code: i32,
@@ -24,24 +24,24 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    /// What a child did that was started then, given this to read.
+    /// Feeds `input` to a child that was started at `started`, and waits until the child ends.
     pub(crate) fn since(mut child: Child, input: &str, started: Instant) -> Self {
         if let Some(mut stdin) = child.stdin.take() {
-            // It may end without reading.
+            // The child may end without reading.
             let _ = stdin.write_all(input.as_bytes());
         }
         let output = child.wait_with_output().expect("it ends");
         Self { took: started.elapsed(), ..output.into() }
     }
 
-    /// The reason of the error that `--json` printed.
+    /// Returns the reason of the error that `--json` printed.
     pub(crate) fn reason(&self) -> String {
         let last = self.stderr.lines().last().unwrap_or_default();
         let error: Value = serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {self:?}"));
         error["error"]["reason"].as_str().expect("a reason").to_owned()
     }
 
-    /// The object that `--json` printed.
+    /// Returns the object that `--json` printed.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(self.stdout.trim()).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -66,14 +66,14 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// A fresh home; no daemon runs yet.
+    /// Creates a new home. No daemon runs yet.
     pub(crate) fn new(tracker: &Tracker, user: &str, env: &[(&str, &str)]) -> Self {
-        let (tracker, ca) = (tracker.url.as_str(), tracker.ca().display().to_string());
+        let (tracker, ca) = (tracker.url(), tracker.ca().display().to_string());
         let known = [("PEER_TRACKER", tracker), ("PEER_CA", ca.as_str())];
         Self::alone(user, &[&known, env].concat())
     }
 
-    /// A fresh home that knows of no tracker but by `env`.
+    /// Creates a new home whose tracker is set only by `env`.
     pub(crate) fn alone(user: &str, env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let home = dir.path().join("home").display().to_string();
@@ -81,6 +81,11 @@ impl Peer {
         let all =
             all.iter().chain(env).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self { user: user.to_owned(), dir, env: all }
+    }
+
+    /// Sets an environment variable for everything that runs from now on.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
     }
 
     /// A path in this peer's own directory.
@@ -109,7 +114,7 @@ impl Peer {
         Done::since(self.spawn(args), input, started)
     }
 
-    /// Runs a verb, given as a line.
+    /// Runs a verb that is given as a line.
     pub(crate) fn line(&self, line: &str) -> Done {
         self.run(&words(line))
     }
@@ -126,24 +131,24 @@ impl Peer {
         command.spawn().expect("the peer runs")
     }
 
-    /// Runs a verb, given as a line, that must succeed; the object that it prints.
+    /// Runs a verb, given as a line, that must succeed. Returns the object that it prints.
     #[track_caller]
     pub(crate) fn json(&self, line: &str) -> Value {
         self.ok(&words(&format!("{line} --json"))).json()
     }
 
-    /// Runs a verb, given as a line, that must end with that exit code; its error's reason.
+    /// Runs a verb, given as a line, that must end with that exit code. Returns the reason of its error.
     #[track_caller]
     pub(crate) fn refused(&self, code: i32, line: &str) -> String {
         self.fails(code, &words(&format!("{line} --json"))).reason()
     }
 
-    /// What the daemon logged.
+    /// Returns the daemon's log.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("home/daemon.log")).unwrap_or_default()
     }
 
-    /// Starts a daemon in the foreground; the line that it prints.
+    /// Starts a daemon in the foreground. Returns also the line that it prints.
     pub(crate) fn daemon(&self, args: &[&str]) -> (Foreground, String) {
         Foreground::start(self.command(&[&["daemon"], args].concat()))
     }
@@ -167,7 +172,7 @@ impl Peer {
         self.run_with(&[args, &["--password-stdin"]].concat(), password)
     }
 
-    /// The same with this user's password; must succeed.
+    /// As [`Self::with_password`] with this user's password. The verb must succeed.
     pub(crate) fn ok_with_password(&self, args: &[&str]) -> Done {
         let done = self.with_password(args, PASSWORD);
         assert_eq!(done.code, 0, "{} {args:?}: {done:?}", self.user);
@@ -182,7 +187,7 @@ impl Peer {
         path
     }
 
-    /// Shares a copy of a file that a group has already.
+    /// Shares a copy of a file that the group already has.
     pub(crate) fn seeds_copy(&self, group: &str, original: &Path) -> PathBuf {
         let path = self.path(&original.file_name().expect("a name").to_string_lossy());
         fs::copy(original, &path).expect("copied");
@@ -196,14 +201,14 @@ impl Peer {
         self.path("out").join(name)
     }
 
-    /// The download as `show-downloads --json` has it.
+    /// Returns the download as `show-downloads --json` shows it.
     pub(crate) fn download(&self, group: &str, name: &str) -> Option<Value> {
         let shown = self.ok(&["show-downloads", "--json"]).json();
         let downloads = shown["downloads"].as_array().expect("a list").clone();
         downloads.into_iter().find(|download| download["group"] == group && download["name"] == name)
     }
 
-    /// Waits until a download is there; shows it as it then is.
+    /// Waits until a download is complete. Returns its state then.
     pub(crate) fn waits_until_complete(&self, group: &str, name: &str) -> Value {
         wait_for("the download completes", || {
             let download = self.download(group, name)?;
@@ -212,7 +217,7 @@ impl Peer {
         })
     }
 
-    /// Waits until at least so many bytes are verified, and fewer than all.
+    /// Waits until at least `bytes` bytes are verified, and fewer than all.
     pub(crate) fn waits_until_midway(&self, group: &str, name: &str, bytes: u64) -> u64 {
         wait_for("the download is under way", || {
             let download = self.download(group, name)?;
@@ -222,7 +227,7 @@ impl Peer {
         })
     }
 
-    /// Bytes that this peer sent of a file.
+    /// Returns the bytes of a file that this peer has sent.
     pub(crate) fn uploaded(&self, group: &str, name: &str) -> u64 {
         let shown = self.ok(&["list-shares", "--json"]).json();
         let shares = shown["shares"].as_array().expect("a list");
@@ -232,10 +237,7 @@ impl Peer {
 
     /// Kills the daemon at once, as a crash would.
     pub(crate) fn kill_daemon(&self) {
-        let pid = self.daemon_pid().expect("a daemon runs");
-        let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
-        assert!(killed.success());
-        wait_for("the daemon is gone", || (!is_alive(pid)).then_some(()));
+        kill(self.daemon_pid().expect("a daemon runs"));
     }
 
     pub(crate) fn daemon_pid(&self) -> Option<u64> {
@@ -251,7 +253,7 @@ pub(crate) struct Foreground {
 }
 
 impl Foreground {
-    /// Starts it; the line that it prints.
+    /// Starts the daemon. Returns also the line that it prints.
     pub(crate) fn start(mut command: Command) -> (Self, String) {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
@@ -260,7 +262,7 @@ impl Foreground {
         (Self { child, out }, line.trim_end().to_owned())
     }
 
-    /// Its process.
+    /// The id of its process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -271,7 +273,7 @@ impl Foreground {
         rustix::process::kill_process(pid, signal).expect("it can be signalled");
     }
 
-    /// Waits for its end; what else it printed.
+    /// Waits until it ends. Returns the rest of its output.
     pub(crate) fn end(mut self) -> (ExitStatus, String) {
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).expect("text");
@@ -296,8 +298,22 @@ fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
+/// Sends a process a signal.
+pub(crate) fn signal_process(pid: u64, signal: rustix::process::Signal) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("an id");
+    rustix::process::kill_process(pid, signal).expect("it can be signalled");
+}
+
+/// Kills a process at once, and waits until it is gone.
+pub(crate) fn kill(pid: u64) {
+    signal_process(pid, rustix::process::Signal::KILL);
+    wait_for("the process is gone", || (!is_alive(pid)).then_some(()));
+}
+
+/// Whether any thread of the process runs or is still ending. Until then, its sockets stay open. A zombie counts as
+/// gone: it only waits for its parent.
 fn is_alive(pid: u64) -> bool {
-    // A zombie is gone too: it waits for its parent only.
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    states.any(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
 }

@@ -2,94 +2,60 @@
 
 use std::{
     env,
-    io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Instant,
+    ops::{Deref, DerefMut},
+    path::PathBuf,
+    process::Command,
 };
 
-use super::{Done, PATIENCE, Peer, wait_within};
+use testkit::process::TrackerProcess;
+
+use super::Peer;
 
 const TOLD: &str = "MINI_TORRENT_TEST_TRACKER";
 
-/// Runs what the environment says as `tracker-svc` in this process, and then never returns.
+/// If the environment tells this process to be `tracker-svc`, runs it and never returns.
 pub(crate) fn become_one_if_told() {
     if let Ok(told) = env::var(TOLD) {
         let args = std::iter::once("tracker-svc").chain(told.split_whitespace()).map(Into::into);
-        // The code is the process's own; `ExitCode` can't be looked into, only returned from `main`.
+        // `ExitCode` can only be returned from `main`, so the tracker's own code is used.
         let code = tracker_svc::cli::run_from(args);
         std::process::exit(i32::from(code));
     }
 }
 
 /// A running tracker. Killed when dropped.
-pub(crate) struct Tracker {
-    child: Child,
-    pub(crate) url: String,
-    dir: tempfile::TempDir,
-    env: Vec<(&'static str, &'static str)>,
-}
+pub(crate) struct Tracker(TrackerProcess);
 
 impl Tracker {
-    /// Starts one on a free port with a fresh data directory.
+    /// Starts a tracker on a free port with a new data directory.
     pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// The same, with settings as environment variables.
-    pub(crate) fn start_with(env: &[(&'static str, &'static str)]) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (child, url) = spawn(dir.path(), "127.0.0.1:0", env);
-        Self { child, url, dir, env: env.to_vec() }
+    /// As [`Self::start`], with settings as environment variables.
+    pub(crate) fn start_with(env: &[(&str, &str)]) -> Self {
+        Self(TrackerProcess::start(tracker_svc, env))
     }
 
-    /// Everything that it keeps.
-    pub(crate) fn data_dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// What it logs to.
-    pub(crate) fn log_file(&self) -> PathBuf {
-        log_file(self.dir.path())
-    }
-
-    /// What it logged.
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.log_file()).expect("a log")
-    }
-
-    /// The authority's certificate.
+    /// The path of the authority's certificate.
     pub(crate) fn ca(&self) -> PathBuf {
-        self.dir.path().join("ca.pem")
+        self.ca_file()
     }
 
-    /// Kills it at once, as a crash would.
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().expect("the tracker is killed");
-        self.child.wait().expect("the tracker is gone");
-    }
-
-    /// Starts it again on the same address and data directory.
-    pub(crate) fn start_again(&mut self) {
-        let address = self.url.trim_start_matches("https://").to_owned();
-        (self.child, self.url) = spawn(self.dir.path(), &address, &self.env);
-    }
-
-    /// Runs an operator's command on the data directory; what it prints.
+    /// Runs an operator's command on the data directory. Returns its output.
     pub(crate) fn operate(&self, command: &str, input: &str) -> String {
-        let mut program = tracker_svc(self.dir.path(), command);
-        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let done = Done::since(program.spawn().expect("it runs"), input, Instant::now());
-        assert_eq!(done.code, 0, "{command}: {done:?}");
-        done.stdout
+        let args: Vec<&str> = command.split_whitespace().collect();
+        let output = self.0.operate(&args, input);
+        assert!(output.status.success(), "{command}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
     }
 
-    /// A new user with a peer of their own, logged in.
+    /// Creates a user with a peer of their own, logged in.
     pub(crate) fn user(&self, name: &str) -> Peer {
         self.user_with(name, &[])
     }
 
-    /// The same, with settings of the peer as environment variables.
+    /// As [`Self::user`], with settings of the peer as environment variables.
     pub(crate) fn user_with(&self, name: &str, env: &[(&str, &str)]) -> Peer {
         let peer = Peer::new(self, name, env);
         peer.ok_with_password(&["create-user", name]);
@@ -97,7 +63,7 @@ impl Tracker {
         peer
     }
 
-    /// A group of these peers' users; the first owns it.
+    /// Creates a group of these peers' users. The first one owns it.
     pub(crate) fn group(&self, group: &str, peers: &[&Peer]) {
         let (owner, others) = peers.split_first().expect("an owner");
         owner.ok(&["create-group", group]);
@@ -108,38 +74,23 @@ impl Tracker {
     }
 }
 
-impl Drop for Tracker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl Deref for Tracker {
+    type Target = TrackerProcess;
+
+    fn deref(&self) -> &TrackerProcess {
+        &self.0
     }
 }
 
-/// This very binary, told to be `tracker-svc`.
-fn tracker_svc(data_dir: &Path, command: &str) -> Command {
+impl DerefMut for Tracker {
+    fn deref_mut(&mut self) -> &mut TrackerProcess {
+        &mut self.0
+    }
+}
+
+/// Returns a command that runs this binary as `tracker-svc`.
+fn tracker_svc(args: &[&str]) -> Command {
     let mut program = Command::new(env::current_exe().expect("this test's binary"));
-    program.args(["tracker_process", "--exact", "--nocapture"]);
-    program.env(TOLD, command).env("TRACKER_DATA_DIR", data_dir);
+    program.args(["tracker_process", "--exact", "--nocapture"]).env(TOLD, args.join(" "));
     program
-}
-
-fn log_file(data_dir: &Path) -> PathBuf {
-    data_dir.with_extension("log")
-}
-
-fn spawn(data_dir: &Path, listen: &str, env: &[(&str, &str)]) -> (Child, String) {
-    let log = std::fs::File::options().append(true).create(true).open(log_file(data_dir)).expect("a log");
-    let mut child = tracker_svc(data_dir, &format!("serve --listen {listen}"))
-        .envs(env.iter().copied())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .expect("the tracker starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let url = wait_within(PATIENCE, "the tracker listens", &mut || {
-        let line = lines.next()?.expect("the tracker's output");
-        // The test runner's own words come first, on the same line or before.
-        line.split_once("listening ").map(|(_, url)| url.to_owned())
-    });
-    (child, url)
 }

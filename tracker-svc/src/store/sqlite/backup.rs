@@ -1,7 +1,7 @@
-//! One-file copies of a data directory, taken while the tracker serves, and the way back.
+//! Backups: one-file copies of a data directory, taken while the tracker serves, and their restoration.
 //!
-//! The copy is the database with the directory's small files (CA, keys) in a table of their own: without them every
-//! peer would have to be told of a new CA. It is as secret as the directory itself.
+//! The copy is the database, plus a table with the directory's small files (CA, keys). Without these files
+//! every peer would have to be given a new CA. The copy is as secret as the directory itself.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,6 +11,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use program::durable;
 use sqlx::{
     Connection as _, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
@@ -18,26 +19,29 @@ use sqlx::{
 
 use super::{DATABASE, LOCK, OpenError, Sqlite, lock, make_data_dir};
 
-/// Longer files are not ours.
+/// Maximum size of a kept file, in bytes. The tracker makes no larger small files.
 const MAX_KEPT: u64 = 1 << 20;
 
-/// Added to every epoch by a restore: more than there can have been removals since the backup, so that tickets and
-/// epochs of the time after it stay void.
+/// A restore adds this to every epoch. It is more than the possible number of removals since the backup. So
+/// tickets and epochs from after the backup stay void.
 const EPOCH_LEAP: i64 = 1 << 32;
 
-/// Writes a consistent copy of a data directory into a new file, also while a tracker serves from it. When this
-/// returns, the copy is on disk.
+/// Writes a consistent copy of a data directory into a new file, also while a tracker serves from it. On
+/// return the copy is on disk.
 ///
 /// # Errors
-/// When the copy's name is taken, and those of opening, reading and writing.
+/// Fails if the copy's name exists, or if another user could replace the copy while it is written. Also fails
+/// with the errors of opening, reading and writing.
 pub async fn backup(data_dir: &Path, copy: &Path) -> Result<(), OpenError> {
     let failed = |error| OpenError::Io(copy.to_owned(), error);
-    // VACUUM INTO fills an empty file; making it here keeps it from others from the first byte on, and from
-    // overwriting anything.
+    // The database opens the file by its name.
+    durable::check_shared_dir(dir_of(copy)).map_err(failed)?;
+    // VACUUM INTO accepts an empty file. Creating it here protects it from other users from the first byte
+    // on, and ensures that nothing is overwritten.
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(copy).map_err(failed)?;
     let copied = copy_into(data_dir, copy).await;
     if copied.is_err() {
-        // Half a backup must not pass for one.
+        // An incomplete backup must not look like a complete one.
         let _ = fs::remove_file(copy);
     }
     copied
@@ -46,10 +50,10 @@ pub async fn backup(data_dir: &Path, copy: &Path) -> Result<(), OpenError> {
 async fn copy_into(data_dir: &Path, copy: &Path) -> Result<(), OpenError> {
     let failed = |error| OpenError::Io(copy.to_owned(), error);
     let store = Sqlite::open_beside(data_dir).await?;
-    // Absolute, so that SQLite can take it for nothing but a path.
+    // The path is absolute, so that SQLite cannot interpret it as anything else.
     let whole = std::path::absolute(copy).map_err(failed)?;
     let name = whole.to_str().ok_or_else(|| failed(io::Error::other("the name is not UTF-8")))?;
-    // By a connection that may write, to the copy: the store itself is only read.
+    // This needs a connection with write access, for the copy. The store itself is only read.
     let vacuumed = sqlx::query("VACUUM INTO ?").bind(name).execute(&store.writer).await;
     store.close().await;
     vacuumed?;
@@ -101,13 +105,14 @@ async fn open_copy(path: &Path) -> Result<SqliteConnection, OpenError> {
     Ok(SqliteConnection::connect_with(&options).await?)
 }
 
-/// Makes a data directory of a copy. What was there before is kept beside under another name; the name is returned.
+/// Makes a data directory from a copy. The old database is kept under another name, which is returned.
 ///
-/// All sessions end, as those that were ended since the copy must not live again, and all epochs leap, as tickets of
-/// the time since must not either.
+/// All sessions end, because sessions that were ended after the copy must not become valid again. All epochs
+/// grow by `EPOCH_LEAP`, so that tickets from after the copy stay void.
 ///
 /// # Errors
-/// When a tracker serves from the directory, when the copy is none or is damaged, and those of reading and writing.
+/// Fails if a tracker serves from the directory, or if the copy is invalid or damaged. Also fails with the
+/// errors of reading and writing.
 pub async fn restore(data_dir: &Path, copy: &Path) -> Result<Option<PathBuf>, OpenError> {
     make_data_dir(data_dir)?;
     let _lock = lock(data_dir)?;
@@ -136,6 +141,17 @@ async fn restore_into(data_dir: &Path, copy: &Path, fresh: &Path) -> Result<Opti
     for sql in ["DROP TABLE kept_files", "DELETE FROM sessions"] {
         sqlx::query(sql).execute(&mut *tx).await?;
     }
+    // What was revoked after the copy was made must not come back. Copies of earlier versions lack these tables.
+    for (table, sql) in [("invite_uses", "DELETE FROM invite_uses"), ("invites", "DELETE FROM invites")] {
+        let (is_there,): (bool,) =
+            sqlx::query_as("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = ?)")
+                .bind(table)
+                .fetch_one(&mut *tx)
+                .await?;
+        if is_there {
+            sqlx::query(sql).execute(&mut *tx).await?;
+        }
+    }
     sqlx::query("UPDATE epoch SET value = value + ?").bind(EPOCH_LEAP).execute(&mut *tx).await?;
     sqlx::query("UPDATE groups SET epoch = (SELECT value FROM epoch)").execute(&mut *tx).await?;
     tx.commit().await?;
@@ -151,7 +167,7 @@ async fn restore_into(data_dir: &Path, copy: &Path, fresh: &Path) -> Result<Opti
     Ok(before)
 }
 
-/// Moves the database that is there, with its log, out of the way.
+/// Renames the existing database and its log.
 fn set_aside(data_dir: &Path) -> Result<Option<PathBuf>, OpenError> {
     let path = data_dir.join(DATABASE);
     if !path.exists() {
@@ -172,12 +188,12 @@ fn set_aside(data_dir: &Path) -> Result<Option<PathBuf>, OpenError> {
 }
 
 fn write_kept(data_dir: &Path, name: &str, mode: u32, content: &[u8]) -> Result<(), OpenError> {
-    // The copy may come from anywhere: a name must stay in the directory.
+    // The copy may come from anywhere, so a name must not lead out of the directory.
     let is_plain = Path::new(name).file_name().is_some_and(|last| last == name);
     let path = data_dir.join(name);
     let failed = |error| OpenError::Io(path.clone(), error);
     if !is_plain || name.starts_with(DATABASE) || name == LOCK {
-        return Err(failed(io::Error::other("not a name of a kept file")));
+        return Err(failed(io::Error::other("the backup contains a file with an unknown name")));
     }
     let half = data_dir.join(format!("{name}.restoring"));
     let mut file = OpenOptions::new()
@@ -191,7 +207,11 @@ fn write_kept(data_dir: &Path, name: &str, mode: u32, content: &[u8]) -> Result<
     fs::rename(&half, &path).map_err(failed)
 }
 
+fn dir_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn sync_dir_of(path: &Path) -> Result<(), OpenError> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = dir_of(path);
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| OpenError::Io(dir.to_owned(), error))
 }

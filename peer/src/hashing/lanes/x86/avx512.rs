@@ -12,13 +12,13 @@ use std::{
 
 use proto::domain::Sha1;
 
-use super::{Block, Lane, START, feed, sha1_of_words};
+use super::block::{Block, Lane, START, feed, sha1_of_words};
 
 pub(super) const LANES: usize = 16;
-/// What is added in each quarter of the rounds (FIPS 180-4, 4.2.1).
+/// The constant that is added in each quarter of the rounds (FIPS 180-4, 4.2.1).
 const ADDED: [u32; 4] = [0x5a82_7999, 0x6ed9_eba1, 0x8f1b_bcdc, 0xca62_c1d6];
 
-/// Whether the processor has what is asked for here.
+/// Whether the processor has the instructions that this file uses.
 pub(super) fn is_there() -> bool {
     std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512bw")
 }
@@ -29,12 +29,12 @@ pub(super) fn hash<T: AsRef<[u8]>>(lanes: [Lane<'_, T>; LANES], blocks: usize) -
     let mut state = START.map(|word| _mm512_set1_epi32(word as i32));
     feed(lanes, blocks, |lanes| compress(&mut state, lanes));
     array::from_fn(|lane| {
-        // The sum of one lane: that lane.
+        // The masked sum adds up one lane only, so it is the value of that lane.
         sha1_of_words(state.map(|words| _mm512_mask_reduce_add_epi32(1 << lane, words)))
     })
 }
 
-/// Takes the blocks of each lane, equally many, into the state.
+/// Adds the blocks of each lane to the state. Takes the same number of blocks of each lane.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn compress(state: &mut [__m512i; 5], lanes: [&[Block]; LANES]) {
     let count = lanes.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
@@ -48,7 +48,7 @@ fn compress(state: &mut [__m512i; 5], lanes: [&[Block]; LANES]) {
     }
 }
 
-/// The sixteen words of a block, which are big-endian.
+/// The sixteen big-endian words of a block.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
 fn load(block: &Block) -> __m512i {
@@ -61,11 +61,12 @@ fn load(block: &Block) -> __m512i {
     _mm512_shuffle_epi8(words, swapped)
 }
 
-/// From the words of each lane to the lanes of each word.
+/// Transposes the words of each lane into the lanes of each word.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
 fn transposed(lanes: [__m512i; 16]) -> [__m512i; 16] {
-    // Pairs of lanes, then fours; then the quarters of the registers are brought together, by pairs and by fours.
+    // Interleaves pairs of lanes, then fours. Then brings the quarters of the registers together, first by
+    // pairs and then by fours.
     let mut rows = lanes;
     for at in (0..16).step_by(2) {
         rows[at] = _mm512_unpacklo_epi32(lanes[at], lanes[at + 1]);
@@ -91,12 +92,13 @@ fn transposed(lanes: [__m512i; 16]) -> [__m512i; 16] {
     words
 }
 
-/// The 80 rounds (FIPS 180-4, 6.1.2), written out four by four: a loop over all would keep the words in memory.
+/// The 80 rounds (FIPS 180-4, 6.1.2), written out four at a time. A loop over all of them would keep the
+/// words in memory.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
 fn round_by_round(state: &mut [__m512i; 5], mut words: [__m512i; 16]) {
     let [mut a, mut b, mut c, mut d, mut e] = *state;
-    // `$mix` is the truth table of the quarter's function of b, c and d.
+    // `$mix` is the truth table of this quarter's function of b, c and d.
     macro_rules! round {
         ($t:expr, $quarter:literal, $mix:literal) => {{
             const AT: usize = ($t) % 16;

@@ -1,5 +1,5 @@
-//! Few messages with the SHA extensions, whose instructions can start before the last has ended, but only for another
-//! message.
+//! A few messages at a time with the SHA extensions. Such an instruction can start before the last one has
+//! ended, but only if it works on another message.
 
 use std::{
     arch::x86_64::{
@@ -12,13 +12,13 @@ use std::{
 
 use proto::domain::Sha1;
 
-use super::{Block, Lane, START, feed, sha1_of_words};
+use super::block::{Block, Lane, START, feed, sha1_of_words};
 
-/// More would not fit in the registers. Measured on an AMD EPYC (Zen 3): 1.6 GB/s with one, 2.9 with two, 3.9 with four,
-/// 3.7 with six, 3.2 with eight.
+/// More lanes would not fit in the registers. Measured on an AMD EPYC (Zen 3): 1.6 GB/s with one, 2.9 with
+/// two, 3.9 with four, 3.7 with six, 3.2 with eight.
 pub(super) const LANES: usize = 4;
 
-/// Whether the processor has what is asked for here.
+/// Whether the processor has the instructions that this file uses.
 pub(super) fn is_there() -> bool {
     std::arch::is_x86_feature_detected!("sha") && std::arch::is_x86_feature_detected!("sse4.1")
 }
@@ -36,7 +36,7 @@ pub(super) fn hash<T: AsRef<[u8]>, const N: usize>(lanes: [Lane<'_, T>; N], bloc
     })
 }
 
-/// Of one message.
+/// The state of one message.
 #[derive(Clone, Copy)]
 struct State {
     abcd: __m128i,
@@ -44,7 +44,8 @@ struct State {
     e: __m128i,
 }
 
-/// Takes the blocks of each lane, equally many, into its state: 80 rounds (FIPS 180-4, 6.1.2), four in an instruction.
+/// Adds the blocks of each lane to its state. Takes the same number of blocks of each lane. 80 rounds (FIPS
+/// 180-4, 6.1.2), four in an instruction.
 #[target_feature(enable = "sha,sse4.1")]
 fn compress<const N: usize>(states: &mut [State; N], lanes: [&[Block]; N]) {
     let count = lanes.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
@@ -56,7 +57,7 @@ fn compress<const N: usize>(states: &mut [State; N], lanes: [&[Block]; N]) {
             *words = load(&blocks[at]);
             state.e = _mm_add_epi32(state.e, words[0]);
         }
-        // Numbers rather than a loop, for the quarter that they are in is part of the instruction.
+        // Literals rather than a loop, because the quarter of the rounds is part of the instruction.
         macro_rules! four_rounds {
             ($($number:literal)*) => { $( for lane in 0..N {
                 const NEXT: usize = ($number + 1) % 4;
@@ -79,13 +80,14 @@ fn compress<const N: usize>(states: &mut [State; N], lanes: [&[Block]; N]) {
     }
 }
 
-/// The sixteen words of a block, which are big-endian: four by four, the first of four in the highest place.
+/// The sixteen big-endian words of a block, four in each register. The first word of four is in the highest
+/// place.
 #[target_feature(enable = "sha,sse4.1")]
 #[inline]
 fn load(block: &Block) -> [__m128i; 4] {
     let half = |at: usize| i64::from_le_bytes(array::from_fn(|byte| block[8 * at + byte]));
     let reversed = _mm_set_epi32(0x0001_0203, 0x0405_0607, 0x0809_0a0b, 0x0c0d_0e0f);
     let four = |at: usize| _mm_shuffle_epi8(_mm_set_epi64x(half(at + 1), half(at)), reversed);
-    // Not `from_fn`, which the compiler would call this in, rather than write it out.
+    // Not with `from_fn`: the compiler would call `four` rather than inline it.
     [four(0), four(2), four(4), four(6)]
 }

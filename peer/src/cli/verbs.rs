@@ -1,0 +1,82 @@
+//! The verbs, one file for each group of verbs.
+
+mod account;
+pub(super) mod daemon;
+mod download;
+mod files;
+pub(super) mod groups;
+mod invites;
+mod offline;
+mod several;
+pub(super) mod shell;
+
+use super::{
+    args::{ConfigVerb, RequestsVerb, Verb},
+    context::Context,
+    exit::{Exit, Failure},
+};
+
+/// Carries out a verb.
+pub(super) async fn dispatch(verb: Verb, context: &Context) -> Result<Exit, Failure> {
+    let done = match verb {
+        Verb::Daemon(args) => daemon::control(context, &args).await,
+        Verb::Status => daemon::status(context).await,
+        Verb::Doctor => return daemon::doctor(context).await,
+        Verb::Limit { up, down } => daemon::limit(context, up.as_deref(), down.as_deref()).await,
+        Verb::ExportCert { dir } => daemon::export_cert(context, &dir).await,
+
+        Verb::CreateUser(credentials) => account::create_user(context, credentials).await,
+        Verb::ChangePassword(source) => account::change_password(context, &source).await,
+        Verb::Login(credentials) => account::login(context, credentials).await,
+        Verb::Logout => account::logout(context, false).await,
+        Verb::LogoutAll => account::logout(context, true).await,
+        Verb::Whoami => account::whoami(context).await,
+
+        Verb::CreateGroup(group) => groups::create(context, &group.group).await,
+        Verb::ListGroups { mine } => groups::list(context, mine).await,
+        Verb::JoinGroup { group, wait } => groups::join(context, &group, wait).await,
+        Verb::LeaveGroup(group) => groups::leave(context, &group.group).await,
+        Verb::ListRequests(group) | Verb::Requests { verb: RequestsVerb::ListRequests(group) } => {
+            groups::requests(context, &group.group).await
+        }
+        Verb::AcceptRequest(who) => groups::accept(context, &who).await,
+        Verb::RejectRequest(who) => groups::reject(context, &who).await,
+        Verb::ListMembers(group) => groups::members(context, &group.group).await,
+        Verb::RemoveMember(who) => groups::remove(context, &who).await,
+        Verb::TransferGroup(who) => groups::transfer(context, &who).await,
+        Verb::DeleteGroup(group) => groups::delete(context, &group.group).await,
+
+        Verb::Invite(args) => invites::create(context, args).await,
+        Verb::ListInvites(group) => invites::list(context, &group.group).await,
+        Verb::RevokeInvite { group, id } => invites::revoke(context, &group, &id).await,
+        Verb::Join(guest) => invites::join(context, &guest).await,
+        Verb::Get { guest, dest } => return invites::get(context, &guest, &dest).await,
+
+        Verb::ListFiles(group) => files::list(context, &group.group).await,
+        Verb::Upload { path, rest, options } => return files::upload(context, path, rest, options).await,
+        Verb::Unpublish(file) => files::unpublish(context, &file).await,
+        Verb::ListShares => files::shares(context).await,
+        Verb::StopShare(file) => files::stop_share(context, &file).await,
+        Verb::Verify(file) => files::verify(context, &file).await,
+        Verb::Ticket(file) => files::ticket(context, &file).await,
+
+        Verb::Explain(file) => download::explain(context, &file).await,
+        Verb::Who { file, follow } => files::who(context, &file, follow).await,
+        Verb::Download { group, name, rest, options } => {
+            let rest: Vec<_> = name.into_iter().chain(rest).collect();
+            return download::download(context, &group, &rest, &options).await;
+        }
+        Verb::ShowDownloads { follow } => download::show(context, follow).await,
+        Verb::StopDownload { file, discard } => download::stop(context, &file, discard).await,
+        Verb::ClearDownloads => download::clear(context).await,
+        Verb::ResumeDownload(file) => download::resume(context, &file).await,
+
+        Verb::Hash { path } => offline::hash(context, &path).await,
+        Verb::Completions { shell } => offline::completions(shell),
+        Verb::Man => offline::man(),
+        Verb::Config { verb: ConfigVerb::Show } => offline::show_config(context),
+        // The shell is not run from here: it runs the other verbs.
+        Verb::Shell => return Err(Failure::usage("the shell can't be run in this way; run `peer shell`")),
+    };
+    done.map(|()| Exit::Done)
+}

@@ -1,0 +1,353 @@
+//! Folders on disk: their bytes as one virtual file, and the manifest of it.
+//!
+//! One read of all files gives everything: the SHA-1 and BLAKE3 of the pieces, the SHA-1 of the whole, and the
+//! BLAKE3 of each file, which the index at the end holds.
+
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use proto::{
+    convert::folder::{encode_index, index_length},
+    domain::{
+        Blake3, FileHeader, FileName, Manifest, PieceHash, PieceIndex, PieceLayout, Sha1,
+        folder::{EntryKind, Folder, FolderShape, contents::Part},
+        manifest::RootFold,
+    },
+};
+
+use super::{
+    FileStamp, HashError, Hashed, Progress,
+    below::{open_below, open_root},
+    hash_pieces,
+    scan::{ScanOptions, scan},
+};
+
+/// Reads the folder at `root` once, and returns the manifest that it has under `name`, and its files.
+/// Blocks: not for async tasks.
+///
+/// # Errors
+/// Those of [`scan`]; [`HashError::Changing`] when the folder changes during the read twice in a row;
+/// [`HashError::Stopped`].
+pub(crate) fn manifest_of_folder(
+    root: &Path,
+    name: &FileName,
+    options: &ScanOptions,
+    progress: Progress<'_>,
+) -> Result<(Hashed, FolderFiles), HashError> {
+    for _ in 0..2 {
+        let scanned = scan(root, options)?;
+        let layout =
+            PieceLayout::new(scanned.folder.contents().length() + index_length(scanned.folder.entries()));
+        let layout = layout.ok_or_else(|| HashError::TooLong(root.to_owned()))?;
+        if let Some((manifest, files)) = hash_once(root, name, scanned.folder, layout, progress)? {
+            let stamp = files.stamp().map_err(|error| stopped_or(root, error))?;
+            let folder = Some(files.folder().clone());
+            return Ok((Hashed { manifest, stamp, folder, skipped: scanned.skipped }, files));
+        }
+    }
+    Err(HashError::Changing(root.to_owned()))
+}
+
+/// Reads a shared folder again, and checks every piece and the SHA-1 of the whole against the manifest. Blocks.
+///
+/// # Errors
+/// [`HashError::Mismatch`], with the first of its files that differs; else those of [`FolderFiles::find`].
+pub(crate) fn verify_folder(
+    root: &Path,
+    manifest: &Manifest,
+    folder: &Arc<Folder>,
+    progress: Progress<'_>,
+) -> Result<FolderFiles, HashError> {
+    let files = FolderFiles::find(root, folder.clone())?;
+    let open = files.opened().map_err(|error| stopped_or(root, error))?;
+    let layout = manifest.layout();
+    if files.length() != layout.length() {
+        return Err(HashError::Mismatch(root.to_owned()));
+    }
+    let hashed = hash_pieces(layout, &mut |offset, into| open.read(offset, into), progress);
+    let Some((sha1, pieces)) = hashed.map_err(|error| stopped_or(root, error))? else {
+        return Err(HashError::Changing(root.to_owned()));
+    };
+    let bad =
+        layout.indices().zip(pieces.iter().zip(manifest.pieces())).find(|(_, (got, wanted))| got != wanted);
+    match bad {
+        Some((piece, _)) => Err(HashError::Mismatch(files.path_of(layout, piece))),
+        None if sha1 != manifest.header().sha1 => Err(HashError::Mismatch(root.to_owned())),
+        None if !files.is_unchanged(0..u64::MAX) => Err(HashError::Changing(root.to_owned())),
+        None => Ok(files),
+    }
+}
+
+fn stopped_or(path: &Path, error: io::Error) -> HashError {
+    match error.kind() {
+        io::ErrorKind::Interrupted => HashError::Stopped(path.to_owned()),
+        io::ErrorKind::NotFound => HashError::NotFound(path.to_owned()),
+        _ => HashError::Io(path.to_owned(), error),
+    }
+}
+
+/// Returns `None` when the folder changed meanwhile.
+fn hash_once(
+    root: &Path,
+    name: &FileName,
+    folder: Folder,
+    layout: PieceLayout,
+    progress: Progress<'_>,
+) -> Result<Option<(Manifest, FolderFiles)>, HashError> {
+    let directory = open_root(root).map_err(|error| stopped_or(root, error))?;
+    let mut reading = Reading { directory, folder, current: None, index: None };
+    let hashed = hash_pieces(layout, &mut |offset, into| reading.read(offset, into), progress);
+    let hashed = match hashed {
+        // It was deleted, or replaced by a link or a directory.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        hashed => hashed.map_err(|error| stopped_or(root, error))?,
+    };
+    let Some((sha1, pieces)) = hashed else { return Ok(None) };
+    // The lengths of all files must still be those of the scan.
+    let folder = Arc::new(reading.folder);
+    let Ok(files) = FolderFiles::find(root, folder.clone()) else { return Ok(None) };
+    let header = header(name, layout, sha1, &pieces, &folder);
+    Ok(Manifest::new(header, pieces).ok().map(|manifest| (manifest, files)))
+}
+
+fn header(
+    name: &FileName,
+    layout: PieceLayout,
+    sha1: Sha1,
+    pieces: &[PieceHash],
+    folder: &Folder,
+) -> FileHeader {
+    let mut fold = RootFold::default();
+    pieces.iter().for_each(|hash| fold.push(hash.blake3));
+    let index_length = layout.length() - folder.contents().length();
+    let shape = FolderShape { files: folder.files(), index_length };
+    FileHeader { name: name.clone(), layout, sha1, blake3: fold.finish(), folder: Some(shape) }
+}
+
+/// Reads a folder's virtual file in order, and hashes each file on the way.
+struct Reading {
+    directory: File,
+    folder: Folder,
+    current: Option<CurrentFile>,
+    /// Made when the first byte of it is read: it holds the hashes of all files.
+    index: Option<Vec<u8>>,
+}
+
+struct CurrentFile {
+    entry: usize,
+    file: File,
+    blake3: blake3::Hasher,
+}
+
+impl Reading {
+    fn read(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let segments: Vec<_> = self.folder.contents().segments(offset..offset + into.len() as u64).collect();
+        let mut rest = into;
+        for segment in segments {
+            let (now, later) = rest.split_at_mut(segment.length as usize);
+            match segment.part {
+                Part::File(entry) => self.read_file(entry, segment.offset, now)?,
+                Part::Index => self.read_index(segment.offset, now)?,
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn read_file(&mut self, entry: usize, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        if self.current.as_ref().is_none_or(|current| current.entry != entry) {
+            let file = open_below(&self.directory, self.folder.entries()[entry].path.as_str())?;
+            self.current = Some(CurrentFile { entry, file, blake3: blake3::Hasher::new() });
+        }
+        let Some(current) = &mut self.current else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        current.file.read_exact_at(into, offset)?;
+        current.blake3.update(into);
+        let range = self.folder.contents().range(entry);
+        if offset + into.len() as u64 == range.end - range.start {
+            let hash = Blake3::from(*current.blake3.finalize().as_bytes());
+            self.folder.set_blake3(entry, hash);
+        }
+        Ok(())
+    }
+
+    fn read_index(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let index = self.index.get_or_insert_with(|| encode_index(&self.folder));
+        copy_from(index, offset, into)
+    }
+}
+
+fn copy_from(bytes: &[u8], offset: u64, into: &mut [u8]) -> io::Result<()> {
+    let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    let bytes = bytes.get(start..start.saturating_add(into.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
+    into.copy_from_slice(bytes);
+    Ok(())
+}
+
+/// The bytes of a folder on disk, as its virtual file. Holds nothing open, unless it is [`opened`](Self::opened).
+#[derive(Debug)]
+pub(crate) struct FolderFiles {
+    known: Arc<Known>,
+    open: Option<OpenFolder>,
+}
+
+/// What is known of a folder on disk.
+#[derive(Debug)]
+struct Known {
+    root: PathBuf,
+    folder: Arc<Folder>,
+    index: Vec<u8>,
+    /// The stamp of each entry that is a file.
+    stamps: Vec<Option<FileStamp>>,
+}
+
+/// A folder that is being read: its directory, and the file that was read last.
+#[derive(Debug)]
+struct OpenFolder {
+    directory: File,
+    last: Mutex<Option<(usize, Arc<File>)>>,
+}
+
+impl FolderFiles {
+    /// Finds the folder at `root`, which must have these files with these lengths. Their content is not read.
+    ///
+    /// # Errors
+    /// [`HashError::Mismatch`] with the file that is not as the folder says; [`HashError::NotFound`];
+    /// [`HashError::Io`].
+    pub(crate) fn find(root: &Path, folder: Arc<Folder>) -> Result<Self, HashError> {
+        let directory = open_root(root).map_err(|error| stopped_or(root, error))?;
+        let mut stamps = Vec::with_capacity(folder.entries().len());
+        for entry in folder.entries() {
+            let EntryKind::File(file) = &entry.kind else {
+                stamps.push(None);
+                continue;
+            };
+            let path = root.join(entry.path.as_str());
+            let metadata = open_below(&directory, entry.path.as_str()).and_then(|file| file.metadata());
+            let metadata = metadata.map_err(|error| stopped_or(&path, error))?;
+            if !metadata.is_file() || metadata.len() != file.length {
+                return Err(HashError::Mismatch(path));
+            }
+            stamps.push(Some(FileStamp::of(&metadata)));
+        }
+        let index = encode_index(&folder);
+        Ok(Self { known: Arc::new(Known { root: root.to_owned(), folder, index, stamps }), open: None })
+    }
+
+    /// The folder at `root`, which has this index, and whose files have these stamps.
+    pub(crate) fn known(
+        root: &Path,
+        folder: Arc<Folder>,
+        index: Vec<u8>,
+        stamps: Vec<Option<FileStamp>>,
+    ) -> Self {
+        Self { known: Arc::new(Known { root: root.to_owned(), folder, index, stamps }), open: None }
+    }
+
+    /// The same folder, held open for reading much of it.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(crate) fn opened(&self) -> io::Result<Self> {
+        let directory = open_root(&self.known.root)?;
+        let open = Some(OpenFolder { directory, last: Mutex::new(None) });
+        Ok(Self { known: self.known.clone(), open })
+    }
+
+    /// Whether it is held open.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// The path of the folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.known.root
+    }
+
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Arc<Folder> {
+        &self.known.folder
+    }
+
+    /// Bytes of the virtual file.
+    pub(crate) fn length(&self) -> u64 {
+        self.folder().contents().length() + self.known.index.len() as u64
+    }
+
+    /// Fills `into` with the bytes of the virtual file from `offset` on.
+    ///
+    /// # Errors
+    /// The disk's error; `UnexpectedEof` when a file is shorter.
+    pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let Some(open) = &self.open else { return self.opened()?.read(offset, into) };
+        let mut rest = into;
+        for segment in self.folder().contents().segments(offset..offset + rest.len() as u64) {
+            let (now, later) = rest.split_at_mut(segment.length as usize);
+            match segment.part {
+                Part::File(entry) => open.file(self.folder(), entry)?.read_exact_at(now, segment.offset)?,
+                Part::Index => copy_from(&self.known.index, segment.offset, now)?,
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Whether the files that hold these bytes are still those that were found.
+    pub(crate) fn is_unchanged(&self, range: Range<u64>) -> bool {
+        let Some(open) = &self.open else {
+            return self.opened().is_ok_and(|opened| opened.is_unchanged(range));
+        };
+        let end = range.end.min(self.length());
+        let is_unchanged = |entry: usize| {
+            let path = self.folder().entries()[entry].path.as_str();
+            let now = open_below(&open.directory, path).and_then(|file| file.metadata());
+            now.is_ok_and(|metadata| Some(FileStamp::of(&metadata)) == self.known.stamps[entry])
+        };
+        self.folder().contents().segments(range.start..end).all(|segment| match segment.part {
+            Part::File(entry) => is_unchanged(entry),
+            Part::Index => true,
+        })
+    }
+
+    /// The stamp of the whole folder: that of its directory, with a digest of its files' stamps in place of the
+    /// times. A directory's own times say nothing about the content of the files.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(crate) fn stamp(&self) -> io::Result<FileStamp> {
+        let mut digest = blake3::Hasher::new();
+        for stamp in self.known.stamps.iter().flatten() {
+            stamp.digest(&mut digest);
+        }
+        let directory = FileStamp::of(&open_root(&self.known.root)?.metadata()?);
+        Ok(directory.of_folder(self.length(), digest.finalize().as_bytes()))
+    }
+
+    /// The file that holds the first byte of a piece, or the folder itself for a piece of the index.
+    fn path_of(&self, layout: PieceLayout, piece: PieceIndex) -> PathBuf {
+        let first = self.folder().contents().segments(layout.range(piece)).next();
+        match first.map(|segment| segment.part) {
+            Some(Part::File(entry)) => self.root().join(self.folder().entries()[entry].path.as_str()),
+            _ => self.root().to_owned(),
+        }
+    }
+}
+
+impl OpenFolder {
+    fn file(&self, folder: &Folder, entry: usize) -> io::Result<Arc<File>> {
+        if let Some((last, file)) = &*self.last.lock()
+            && *last == entry
+        {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(open_below(&self.directory, folder.entries()[entry].path.as_str())?);
+        *self.last.lock() = Some((entry, file.clone()));
+        Ok(file)
+    }
+}

@@ -1,0 +1,22 @@
+//! The tracker's rules. Pure: no I/O, no clock, no ambient randomness, no async. `now` and randomness are
+//! arguments.
+
+pub mod access;
+pub mod address;
+pub mod audit;
+pub mod change;
+pub mod invite;
+pub mod others;
+pub mod quota;
+pub mod refusal;
+pub mod selection;
+pub mod session;
+pub mod swarm;
+pub mod swarm_counts;
+pub mod throttle;
+
+pub use access::{Applicant, Caller, Membership, Ownership, Requirement, Standing};
+pub use audit::{Action, Origin};
+pub use change::Change;
+pub use refusal::Refusal;
+pub use session::{Session, SessionHash};

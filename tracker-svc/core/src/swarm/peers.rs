@@ -1,0 +1,123 @@
+//! The peers that a [`Swarms`](super::Swarms) knows.
+
+use std::{collections::hash_map::RandomState, hash::BuildHasher as _, time::Duration};
+
+use domain::{FileId, PeerId, Username};
+use hashbrown::HashTable;
+
+use super::types::{AnnouncingPeer, PeerKey, SourceInfo, TrackerNo};
+use crate::{address::Addresses, selection::Candidate};
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: PeerId,
+    pub(super) user: Username,
+    pub(super) addresses: Addresses,
+    pub(super) load: u32,
+    pub(super) heard: Duration,
+    /// The tracker that holds its stream, if that is not this one.
+    pub(super) elsewhere: Option<TrackerNo>,
+    /// When its stream there was opened. 0 for a peer here.
+    pub(super) since: u64,
+    pub(super) files: Vec<FileId>,
+}
+
+impl Peer {
+    /// The peer, as it announced itself.
+    pub(super) fn announcing(&self) -> AnnouncingPeer {
+        let Self { id, user, addresses, load, .. } = self;
+        AnnouncingPeer { id: *id, user: user.clone(), addresses: addresses.clone(), load: *load }
+    }
+
+    /// Records that the peer announces this file too.
+    pub(super) fn take_up(&mut self, file: FileId) {
+        if self.files.is_empty() {
+            // Most peers announce one file. Room for four would be a third of a peer's memory.
+            self.files.reserve_exact(1);
+        }
+        self.files.push(file);
+    }
+
+    /// The peer with this number of a file's pieces, as others are told about it.
+    pub(super) fn described(&self, pieces: u32) -> SourceInfo {
+        let Self { id, user, addresses, load, .. } = self;
+        SourceInfo { id: *id, user: user.clone(), addresses: addresses.clone(), pieces, load: *load }
+    }
+}
+
+/// The peers, by key and by id.
+///
+/// Invariant: each key in the table belongs to an existing peer, and each existing peer has its key in the
+/// table.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    all: Vec<Option<Peer>>,
+    free: Vec<PeerKey>,
+    /// By the hash of the peers' ids. The ids are stored with the peers: a map with its own copy of the ids
+    /// would need nearly as much memory.
+    keys: HashTable<PeerKey>,
+    hasher: RandomState,
+}
+
+impl Peers {
+    /// The key of a peer, if it exists.
+    pub(super) fn key(&self, id: &PeerId) -> Option<PeerKey> {
+        self.keys.find(self.hasher.hash_one(id), |key| self.get(*key).id == *id).copied()
+    }
+
+    pub(super) fn get(&self, key: PeerKey) -> &Peer {
+        self.all[key.0 as usize].as_ref().expect("a key is only held while its peer is there")
+    }
+
+    pub(super) fn get_mut(&mut self, key: PeerKey) -> &mut Peer {
+        self.all[key.0 as usize].as_mut().expect("a key is only held while its peer is there")
+    }
+
+    /// A chosen source, as others are told about it.
+    pub(super) fn source(&self, chosen: &Candidate) -> SourceInfo {
+        SourceInfo { load: chosen.load, ..self.get(chosen.key).described(chosen.pieces) }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.all.iter().flatten()
+    }
+
+    /// Adds a peer that does not exist yet.
+    pub(super) fn admit(
+        &mut self,
+        now: Duration,
+        who: &AnnouncingPeer,
+        elsewhere: Option<(TrackerNo, u64)>,
+    ) -> PeerKey {
+        let key = self.free.pop().unwrap_or_else(|| {
+            self.all.push(None);
+            PeerKey(self.all.len() as u32 - 1)
+        });
+        self.all[key.0 as usize] = Some(Peer {
+            id: who.id,
+            user: who.user.clone(),
+            addresses: who.addresses.clone(),
+            load: who.load,
+            heard: now,
+            elsewhere: elsewhere.map(|(tracker, _)| tracker),
+            since: elsewhere.map_or(0, |(_, since)| since),
+            files: Vec::new(),
+        });
+        let (all, hasher) = (&self.all, &self.hasher);
+        let hash = |key: &PeerKey| {
+            hasher.hash_one(all[key.0 as usize].as_ref().expect("each key in the table is of a peer").id)
+        };
+        self.keys.insert_unique(hash(&key), key, hash);
+        key
+    }
+
+    /// Forgets an existing peer.
+    pub(super) fn remove(&mut self, key: PeerKey) {
+        let hash = self.hasher.hash_one(self.get(key).id);
+        if let Ok(entry) = self.keys.find_entry(hash, |other| *other == key) {
+            entry.remove();
+        }
+        self.all[key.0 as usize] = None;
+        self.free.push(key);
+    }
+}

@@ -1,0 +1,217 @@
+//! A board on Redis 7.0 or later, or Valkey.
+//!
+//! - `mt:{NN}:INSTANCE`, a hash: what one tracker says about shard NN of the files. Field `n` is the number of its
+//!   last news, the others are facts by their keys. All keys about one file have the same hash tag.
+//! - `mt:{live}:until`, a sorted set: the trackers, with the time of the server's clock until which each lives.
+//! - `mt:{live}:news`, a hash: the number of news of each tracker.
+//! - `mt:news`, a channel: the news.
+//!
+//! What a tracker says about a shard, and its number, change in one transaction. What nobody renews is deleted by
+//! the server.
+
+use std::{path::Path, time::Duration};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use redis::{
+    AsyncConnectionConfig, Client, IntoConnectionInfo as _, Pipeline, RedisError,
+    aio::{MultiplexedConnection, PubSub},
+};
+use tokio::time::timeout;
+use tonic::async_trait;
+
+use super::{Beat, Board, BoardError, Connection, FORGOTTEN, LIVES, News, Said};
+use crate::{domain::others::Instance, hub::SHARDS};
+
+/// How long the server may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long the server may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// The most fields that one command sets.
+const FIELDS: usize = 500;
+/// The channel of the news.
+const CHANNEL: &str = "mt:news";
+/// The field with the number of the last news.
+const NUMBER: &[u8] = b"n";
+/// Says that a tracker lives. Its first write needs memory, so that a full server refuses the whole.
+/// Keys: until, news. Arguments: the tracker, for how many milliseconds, its number of news. Answers the
+/// server's clock, what was known of the tracker's news, and each tracker with its news.
+const BEAT: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local lived = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local known = lived and tonumber(lived) > now and redis.call('HGET', KEYS[2], ARGV[1])
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do redis.call('HDEL', KEYS[2], gone) end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('PEXPIRE', KEYS[1], ARGV[2] * 20)
+redis.call('PEXPIRE', KEYS[2], ARGV[2] * 20)
+local answer = {tostring(now), known or ''}
+for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  table.insert(answer, id)
+  table.insert(answer, redis.call('HGET', KEYS[2], id) or '0')
+end
+return answer";
+const UNTIL: &str = "mt:{live}:until";
+const NEWS: &str = "mt:{live}:news";
+
+/// A Redis server.
+pub(crate) struct Redis(Client);
+
+impl Redis {
+    /// The server at this address: `redis://HOST:PORT`, `rediss://` with TLS, or `unix://PATH`. The password is in
+    /// the first line of a file, if one is given.
+    ///
+    /// # Errors
+    /// Fails if it is no such address, or if the file can't be read.
+    pub(crate) fn at(url: &str, password: Option<&Path>) -> Result<Self, BoardError> {
+        let mut server = url.into_connection_info()?;
+        if let Some(path) = password {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| BoardError(format!("{}: {error}", path.display())))?;
+            let settings = server.redis_settings().clone();
+            server =
+                server.set_redis_settings(settings.set_password(text.lines().next().unwrap_or_default()));
+        }
+        Ok(Self(Client::open(server)?))
+    }
+}
+
+struct Open {
+    calls: MultiplexedConnection,
+    news: PubSub,
+}
+
+impl From<RedisError> for BoardError {
+    fn from(error: RedisError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+#[async_trait]
+impl Board for Redis {
+    async fn open(&self) -> Result<Box<dyn Connection>, BoardError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(ANSWER));
+        let silent = |_| BoardError("the server does not answer".to_owned());
+        let calls = self.0.get_multiplexed_async_connection_with_config(&config).await?;
+        let news = async {
+            let mut news = self.0.get_async_pubsub().await?;
+            news.subscribe(CHANNEL).await?;
+            Ok::<_, RedisError>(news)
+        };
+        let news = timeout(ANSWER, news).await.map_err(silent)??;
+        Ok(Box::new(Open { calls, news }))
+    }
+}
+
+/// The key of what a tracker says about a shard.
+fn key(of: &Instance, shard: usize) -> Vec<u8> {
+    [format!("mt:{{{shard:02}}}:").as_bytes(), of].concat()
+}
+
+#[async_trait]
+#[allow(private_interfaces, reason = "as the trait")]
+impl Connection for Open {
+    async fn beat(&mut self, me: Instance, news: u64) -> Result<Beat, BoardError> {
+        let (lives, forgotten) = (LIVES.as_millis() as u64, FORGOTTEN.as_millis() as u64);
+        let mut all = redis::pipe();
+        all.cmd("EVAL").arg(BEAT).arg(2).arg(UNTIL).arg(NEWS).arg(&me[..]).arg(lives).arg(news);
+        for shard in 0..SHARDS {
+            all.cmd("PEXPIRE").arg(key(&me, shard)).arg(forgotten).ignore();
+        }
+        let (answer,): (Vec<Vec<u8>>,) = all.query_async(&mut self.calls).await?;
+        let number = |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<u64>().ok());
+        let [clock, known, live @ ..] = &answer[..] else {
+            return Err(BoardError("the server's answer is too short".to_owned()));
+        };
+        let each = live.chunks_exact(2).filter_map(|pair| match pair {
+            [id, news] => Some((id[..].try_into().ok()?, number(news)?)),
+            _ => None,
+        });
+        Ok(Beat { clock: number(clock).unwrap_or_default(), known: number(known), live: each.collect() })
+    }
+
+    async fn post(&mut self, news: &[News], total: u64) -> Result<(), BoardError> {
+        for said in news {
+            let key = key(&said.instance, said.shard);
+            let mut all = redis::pipe();
+            all.atomic();
+            write(&mut all, said, &key);
+            // A message that says that the whole was written anew repeats nothing of it.
+            let told = if said.whole { News { changes: Vec::new(), ..said.clone() } } else { said.clone() };
+            all.cmd("HSET").arg(&key).arg(NUMBER).arg(said.number).ignore();
+            all.cmd("PEXPIRE").arg(&key).arg(FORGOTTEN.as_millis() as u64).ignore();
+            all.cmd("PUBLISH").arg(CHANNEL).arg(told.encode()).ignore();
+            all.exec_async(&mut self.calls).await?;
+        }
+        if let Some(News { instance, .. }) = news.first() {
+            let mut known = redis::cmd("HSET");
+            known.arg(NEWS).arg(&instance[..]).arg(total);
+            known.exec_async(&mut self.calls).await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, of: Instance, shards: &[usize]) -> Result<Vec<Said>, BoardError> {
+        let mut all = redis::pipe();
+        for &shard in shards {
+            all.cmd("HGETALL").arg(key(&of, shard));
+        }
+        let answers: Vec<Vec<(Vec<u8>, Vec<u8>)>> = all.query_async(&mut self.calls).await?;
+        let said = |fields: Vec<(Vec<u8>, Vec<u8>)>| {
+            let mut said = Said { number: 0, facts: Vec::with_capacity(fields.len()) };
+            for (field, value) in fields {
+                if field == NUMBER {
+                    let number = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+                    said.number = number.unwrap_or_default();
+                } else {
+                    said.facts.push((field.into(), value.into()));
+                }
+            }
+            said
+        };
+        Ok(answers.into_iter().map(said).collect())
+    }
+
+    async fn news(&mut self) -> Option<Bytes> {
+        let message = self.news.on_message().next().await?;
+        Some(Bytes::copy_from_slice(message.get_payload_bytes()))
+    }
+
+    async fn leave(&mut self, me: Instance) -> Result<(), BoardError> {
+        let mut all = redis::pipe();
+        all.cmd("ZREM").arg(UNTIL).arg(&me[..]).ignore();
+        all.cmd("HDEL").arg(NEWS).arg(&me[..]).ignore();
+        for shard in 0..SHARDS {
+            all.cmd("DEL").arg(key(&me, shard)).ignore();
+        }
+        Ok(all.exec_async(&mut self.calls).await?)
+    }
+}
+
+/// Adds the commands that write facts.
+fn write(all: &mut Pipeline, said: &News, key: &[u8]) {
+    if said.whole {
+        all.cmd("DEL").arg(key).ignore();
+    }
+    let set: Vec<_> =
+        said.changes.iter().filter_map(|change| Some((&change.key, change.fact.as_ref()?))).collect();
+    for some in set.chunks(FIELDS) {
+        let command = all.cmd("HSET").arg(key);
+        for (field, fact) in some {
+            command.arg(&field[..]).arg(&fact[..]);
+        }
+        command.ignore();
+    }
+    let over: Vec<_> = said.changes.iter().filter(|change| change.fact.is_none()).collect();
+    for some in over.chunks(FIELDS) {
+        let command = all.cmd("HDEL").arg(key);
+        for change in some {
+            command.arg(&change.key[..]);
+        }
+        command.ignore();
+    }
+}

@@ -1,0 +1,63 @@
+//! Several trackers, as processes, on one PostgreSQL server: what they share, what races decide, and what
+//! happens when the database or one of them goes away.
+
+#![allow(missing_docs)]
+#![allow(clippy::print_stdout, reason = "a test of outages prints how long they lasted")]
+
+mod migration;
+mod outages;
+mod races;
+mod sharing;
+
+use std::{process::Command, time::Duration};
+
+use testkit::{
+    client::{Client, PASSWORD, endpoint},
+    postgres::Postgres,
+    process::{TrackerProcess, binary},
+};
+
+/// How long an error may take while the database is away.
+const ERROR: Duration = Duration::from_secs(5);
+
+fn program(args: &[&str]) -> Command {
+    binary(env!("CARGO_BIN_EXE_tracker-svc"), args)
+}
+
+/// A database server, and the key of the trackers that share it.
+struct Cluster {
+    postgres: Postgres,
+    key: tempfile::NamedTempFile,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let key = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(key.path(), rand::random::<[u8; 32]>()).expect("written");
+        Self { postgres: Postgres::start(), key }
+    }
+
+    /// Starts one more tracker.
+    fn tracker(&self) -> TrackerProcess {
+        let (url, key) = (self.postgres.url(), self.key.path().to_str().expect("a path"));
+        TrackerProcess::start(program, &[("TRACKER_DATABASE", &url), ("TRACKER_CLUSTER_KEY", key)])
+    }
+}
+
+/// Somebody without a session, on a connection of its own.
+fn anonymous(tracker: &TrackerProcess) -> Client {
+    let ca = std::fs::read_to_string(tracker.ca_file()).expect("the CA's certificate");
+    Client::anonymous(endpoint(tracker.address(), &ca, None).connect_lazy())
+}
+
+/// Makes an account and logs it in.
+async fn user(tracker: &TrackerProcess, name: &str) -> Client {
+    let anonymous = anonymous(tracker);
+    anonymous.create_user(name, PASSWORD).await.expect("an account");
+    anonymous.logged_in(name).await
+}
+
+/// The same session at another tracker.
+fn at(tracker: &TrackerProcess, user: &Client) -> Client {
+    Client { name: user.name.clone(), ..anonymous(tracker).with_token(user.token.as_deref()) }
+}

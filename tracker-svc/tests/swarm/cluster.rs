@@ -1,0 +1,230 @@
+//! Two trackers that share a store and a Redis server. Each knows where the peers of the other are.
+
+use testkit::{
+    redis::Redis,
+    wait::{PATIENCE, eventually_within},
+};
+use tokio::time::Instant;
+use tracker_core::swarm::LEASE;
+
+use super::*;
+
+/// How long a change may take to reach another tracker.
+const PROPAGATION: Duration = Duration::from_millis(250);
+
+/// Two trackers, and a seeder at the first and a leecher at the second.
+struct Scene {
+    redis: Redis,
+    a: Tracker,
+    b: Tracker,
+    ann: User,
+    bob: User,
+    group: GroupId,
+    file: FileId,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let redis = Redis::start();
+        let url = redis.url();
+        let a = Tracker(testkit::tracker::Tracker::start_with(&[("swarm", &url)]).await);
+        let b = Tracker(a.beside(&[("swarm", &url)]).await);
+        let (ann, bob) = (a.user("ann").await, a.user("bob").await);
+        let group = a.group("films", &[&ann, &bob]).await;
+        let file = a.file(&ann, &group, "movie.mp4").await;
+        Self { redis, a, b, ann, bob, group, file }
+    }
+
+    fn complete(&self) -> Vec<pb::FileAnnounce> {
+        vec![has(&self.group, self.file, Holding::Complete(true))]
+    }
+
+    fn nothing(&self) -> Vec<pb::FileAnnounce> {
+        vec![has(&self.group, self.file, nothing())]
+    }
+
+    /// The sources that a tracker names.
+    async fn found(&self, tracker: &Tracker) -> Vec<String> {
+        let request = pb::FindPeersRequest {
+            group_id: self.group.to_string(),
+            name: "movie.mp4".into(),
+            ..Default::default()
+        };
+        let found = at(tracker, &self.bob).client.swarm().find_peers(request).await.unwrap().into_inner();
+        let mut found = peers(&found.read().unwrap());
+        found.sort();
+        found
+    }
+
+    /// Waits until both trackers name exactly these sources. Returns how long that took.
+    async fn both_name(&self, what: &str, limit: Duration, expected: &[PeerId]) -> Duration {
+        let mut expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
+        expected.sort();
+        let begin = Instant::now();
+        eventually_within(limit, what, async || {
+            self.found(&self.a).await == expected && self.found(&self.b).await == expected
+        })
+        .await;
+        begin.elapsed()
+    }
+
+    async fn end(self) {
+        self.b.0.ask_to_stop();
+        self.a.stop().await;
+    }
+}
+
+/// The user, as a caller of that tracker.
+fn at(tracker: &Tracker, user: &User) -> User {
+    let client = tracker.with_token(user.name.as_str(), user.client.token.as_deref().unwrap());
+    User { name: user.name.clone(), client, caller: user.caller.clone() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_reaches_the_peers_of_another_tracker_within_250_ms() {
+    let scene = Scene::start().await;
+    let Scene { a, b, ann, bob, .. } = &scene;
+    let (seeder, leecher) = (a.peer(ann).await, a.peer(bob).await);
+    let mut at_b = b.welcomed(&at(b, bob), leecher, scene.nothing()).await;
+    let at_a = a.welcomed(ann, seeder, vec![]).await;
+    let mut times = Vec::new();
+    // No more messages than a stream may send at once.
+    for _ in 0..9 {
+        let begin = Instant::now();
+        at_a.say(scene.complete()).await;
+        let change = at_b.change().await;
+        times.push(begin.elapsed());
+        assert_eq!(peers(&change.sources), [seeder.to_string()]);
+        assert_eq!(change.sources[0].peer.as_ref().unwrap().username, "ann");
+        at_a.say(vec![has(&scene.group, scene.file, Holding::Left(true))]).await;
+        let change = at_b.change().await;
+        assert_eq!(change.gone_peer_ids, [seeder.to_string()]);
+    }
+    times.sort();
+    println!(
+        "a change reached a peer of the other tracker after {:?} (median), {:?} (most)",
+        times[4], times[8]
+    );
+    assert!(times[8] < PROPAGATION, "{times:?}");
+
+    // A peer that has some of the pieces is a source too. Which ones it has, the others do not know.
+    at_b.say(vec![has(&scene.group, scene.file, gained(&[1]))]).await;
+    at_a.say(scene.complete()).await;
+    scene.both_name("both are sources", PATIENCE, &[seeder, leecher]).await;
+    for tracker in [a, b] {
+        let request = pb::ListFilesRequest { group_id: scene.group.to_string(), ..Default::default() };
+        let files = at(tracker, bob).client.files().list_files(request).await.unwrap().into_inner().files;
+        assert_eq!((files[0].seeders, files[0].leechers), (1, 1));
+    }
+    drop((at_a, at_b));
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_stream_of_a_peer_wins_wherever_it_is() {
+    let scene = Scene::start().await;
+    let Scene { a, b, ann, .. } = &scene;
+    let seeder = a.peer(ann).await;
+    let mut first = a.welcomed(ann, seeder, scene.complete()).await;
+    scene.both_name("the seeder is known", PATIENCE, &[seeder]).await;
+    let mut second = b.welcomed(&at(b, ann), seeder, scene.complete()).await;
+    let end = timeout(Duration::from_secs(5), first.end()).await.expect("in time");
+    assert_eq!(Reason::of(&end), Some(Reason::Replaced));
+    scene.both_name("it is known once", PATIENCE, &[seeder]).await;
+    // And back.
+    let third = a.welcomed(ann, seeder, scene.complete()).await;
+    let end = timeout(Duration::from_secs(5), second.end()).await.expect("in time");
+    assert_eq!(Reason::of(&end), Some(Reason::Replaced));
+    scene.both_name("it is known once", PATIENCE, &[seeder]).await;
+    third.say(vec![has(&scene.group, scene.file, Holding::Left(true))]).await;
+    scene.both_name("it is gone everywhere", PATIENCE, &[]).await;
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_trackers_peers_vanish_with_its_heartbeat() {
+    let mut scene = Scene::start().await;
+    let (seeder, other) = (scene.a.peer(&scene.ann).await, scene.a.peer(&scene.bob).await);
+    let at_b = scene.b.welcomed(&at(&scene.b, &scene.ann), seeder, scene.complete()).await;
+    let at_a = scene.a.welcomed(&scene.bob, other, scene.complete()).await;
+    scene.both_name("both are known", PATIENCE, &[seeder, other]).await;
+    scene.b.0.crash();
+    let begin = Instant::now();
+    eventually_within(LEASE, "the peer of the dead tracker is gone", async || {
+        scene.found(&scene.a).await == [other.to_string()]
+    })
+    .await;
+    println!("the peers of a dead tracker were gone after {:?}", begin.elapsed());
+    drop((at_a, at_b));
+    scene.a.stop().await;
+}
+
+/// What becomes of Redis.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Restarted,
+    Frozen,
+    Flushed,
+    Full,
+    /// The connections that news comes over are closed.
+    Deaf,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trackers_go_on_with_their_own_peers_without_redis_and_are_complete_again_when_it_is_back() {
+    let mut scene = Scene::start().await;
+    for fault in [Fault::Deaf, Fault::Flushed, Fault::Full, Fault::Restarted, Fault::Frozen] {
+        let (ann, bob) = (at(&scene.a, &scene.ann), at(&scene.b, &scene.bob));
+        let (first, second) = (scene.a.peer(&scene.ann).await, scene.a.peer(&scene.bob).await);
+        let mut at_a = scene.a.welcomed(&ann, first, scene.complete()).await;
+        let mut at_b = scene.b.welcomed(&bob, second, scene.complete()).await;
+        scene.both_name("both are known", PATIENCE, &[first, second]).await;
+        match fault {
+            Fault::Restarted => scene.redis.kill(),
+            Fault::Frozen => scene.redis.freeze(),
+            Fault::Flushed => drop(scene.redis.call(&["FLUSHALL"])),
+            Fault::Full => {
+                scene.redis.call(&["CONFIG", "SET", "maxmemory", "1"]);
+            }
+            Fault::Deaf => {
+                scene.redis.call(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+            }
+        }
+        let is_away = matches!(fault, Fault::Restarted | Fault::Frozen | Fault::Full);
+        if is_away {
+            eventually("the trackers say so", async || {
+                !scene.a.swarm_store_answers() && !scene.b.swarm_store_answers()
+            })
+            .await;
+        }
+        // A third peer comes to one of them. That tracker names it at once, to its own peers too.
+        let third = scene.a.peer(&scene.bob).await;
+        let mut here = scene.a.welcomed(&at(&scene.a, &scene.bob), third, scene.complete()).await;
+        eventually("the tracker goes on", async || scene.found(&scene.a).await.contains(&third.to_string()))
+            .await;
+        assert!(scene.found(&scene.a).await.contains(&first.to_string()));
+        assert!(scene.found(&scene.b).await.contains(&second.to_string()));
+        match fault {
+            Fault::Restarted => scene.redis.start_again(),
+            Fault::Frozen => scene.redis.thaw(),
+            Fault::Full => drop(scene.redis.call(&["CONFIG", "SET", "maxmemory", "0"])),
+            Fault::Flushed | Fault::Deaf => {}
+        }
+        let took = scene.both_name("all are known", LEASE, &[first, second, third]).await;
+        println!("{fault:?}: complete after {took:?}");
+        eventually("the trackers say so", async || {
+            scene.a.swarm_store_answers() && scene.b.swarm_store_answers()
+        })
+        .await;
+        // No stream ended. All peers leave.
+        for stream in [&mut at_a, &mut at_b, &mut here] {
+            stream.sender.send(pb::AnnounceRequest { leaving: true, ..Default::default() }).await.unwrap();
+            assert_eq!(
+                timeout(LONG, stream.answers.message()).await.expect("in time").map(|_| ()).ok(),
+                Some(())
+            );
+        }
+        scene.both_name("all have left", PATIENCE, &[]).await;
+    }
+    scene.end().await;
+}
