@@ -122,11 +122,11 @@ pub(crate) async fn run(config: Config, lock: HomeLock, open: Opener) -> Result<
     // logged in.
     agent.resume().await;
     bound.serve(&config, &agent, tls, open_files, &shutdown, &mut tasks)?;
-    tell(&lock, Phase::Serving, &config);
+    report_phase(&lock, Phase::Serving, &config);
     announce_readiness(bound_line(&agent));
     shutdown.run_until_cancelled(socket.keep(&lock)).await;
     tracing::info!("ending");
-    tell(&lock, Phase::Ending, &config);
+    report_phase(&lock, Phase::Ending, &config);
     tell_service_manager(&[sd_notify::NotifyState::Stopping]);
     let end = async {
         agent.close().await;
@@ -141,9 +141,9 @@ pub(crate) async fn run(config: Config, lock: HomeLock, open: Opener) -> Result<
     Ok(())
 }
 
-/// Tells verbs how far this daemon is.
-fn tell(lock: &HomeLock, phase: Phase, config: &Config) {
-    if let Err(error) = lock.tell(phase, config.home.socket()) {
+/// Reports to verbs how far this daemon is.
+fn report_phase(lock: &HomeLock, phase: Phase, config: &Config) {
+    if let Err(error) = lock.report(phase, config.home.socket()) {
         tracing::warn!(%error, "the lock file can't be written");
     }
 }

@@ -130,6 +130,7 @@ impl From<&transport::ConnectError> for DialError {
             Fault::Refused => Obstacle::Refused,
             Fault::Silent => Obstacle::Silent,
             Fault::NoRoute => Obstacle::NoRoute,
+            Fault::Forbidden => Obstacle::Forbidden,
             Fault::UnknownName => Obstacle::UnknownName,
             Fault::NotTls | Fault::AnotherName | Fault::UnknownAuthority => Obstacle::AnotherPeer,
             Fault::Expired => Obstacle::Clock,

@@ -293,6 +293,7 @@ pub fn obstacle(obstacle: pb::Obstacle) -> Obstacle {
         pb::Obstacle::UnknownName => Obstacle::UnknownName,
         pb::Obstacle::AnotherPeer => Obstacle::AnotherPeer,
         pb::Obstacle::Clock => Obstacle::Clock,
+        pb::Obstacle::Forbidden => Obstacle::Forbidden,
     }
 }
 
@@ -305,6 +306,7 @@ pub fn to_obstacle(obstacle: Obstacle) -> pb::Obstacle {
         Obstacle::UnknownName => pb::Obstacle::UnknownName,
         Obstacle::AnotherPeer => pb::Obstacle::AnotherPeer,
         Obstacle::Clock => pb::Obstacle::Clock,
+        Obstacle::Forbidden => pb::Obstacle::Forbidden,
         Obstacle::Other => pb::Obstacle::Unspecified,
     }
 }

@@ -59,6 +59,8 @@ mod tests {
             "alice at [fd00::1]:39479: network is unreachable, and at 10.9.0.1:39479: connection refused; \
              is a firewall in between?"
         );
+        let forbidden = attempt("a:1", Obstacle::Forbidden, "this host does not permit the connection");
+        assert!(unreached("alice", &[forbidden]).ends_with("; allow it in this host's firewall"));
         assert_eq!(unreached("alice", &[attempt("a:1", Obstacle::Other, "broken")]), "alice at a:1: broken");
         assert!(unreached("alice", &[]).contains("no address"));
     }

@@ -271,6 +271,7 @@ impl Agent {
         let remedy = match last.obstacle {
             Obstacle::Refused | Obstacle::Silent => "open the port in the firewalls, see --listen",
             Obstacle::Clock => "set the clocks of both hosts right (NTP)",
+            Obstacle::Forbidden => "the firewall there has to allow it",
             _ => "see --advertise",
         };
         let what = last.obstacle.words();

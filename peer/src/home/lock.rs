@@ -65,7 +65,7 @@ pub struct Holder {
     pub pid: Option<u32>,
     /// How far it is.
     pub phase: Phase,
-    /// The path of its socket, if it has told it.
+    /// The path of its socket, if it has reported it.
     pub socket: Option<PathBuf>,
 }
 
@@ -74,7 +74,7 @@ impl HomeLock {
     ///
     /// # Errors
     /// The file system's error.
-    pub fn tell(&self, phase: Phase, socket: &Path) -> io::Result<()> {
+    pub fn report(&self, phase: Phase, socket: &Path) -> io::Result<()> {
         let mut text = format!("pid {}\nphase {}\nsocket ", std::process::id(), phase.word()).into_bytes();
         text.extend_from_slice(socket.as_os_str().as_bytes());
         text.push(b'\n');
@@ -116,7 +116,7 @@ impl Home {
         // It lets the kernel name this process to verbs. The flock is what keeps a second daemon away.
         rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
         let lock = HomeLock { file, path };
-        lock.tell(Phase::Starting, self.socket())?;
+        lock.report(Phase::Starting, self.socket())?;
         Ok(Some(lock))
     }
 

@@ -57,7 +57,7 @@ struct Clock {
 }
 
 impl Clock {
-    fn tell(&mut self, offset: i64, local: u64, since_boot: Duration) {
+    fn report(&mut self, offset: i64, local: u64, since_boot: Duration) {
         self.offset = offset;
         self.told = Some((local.saturating_add_signed(offset), since_boot));
     }
@@ -106,7 +106,7 @@ impl Admission {
         let (kept, was_off, is_off) = {
             let mut trust = self.trust.write();
             let was_off = trust.clock_is_off();
-            trust.clock.tell(seconds, local_time(), since_boot());
+            trust.clock.report(seconds, local_time(), since_boot());
             (KeptClock { offset: seconds, told: trust.now() }, was_off, trust.clock_is_off())
         };
         if is_off && !was_off {

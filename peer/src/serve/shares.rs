@@ -107,18 +107,18 @@ impl Share {
     pub(crate) fn set_barred(&self, barred: bool) {
         let problem = self.problem.lock();
         self.barred.store(barred, Ordering::Relaxed);
-        self.tell(problem);
+        self.report(problem);
     }
 
     fn set_problem(&self, changed: Option<Problem>) {
         let mut problem = self.problem.lock();
         *problem = changed;
-        self.tell(problem);
+        self.report(problem);
     }
 
     /// Reports to watchers whether the file is offered. The lock keeps two reports in the order of their
     /// changes.
-    fn tell(&self, problem: MutexGuard<'_, Option<Problem>>) {
+    fn report(&self, problem: MutexGuard<'_, Option<Problem>>) {
         let barred = self.barred.load(Ordering::Relaxed).then_some(Reason::NotShared);
         self.offered.send_replace(barred.or(problem.as_ref().map(|problem| problem.reason)));
         drop(problem);

@@ -100,7 +100,7 @@ impl UploadSlots {
         Turn { slots: self.clone(), request, commands }
     }
 
-    fn tell(&self, event: Event) {
+    fn report(&self, event: Event) {
         let mut inner = self.inner.lock();
         let before = inner.machine.next_wakeup();
         inner.handle(self.start, event);
@@ -219,17 +219,17 @@ impl Turn {
 
     /// Reports that the transport takes more of the piece. From now on the reader waits for this peer.
     pub(crate) fn wants(&self) {
-        self.slots.tell(Event::Wants(self.request));
+        self.slots.report(Event::Wants(self.request));
     }
 
     /// Reports that this number of bytes was sent.
     pub(crate) fn progress(&self, bytes: u32) {
-        self.slots.tell(Event::Progress(self.request, bytes));
+        self.slots.report(Event::Progress(self.request, bytes));
     }
 
     /// Reports that the whole piece was sent.
     pub(crate) fn sent(&self) {
-        self.slots.tell(Event::Sent(self.request));
+        self.slots.report(Event::Sent(self.request));
     }
 }
 

@@ -214,6 +214,7 @@ impl Line {
                 "; set the clock of this host right (NTP); if it is, the tracker's operator has to renew it"
                     .to_owned()
             }
+            Some(ConnectFault::Forbidden) => "; allow it in this host's firewall".to_owned(),
             Some(ConnectFault::NotTls) => "; does it serve without TLS, or is it another program?".to_owned(),
             _ => String::new(),
         };

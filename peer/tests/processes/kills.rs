@@ -106,7 +106,7 @@ impl StoryRun<'_> {
         download["state"].as_str().expect("text").to_owned()
     }
 
-    fn tell(&self) {
+    fn run(&self) {
         let (ann, bob, eve, name) = (self.ann, self.bob, self.eve, self.name.as_str());
         self.insist(eve, &["login", "eve", "--password-stdin"], PASSWORD, 0);
         make_file(&ann.path(name), BYTES, self.seed);
@@ -228,9 +228,9 @@ fn a_story_ends_well_whoever_is_killed_at_whatever_moment() {
         };
         let name = format!("f{round}");
         let (original, copy) = (ann.path(&name), bob.path("out").join(&name));
-        let telling = StoryRun { ann, bob, eve, name, seed: round + 1, events: &events };
+        let story = StoryRun { ann, bob, eve, name, seed: round + 1, events: &events };
         thread::scope(|scope| {
-            scope.spawn(|| telling.tell());
+            scope.spawn(|| story.run());
             let last = events.wait_for(at);
             println!("round {round}: {victim:?} at event {last}");
             Deployment::kill(tracker, daemon, || Deployment::names_are_right(ann, bob));

@@ -149,9 +149,9 @@ struct Seen {
     is_directory: bool,
 }
 
-/// Tells each entry that violates a rule, with its number. Stops when `tell` breaks. The entries must be fewer
+/// Reports each entry that violates a rule, with its number. Stops when `report` breaks. The entries must be fewer
 /// than [`MAX_FOLDER_ENTRIES`].
-pub fn check(entries: &[Entry], tell: &mut dyn FnMut(usize, FolderError) -> ControlFlow<()>) {
+pub fn check(entries: &[Entry], report: &mut dyn FnMut(usize, FolderError) -> ControlFlow<()>) {
     let mut names = Names { entries, seen: HashMap::with_capacity(entries.len()), above: Vec::new() };
     for (number, entry) in entries.iter().enumerate() {
         let ordered = number == 0 || entries[number - 1].path < entry.path;
@@ -167,7 +167,7 @@ pub fn check(entries: &[Entry], tell: &mut dyn FnMut(usize, FolderError) -> Cont
             names.add(number)
         };
         if let Err(error) = outcome
-            && tell(number, error).is_break()
+            && report(number, error).is_break()
         {
             return;
         }

@@ -9,6 +9,8 @@ pub enum Obstacle {
     Silent,
     /// This host has no route to the address.
     NoRoute,
+    /// The connecting host does not permit the connection.
+    Forbidden,
     /// The host name is not known.
     UnknownName,
     /// Something answers that is not this peer.
@@ -26,6 +28,7 @@ impl Obstacle {
             Self::Refused => "connection refused",
             Self::Silent => "no answer",
             Self::NoRoute => "no route to the host",
+            Self::Forbidden => "that host does not permit the connection",
             Self::UnknownName => "the name is not known there",
             Self::AnotherPeer => "another program answers at that address",
             Self::Clock => "the certificates are not valid at the time that a clock shows",
@@ -38,6 +41,7 @@ impl Obstacle {
         match self {
             Self::Refused | Self::Silent => "is a firewall in between?",
             Self::NoRoute => "this host has no route there",
+            Self::Forbidden => "allow it in this host's firewall",
             Self::UnknownName => "see --advertise there",
             Self::AnotherPeer => "see --advertise there",
             Self::Clock => "set the clocks of both hosts right (NTP)",

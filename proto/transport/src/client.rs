@@ -182,6 +182,8 @@ pub enum ConnectFault {
     Silent,
     /// There is no route to the address.
     NoRoute,
+    /// This host does not permit the connection: a firewall rule, a route, or a sandbox.
+    Forbidden,
     /// The host name is not known.
     UnknownName,
     /// The server does not speak TLS.
@@ -219,6 +221,7 @@ impl ConnectError {
                 ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => ConnectFault::Refused,
                 ErrorKind::TimedOut => ConnectFault::Silent,
                 ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => ConnectFault::NoRoute,
+                ErrorKind::PermissionDenied => ConnectFault::Forbidden,
                 // The resolver's errors have no code of the system.
                 _ if error.raw_os_error().is_none() => ConnectFault::UnknownName,
                 _ => ConnectFault::Other,
@@ -234,6 +237,7 @@ impl ConnectError {
             ConnectFault::Refused => "connection refused".to_owned(),
             ConnectFault::Silent => "no answer".to_owned(),
             ConnectFault::NoRoute => "no route to the host".to_owned(),
+            ConnectFault::Forbidden => "this host does not permit the connection".to_owned(),
             ConnectFault::UnknownName => "the name is not known".to_owned(),
             ConnectFault::NotTls => "what answers there does not speak TLS".to_owned(),
             ConnectFault::AnotherName => "the certificate there is for another name".to_owned(),

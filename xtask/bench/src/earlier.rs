@@ -34,8 +34,8 @@ pub(crate) fn run(lab: &Lab, report: &mut Report) -> Result<()> {
 fn compare(lab: &Lab, report: &mut Report, earlier: &Path, leechers: usize, bytes: u64) -> Result<()> {
     let what = format!("1 to {leechers}, {} MiB, this build over the earlier one", bytes >> 20);
     let file = lab.file(bytes)?;
-    let this_build = Ours::on_loopback(lab.dir(), &lab.bin, leechers + 1)?;
-    let earlier = Ours::on_loopback(lab.dir(), earlier, leechers + 1)?;
+    let this_build = Ours::on_loopback(&lab.dir().join("this-build"), &lab.bin, leechers + 1)?;
+    let earlier = Ours::on_loopback(&lab.dir().join("earlier-build"), earlier, leechers + 1)?;
     let (mut times, mut cpu) = (Vec::new(), Vec::new());
     // Round 0 is a warm-up. The order changes from round to round, so that neither build is always second.
     for round in 0..=lab.rounds {

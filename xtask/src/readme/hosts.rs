@@ -6,9 +6,14 @@
 //! machine's home.
 //!
 //! The blocks run once in each [`Net`].
+//!
+//! - [`scenes`]: faults between the machines, after the blocks.
+
+mod scenes;
 
 use std::{
     fs::{self, File},
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -61,6 +66,20 @@ impl Net {
         }
     }
 
+    /// The address at which the others reach the machine with this number.
+    fn address(self, number: u8) -> IpAddr {
+        match self {
+            Self::V4 => [10, 0, 0, number].into(),
+            Self::V6 | Self::Both => [0xfd00, 0, 0, 0, 0, 0, 0, number.into()].into(),
+            Self::SecondInterface => [10, 1, 0, number].into(),
+        }
+    }
+
+    /// The flag of `ip` for the family of [`Net::address`].
+    fn family(self) -> &'static str {
+        if self.address(1).is_ipv4() { "-4" } else { "-6" }
+    }
+
     /// The addresses of the machine with this number, with their interfaces.
     fn addresses(self, number: usize) -> Vec<(&'static str, String)> {
         let (v4, v6) = (format!("10.0.0.{number}/24"), format!("fd00::{number}/64"));
@@ -101,10 +120,14 @@ pub(super) fn run(bin: &Path, blocks: &[Block]) -> Result<Option<&'static str>> 
             names.push(name);
         }
     }
+    names.push(scenes::CLONE);
     for net in Net::ALL {
         let machines = Machines::start(&names, net)?;
         for block in blocks {
             machines.run(bin, block).with_context(|| format!("{net:?}"))?;
+        }
+        if matches!(net, Net::V4 | Net::V6) {
+            scenes::play(&machines, bin).with_context(|| format!("{net:?}"))?;
         }
         println!(
             "{} blocks of the pages ran without an error on {} machines: {net:?}",
@@ -186,24 +209,32 @@ impl Machines {
 
     fn run(&self, bin: &Path, block: &Block) -> Result<()> {
         let name = block.host.as_deref().context("a block without a machine")?;
+        let text = self
+            .shell(bin, name, &self.net.text(block))
+            .with_context(|| format!("a block of {}", block.page))?;
+        print!("{text}");
+        Ok(())
+    }
+
+    /// Runs a script on a machine and returns its output.
+    fn shell(&self, bin: &Path, name: &str, script: &str) -> Result<String> {
         let (home, log) = (self.dir.join(name), self.dir.join("log"));
-        let script = format!("{PRELUDE}{}", self.net.text(block));
+        let script = format!("{PRELUDE}{script}");
         let mut command = cmd::command(
             "ip",
             &["netns", "exec", &self.namespace(name), "timeout", LIMIT, "bash", "-c", &script],
         );
         run_in_home(&mut command, bin, &home);
-        // The output goes to a file. A pipe would stay open as long as the processes that the block leaves
+        // The output goes to a file. A pipe would stay open as long as the processes that the script leaves
         // running.
         let out = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         let status = command.status().context("`ip netns exec` did not start")?;
         let text = fs::read_to_string(&log)?;
         if !status.success() {
-            bail!("a block of {} failed on {name} ({status}): {}", block.page, text.trim());
+            bail!("a script failed on {name} ({status}): {}", text.trim());
         }
-        print!("{text}");
-        Ok(())
+        Ok(text)
     }
 }
 

@@ -257,11 +257,11 @@ fn the_trackers_time_goes_on_whatever_this_clock_is_set_to() {
     let mut clock = Clock::default();
     let at = Duration::from_secs;
     assert_eq!(clock.now(5_000, at(70)), 5_000, "nothing better is known");
-    clock.tell(30, 5_000, at(70));
+    clock.report(30, 5_000, at(70));
     for local in [5_001, 1_001, 9_001] {
         assert_eq!(clock.now(local, at(71)), 5_031, "{local}");
     }
-    clock.tell(-2, 5_010, at(80));
+    clock.report(-2, 5_010, at(80));
     assert_eq!(clock.now(0, at(80)), 5_008, "the tracker's clock was set");
 }
 
