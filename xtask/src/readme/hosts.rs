@@ -75,11 +75,6 @@ impl Net {
         }
     }
 
-    /// The flag of `ip` for the family of [`Net::address`].
-    fn family(self) -> &'static str {
-        if self.address(1).is_ipv4() { "-4" } else { "-6" }
-    }
-
     /// The addresses of the machine with this number, with their interfaces.
     fn addresses(self, number: usize) -> Vec<(&'static str, String)> {
         let (v4, v6) = (format!("10.0.0.{number}/24"), format!("fd00::{number}/64"));
@@ -127,7 +122,10 @@ pub(super) fn run(bin: &Path, blocks: &[Block]) -> Result<Option<&'static str>> 
             machines.run(bin, block).with_context(|| format!("{net:?}"))?;
         }
         if matches!(net, Net::V4 | Net::V6) {
-            scenes::play(&machines, bin).with_context(|| format!("{net:?}"))?;
+            let shell = |name: &str, script: &str| machines.shell(bin, name, script);
+            let addresses = [1, 2, 3].map(|number| net.address(number));
+            let ground = scenes::Ground { homes: &machines.dir, addresses, shell: &shell };
+            scenes::play(&ground).with_context(|| format!("{net:?}"))?;
         }
         println!(
             "{} blocks of the pages ran without an error on {} machines: {net:?}",

@@ -1,12 +1,14 @@
 //! Faults between machines, played after the blocks of the pages: a port that is closed on either side, and a
 //! machine that was cloned. Each scene checks what the users read.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use testbed::{cmd, wait_for};
-
-use super::Machines;
 
 /// The machine that holds the copy of the second one.
 pub(super) const CLONE: &str = "third";
@@ -15,24 +17,44 @@ const PORT: u16 = 7_800;
 /// Time limit for a peer to be told something.
 const SOON: Duration = Duration::from_secs(60);
 
-pub(super) fn play(machines: &Machines, bin: &Path) -> Result<()> {
-    a_firewall_in_between(machines, bin)?;
-    a_firewall_of_ones_own(machines, bin)?;
-    a_clone(machines, bin)
+/// The machines.
+pub(super) struct Ground<'a> {
+    /// The directory that contains the home of each machine.
+    pub(super) homes: &'a Path,
+    /// The addresses of the first, the second and the third machine.
+    pub(super) addresses: [IpAddr; 3],
+    /// Runs a script on the machine with this name, and returns its output.
+    pub(super) shell: &'a dyn Fn(&str, &str) -> Result<String>,
 }
 
-/// The address of a machine's peer.
-fn peer_at(machine: IpAddr) -> String {
-    std::net::SocketAddr::new(machine, PORT).to_string()
+pub(super) fn play(ground: &Ground<'_>) -> Result<()> {
+    a_firewall_in_between(ground)?;
+    a_firewall_of_ones_own(ground)?;
+    a_clone(ground)
+}
+
+impl Ground<'_> {
+    fn shell(&self, machine: &str, script: &str) -> Result<String> {
+        (self.shell)(machine, script)
+    }
+
+    /// The address of the first machine's peer.
+    fn seeder(&self) -> SocketAddr {
+        SocketAddr::new(self.addresses[0], PORT)
+    }
+
+    /// The flag of `ip` for the family of the addresses.
+    fn family(&self) -> &'static str {
+        if self.addresses[0].is_ipv4() { "-4" } else { "-6" }
+    }
 }
 
 /// The first machine drops what arrives for its peer. Both sides name the address and the remedy, and the
 /// download ends well when the port is open.
-fn a_firewall_in_between(machines: &Machines, bin: &Path) -> Result<()> {
-    let (at, family) = (machines.net.address(1), machines.net.family());
-    machines.shell(bin, "second", "peer daemon stop")?;
-    machines.shell(
-        bin,
+fn a_firewall_in_between(ground: &Ground<'_>) -> Result<()> {
+    let (at, family) = (ground.seeder(), ground.family());
+    ground.shell("second", "peer daemon stop")?;
+    ground.shell(
         "first",
         &format!(
             "head -c 3000000 /dev/urandom > report.csv && peer upload report.csv g1
@@ -40,29 +62,25 @@ fn a_firewall_in_between(machines: &Machines, bin: &Path) -> Result<()> {
              ip {family} rule add blackhole pref 1 ipproto tcp dport {PORT}"
         ),
     )?;
-    let told = machines.shell(bin, "second", "! peer download g1 report.csv ./out/ --timeout 15 2>&1")?;
-    contains(&told, &format!("alice at {}: no answer; is a firewall in between?", peer_at(at)))?;
+    let told = ground.shell("second", "! peer download g1 report.csv ./out/ --timeout 15 2>&1")?;
+    contains(&told, &format!("alice at {}: no answer; is a firewall in between?", at))?;
     let doctor = wait_for("the seeder is told", SOON, || {
-        let text = machines.shell(bin, "first", "peer doctor || true")?;
+        let text = ground.shell("first", "peer doctor || true")?;
         Ok(text.contains("could not reach this peer").then_some(text))
     })?;
-    contains(&doctor, &format!("bob could not reach this peer at {}", peer_at(at)))?;
+    contains(&doctor, &format!("bob could not reach this peer at {}", at))?;
     contains(&doctor, "no answer; open the port in the firewalls, see --listen")?;
-    machines.shell(bin, "first", &format!("ip {family} rule del pref 1"))?;
-    machines.shell(bin, "second", "peer download g1 report.csv ./out/ --timeout 60")?;
-    println!(
-        "A firewall in between: both sides name {}; the download ended well when it was open",
-        peer_at(at)
-    );
+    ground.shell("first", &format!("ip {family} rule del pref 1"))?;
+    ground.shell("second", "peer download g1 report.csv ./out/ --timeout 60")?;
+    println!("A firewall in between: both sides name {}; the download ended well when it was open", at);
     Ok(())
 }
 
 /// The second machine forbids connections to the port of peers.
-fn a_firewall_of_ones_own(machines: &Machines, bin: &Path) -> Result<()> {
-    let (at, family) = (machines.net.address(1), machines.net.family());
-    machines.shell(bin, "first", "head -c 3000000 /dev/urandom > plan.csv && peer upload plan.csv g1")?;
-    let told = machines.shell(
-        bin,
+fn a_firewall_of_ones_own(ground: &Ground<'_>) -> Result<()> {
+    let (at, family) = (ground.seeder(), ground.family());
+    ground.shell("first", "head -c 3000000 /dev/urandom > plan.csv && peer upload plan.csv g1")?;
+    let told = ground.shell(
         "second",
         &format!(
             "peer daemon stop
@@ -73,23 +91,23 @@ fn a_firewall_of_ones_own(machines: &Machines, bin: &Path) -> Result<()> {
     )?;
     let expected = format!(
         "alice at {}: this host does not permit the connection; allow it in this host's firewall",
-        peer_at(at)
+        at
     );
     contains(&told, &expected)?;
-    machines.shell(bin, "second", "peer download g1 plan.csv ./out/ --timeout 60")?;
+    ground.shell("second", "peer download g1 plan.csv ./out/ --timeout 60")?;
     println!("{expected}");
     Ok(())
 }
 
 /// Two machines with one key. One of them stops within a minute, and says where the other one is.
-fn a_clone(machines: &Machines, bin: &Path) -> Result<()> {
-    let (from, to) = (machines.dir.join("second"), machines.dir.join(CLONE));
+fn a_clone(ground: &Ground<'_>) -> Result<()> {
+    let (from, to) = (ground.homes.join("second"), ground.homes.join(CLONE));
     let copied = cmd::command("cp", &["-a", "--no-target-directory"]).arg(from).arg(to).status();
     ensure!(copied.context("`cp` did not start")?.success(), "the second machine was not copied");
-    machines.shell(bin, CLONE, "peer whoami")?;
+    ground.shell(CLONE, "peer whoami")?;
     let (stopped, other, text) = wait_for("one of the two stops", SOON, || {
-        for (one, other) in [("second", 3), (CLONE, 2)] {
-            let text = machines.shell(bin, one, "peer whoami && peer status && peer doctor || true")?;
+        for (one, other) in [("second", ground.addresses[2]), (CLONE, ground.addresses[1])] {
+            let text = ground.shell(one, "peer whoami && peer status && peer doctor || true")?;
             if text.contains("--new-key") {
                 return Ok(Some((one, other, text)));
             }
@@ -97,13 +115,12 @@ fn a_clone(machines: &Machines, bin: &Path) -> Result<()> {
         Ok(None)
     })?;
     contains(&text, "another daemon uses the key of this peer")?;
-    contains(&text, &format!("from {}", machines.net.address(other)))?;
-    machines.shell(
-        bin,
+    contains(&text, &format!("from {}", other))?;
+    ground.shell(
         stopped,
         "peer login bob --new-key --password-stdin < bob.password && peer download g1 plan.csv ./again/",
     )?;
-    println!("A clone: {stopped} stopped, and named {}", machines.net.address(other));
+    println!("A clone: {stopped} stopped, and named {}", other);
     Ok(())
 }
 
