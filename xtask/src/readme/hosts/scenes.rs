@@ -63,16 +63,16 @@ fn a_firewall_in_between(ground: &Ground<'_>) -> Result<()> {
         ),
     )?;
     let told = ground.shell("second", "! peer download g1 report.csv ./out/ --timeout 15 2>&1")?;
-    contains(&told, &format!("alice at {}: no answer; is a firewall in between?", at))?;
+    contains(&told, &format!("alice at {at}: no answer; is a firewall in between?"))?;
     let doctor = wait_for("the seeder is told", SOON, || {
         let text = ground.shell("first", "peer doctor || true")?;
         Ok(text.contains("could not reach this peer").then_some(text))
     })?;
-    contains(&doctor, &format!("bob could not reach this peer at {}", at))?;
+    contains(&doctor, &format!("bob could not reach this peer at {at}"))?;
     contains(&doctor, "no answer; open the port in the firewalls, see --listen")?;
     ground.shell("first", &format!("ip {family} rule del pref 1"))?;
     ground.shell("second", "peer download g1 report.csv ./out/ --timeout 60")?;
-    println!("A firewall in between: both sides name {}; the download ended well when it was open", at);
+    println!("A firewall in between: both sides name {at}; the download ended well when it was open");
     Ok(())
 }
 
@@ -89,10 +89,8 @@ fn a_firewall_of_ones_own(ground: &Ground<'_>) -> Result<()> {
              ip {family} rule del pref 1"
         ),
     )?;
-    let expected = format!(
-        "alice at {}: this host does not permit the connection; allow it in this host's firewall",
-        at
-    );
+    let expected =
+        format!("alice at {at}: this host does not permit the connection; allow it in this host's firewall");
     contains(&told, &expected)?;
     ground.shell("second", "peer download g1 plan.csv ./out/ --timeout 60")?;
     println!("{expected}");
@@ -115,12 +113,12 @@ fn a_clone(ground: &Ground<'_>) -> Result<()> {
         Ok(None)
     })?;
     contains(&text, "another daemon uses the key of this peer")?;
-    contains(&text, &format!("from {}", other))?;
+    contains(&text, &format!("from {other}"))?;
     ground.shell(
         stopped,
         "peer login bob --new-key --password-stdin < bob.password && peer download g1 plan.csv ./again/",
     )?;
-    println!("A clone: {stopped} stopped, and named {}", other);
+    println!("A clone: {stopped} stopped, and named {other}");
     Ok(())
 }
 
