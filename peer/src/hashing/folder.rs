@@ -290,7 +290,7 @@ impl FolderFiles {
         for segment in self.folder().contents().segments(offset..offset + rest.len() as u64) {
             let (now, later) = rest.split_at_mut(segment.length as usize);
             match segment.part {
-                Part::File(entry) => open.file(self.folder(), entry)?.read_exact_at(now, segment.offset)?,
+                Part::File(entry) => open.file(&self.known, entry)?.read_exact_at(now, segment.offset)?,
                 Part::Index => copy_from(&self.known.index, segment.offset, now)?,
             }
             rest = later;
@@ -340,13 +340,19 @@ impl FolderFiles {
 }
 
 impl OpenFolder {
-    fn file(&self, folder: &Folder, entry: usize) -> io::Result<Arc<File>> {
+    /// Opens the file, which must be the one that was found.
+    fn file(&self, known: &Known, entry: usize) -> io::Result<Arc<File>> {
         if let Some((last, file)) = &*self.last.lock()
             && *last == entry
         {
             return Ok(file.clone());
         }
-        let file = Arc::new(open_below(&self.directory, folder.entries()[entry].path.as_str())?);
+        let path = known.folder.entries()[entry].path.as_str();
+        let file = open_below(&self.directory, path)?;
+        if Some(FileStamp::of(&file.metadata()?)) != known.stamps[entry] {
+            return Err(io::Error::other(format!("{path} in the folder has changed")));
+        }
+        let file = Arc::new(file);
         *self.last.lock() = Some((entry, file.clone()));
         Ok(file)
     }

@@ -174,20 +174,31 @@ impl Places {
         match sys::renameat_with(parts, part, self.parent(), &self.name, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(StoreError::NameTaken),
-            // This file system can't rename without overwriting. A second link refuses an existing name as
-            // well.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                match sys::linkat(parts, part, self.parent(), &self.name, AtFlags::empty()) {
-                    Ok(()) => sys::unlinkat(parts, part, AtFlags::empty())?,
-                    Err(Errno::EXIST) => return Err(StoreError::NameTaken),
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.move_by_link(part)?,
             Err(error) => return Err(error.into()),
         }
         sys::fsync(self.parent())?;
         sys::fsync(parts)?;
         Ok(())
+    }
+
+    /// Moves `part` on a file system that can't rename without overwriting. A second link refuses an existing name
+    /// as well. A directory can't have one, but its rename overwrites nothing that has content.
+    pub(super) fn move_by_link(&self, part: &str) -> Result<(), StoreError> {
+        let parts = self.parts()?;
+        let is_directory = stat(parts, part)?
+            .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        let moved = match is_directory {
+            true if self.final_stat()?.is_some() => return Err(StoreError::NameTaken),
+            true => sys::renameat(parts, part, self.parent(), &self.name),
+            false => sys::linkat(parts, part, self.parent(), &self.name, AtFlags::empty())
+                .and_then(|()| sys::unlinkat(parts, part, AtFlags::empty())),
+        };
+        match moved {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => Err(StoreError::NameTaken),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Removes what is left of a download whose file is in place. Traces that can't be removed now do no harm.

@@ -39,7 +39,7 @@ use proto::{
         folder::{Folder, FolderShape},
     },
 };
-use rustix::fs::{self as sys, FlockOperation};
+use rustix::fs::{self as sys, Advice, FlockOperation};
 
 use super::{
     BadFolder, OpenStore, PieceReader, PieceStore, Progress, Rechecked, StoreError,
@@ -50,7 +50,7 @@ use super::{
     shared::SharedFolder,
     tree::{self, Tree},
 };
-use crate::hashing::{self, FileStamp, HashError, folder::FolderFiles, lanes};
+use crate::hashing::{self, FileStamp, HashError, folder::FolderFiles};
 
 /// The most times that the files are read again at the end because another process wrote to them meanwhile.
 const REREADS: usize = 3;
@@ -164,11 +164,19 @@ impl FolderStore {
         Ok(())
     }
 
+    /// Reads the first bytes of the part. If somebody cut it short, the bytes are wrong.
+    fn read_part(&self, into: &mut [u8]) -> io::Result<()> {
+        match self.part.read_exact_at(into, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+            read => read,
+        }
+    }
+
     /// Reads the index, which must match the manifest.
     fn read_index(&self) -> Result<(Vec<u8>, Folder), StoreError> {
         let layout = self.layout();
         let mut bytes = vec![0; (layout.length() - self.base) as usize];
-        self.part.read_exact_at(&mut bytes, 0)?;
+        self.read_part(&mut bytes)?;
         for piece in layout.indices().filter(|piece| self.is_of_index(*piece)) {
             let Range { start, end } = layout.range(piece);
             let own = &bytes[(start - self.base) as usize..(end - self.base) as usize];
@@ -190,7 +198,7 @@ impl FolderStore {
             let piece = self.layout().index(self.base / u64::from(PIECE_LENGTH));
             let piece = piece.ok_or(StoreError::Incomplete)?;
             let mut bytes = vec![0; self.layout().piece_length(piece) as usize];
-            self.part.read_exact_at(&mut bytes, 0)?;
+            self.read_part(&mut bytes)?;
             if !self.manifest.piece_matches(piece, &bytes) {
                 self.ledger.claims().lose_piece(piece);
                 return Err(StoreError::Corrupt);
@@ -272,7 +280,9 @@ impl PieceReader for FolderStore {
 
     fn is_unchanged(&self, _: Range<u64>) -> bool {
         // The times change with every piece that is written, so they say nothing.
-        sys::fstat(&self.part).is_ok_and(|stat| stat.st_nlink > 0) && self.tree().is_none_or(Tree::is_there)
+        let length = self.layout().length() - self.base;
+        sys::fstat(&self.part).is_ok_and(|stat| stat.st_nlink > 0 && stat.st_size as u64 == length)
+            && self.tree().is_none_or(Tree::is_there)
     }
 
     fn is_cached(&self, offset: u64, length: usize) -> bool {
@@ -285,6 +295,17 @@ impl PieceReader for FolderStore {
 
     fn stamp(&self) -> Option<FileStamp> {
         None
+    }
+}
+
+impl recheck::Source for FolderStore {
+    fn advise(&self, bytes: Range<u64>, advice: Advice) {
+        let in_tree = bytes.start.min(self.base)..bytes.end.min(self.base);
+        if let Some(tree) = self.tree().filter(|_| !in_tree.is_empty()) {
+            tree.advise(in_tree, advice);
+        }
+        let in_part = bytes.start.max(self.base) - self.base..bytes.end.max(self.base) - self.base;
+        recheck::advise(&self.part, in_part, advice);
     }
 }
 
@@ -344,17 +365,7 @@ impl PieceStore for FolderStore {
     fn recheck(&self, tell: Rechecked<'_>) {
         let can_read = |piece: &PieceIndex| self.tree().is_some() || self.is_of_index(*piece);
         let pieces: Vec<PieceIndex> = self.unverified().iter(self.layout()).filter(can_read).collect();
-        let read = |offset: u64, into: &mut [u8]| self.read(offset, into);
-        let mut reader = recheck::Reader::new(&read, &self.manifest);
-        for batch in pieces.chunks(lanes::width()) {
-            let right = reader.are_right(batch);
-            for (&piece, good) in batch.iter().zip(right) {
-                self.ledger.claims().checked(piece, good);
-                if tell(piece, good).is_break() {
-                    return;
-                }
-            }
-        }
+        recheck::recheck(self, &self.manifest, &self.ledger, &pieces, tell);
     }
 
     fn checkpoint(&self, clean: bool) -> Result<(), StoreError> {
@@ -363,7 +374,8 @@ impl PieceStore for FolderStore {
         // before somebody has looked.
         let is_known = !self.is_blind.load(Ordering::Relaxed);
         let saved = self.ledger.make_safe(parts, clean && is_known, || {
-            if !dir::is_same(parts, &self.names.part, &self.part)? {
+            let is_tree_there = self.tree().map_or(Ok(true), |tree| tree.is_at(parts, &self.names.tree))?;
+            if !is_tree_there || !dir::is_same(parts, &self.names.part, &self.part)? {
                 return Err(StoreError::Tampered("it was replaced or deleted"));
             }
             (self.sync)(&self.part).map_err(StoreError::Unsynced)?;

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use proto::domain::{Bitfield, FileId, Manifest, PieceIndex, manifest::RootFold};
 use rustix::{
-    fs::{self as sys, FlockOperation, Mode},
+    fs::{self as sys, Advice, FlockOperation, Mode},
     io::Errno,
 };
 
@@ -36,7 +36,7 @@ use super::{
     tree,
     watch::{Seen, Watch},
 };
-use crate::hashing::{self, FileStamp, lanes};
+use crate::hashing::{self, FileStamp};
 
 /// The most times that the whole is read again at the end because another process wrote to it meanwhile.
 const REREADS: usize = 3;
@@ -311,11 +311,15 @@ impl FsStore {
         if missing > 0 && self.places.room()? < missing.saturating_add(reserved) {
             return Err(StoreError::Full);
         }
-        if self.part.metadata()?.len() != length {
+        if !self.has_length()? {
             sys::ftruncate(&self.part, length)?;
         }
         // Pieces may be written from here on, so a crash must not find the state of a clean stop.
         self.checkpoint(false)
+    }
+
+    fn has_length(&self) -> Result<bool, StoreError> {
+        Ok(self.part.metadata()?.len() == self.ledger.subject.layout.length())
     }
 
     /// Gives the file the permissions that its caller's new files have.
@@ -378,6 +382,12 @@ impl PieceReader for FsStore {
     }
 }
 
+impl recheck::Source for FsStore {
+    fn advise(&self, bytes: Range<u64>, advice: Advice) {
+        recheck::advise(&self.part, bytes, advice);
+    }
+}
+
 impl PieceStore for FsStore {
     fn write(&self, piece: PieceIndex, parts: &[Bytes]) -> Result<(), StoreError> {
         raw::write(&self.part, self.ledger.subject.layout.offset(piece), parts)?;
@@ -398,24 +408,7 @@ impl PieceStore for FsStore {
 
     fn recheck(&self, tell: Rechecked<'_>) {
         let pieces: Vec<PieceIndex> = self.unverified().iter(self.ledger.subject.layout).collect();
-        // The recheck reads the disk. After a failed write, the page cache may hold data that the disk does not.
-        if !self.in_memory {
-            let _ = sys::fadvise(&self.part, 0, None, sys::Advice::DontNeed);
-        }
-        let read = |offset: u64, into: &mut [u8]| self.part.read_exact_at(into, offset);
-        let mut reader = recheck::Reader::new(&read, &self.manifest);
-        let layout = self.ledger.subject.layout;
-        let mut batches = pieces.chunks(lanes::width()).peekable();
-        while let Some(batch) = batches.next() {
-            batches.peek().into_iter().for_each(|next| recheck::prefetch(&self.part, layout, next));
-            let right = reader.are_right(batch);
-            for (&piece, good) in batch.iter().zip(right) {
-                self.ledger.claims().checked(piece, good);
-                if tell(piece, good).is_break() {
-                    return;
-                }
-            }
-        }
+        recheck::recheck(self, &self.manifest, &self.ledger, &pieces, tell);
     }
 
     fn checkpoint(&self, clean: bool) -> Result<(), StoreError> {
@@ -428,6 +421,10 @@ impl PieceStore for FsStore {
     }
 
     fn verify(&self, progress: Progress<'_>) -> Result<(), StoreError> {
+        if !self.has_length()? {
+            // Another process cut it short, or made it longer.
+            sys::ftruncate(&self.part, self.ledger.subject.layout.length())?;
+        }
         // Nothing is written any more. Earlier changes are forgotten: the read that follows sees them.
         {
             let mut watch = self.watch.lock();
@@ -470,6 +467,8 @@ impl PieceStore for FsStore {
             // Also notices most writes through a memory mapping: see `watch`.
             let is_same = read_at.map(|times| Ok::<_, StoreError>(times == self.times()?)).transpose()?;
             match (seen, is_same) {
+                // No watch notices a length that is changed by path.
+                _ if !self.has_length()? => {}
                 // Only this process wrote to it, and it checked what it wrote.
                 (Seen::Nothing, None) => return self.put_in_place(),
                 // Writes were watched while the whole was read, or can't be watched at all. Times alone never fail a

@@ -32,12 +32,12 @@ use proto::domain::{
     manifest::RootFold,
 };
 use rustix::{
-    fs::{self as sys, AtFlags, Mode, OFlags, SeekFrom, Timespec, Timestamps},
+    fs::{self as sys, Advice, AtFlags, Mode, OFlags, SeekFrom, Timespec, Timestamps},
     io::Errno,
 };
 
 use super::{
-    StoreError, raw,
+    StoreError, dir, raw, recheck,
     watch::{Seen, Watch},
 };
 use crate::hashing::{
@@ -108,7 +108,12 @@ impl Tree {
         folder: Arc<Folder>,
         umask: u32,
     ) -> Result<Self, StoreError> {
-        let root = make_directory(parts, name, 0o700)?;
+        let root = match make_directory(parts, name, 0o700) {
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOTDIR | Errno::LOOP)) => {
+                return Err(StoreError::Tampered("its unfinished folder is not a directory"));
+            }
+            made => made?,
+        };
         let mut tree = Self {
             in_memory: raw::lives_in_memory(&root),
             root,
@@ -133,6 +138,11 @@ impl Tree {
     /// The folder.
     pub(super) fn folder(&self) -> &Arc<Folder> {
         &self.folder
+    }
+
+    /// Whether the tree is what has this name in the directory.
+    pub(super) fn is_at(&self, parts: &File, name: &str) -> Result<bool, StoreError> {
+        dir::is_same(parts, name, &self.root)
     }
 
     /// Whether nobody deleted it.
@@ -179,6 +189,17 @@ impl Tree {
             return false;
         };
         self.opened(entry).is_some_and(|file| raw::is_cached(&file, offset, length))
+    }
+
+    /// Tells the kernel how these bytes of the virtual file will be used. All are contents.
+    pub(super) fn advise(&self, bytes: Range<u64>, advice: Advice) {
+        for segment in self.folder.contents().segments(bytes) {
+            let Part::File(entry) = segment.part else { return };
+            // A file that was not created holds no data.
+            if let Ok(file) = self.file(entry, false) {
+                recheck::advise(&file, segment.offset..segment.offset + segment.length, advice);
+            }
+        }
     }
 
     /// Writes the parts at this offset of the virtual file. All are contents.
@@ -274,10 +295,8 @@ impl Tree {
                 "{path} in the unfinished folder is not what this peer wrote"
             )));
         }
-        if create && found.len() != length {
-            // It is new, or was changed by somebody else.
-            file.set_len(length)?;
-            self.unsynced.lock().all = true;
+        if create {
+            self.fit(&file, length)?;
         }
         let file = Arc::new(file);
         // A file within a piece is not used again soon.
@@ -289,6 +308,16 @@ impl Tree {
             open.push((entry, file.clone()));
         }
         Ok(file)
+    }
+
+    /// Gives the file its length. Returns whether it had another: it is new, or was changed by somebody else.
+    fn fit(&self, file: &File, length: u64) -> io::Result<bool> {
+        if file.metadata()?.len() == length {
+            return Ok(false);
+        }
+        file.set_len(length)?;
+        self.unsynced.lock().all = true;
+        Ok(true)
     }
 
     /// Makes the directories that the path lies in.
@@ -324,9 +353,11 @@ impl Tree {
                 continue;
             };
             let file = self.file(number, true)?;
+            // It may have been open all the time.
+            let was_cut = self.fit(&file, expected.length)?;
             self.set_attributes(&file, expected)?;
             stamps.push(Some(FileStamp::of(&file.metadata()?)));
-            let is_known = |first: &&First| first.entry == number && first.is_trusted();
+            let is_known = |first: &&First| first.entry == number && !was_cut && first.is_trusted();
             let blake3 = match self.first.as_ref().filter(is_known) {
                 Some(first) => hash_of_first(&first.file, expected.length, manifest)?,
                 None => hash(&file, &mut buffer, &mut |bytes| {
@@ -474,6 +505,10 @@ pub(super) fn remove_tree(parts: &File, name: &str) -> Result<(), StoreError> {
     match std::fs::remove_dir_all(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // This peer did not make it.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            Ok(sys::unlinkat(parts, name, AtFlags::empty())?)
+        }
         Err(error) => Err(error.into()),
     }
 }

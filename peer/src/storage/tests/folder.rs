@@ -1,5 +1,8 @@
 //! Downloads of folders: what a publisher may lie about, and the steps at which a crash may come.
 
+mod damage;
+mod twins;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -63,9 +66,12 @@ impl Case {
         Self { dir: tempfile::tempdir().unwrap(), data, manifest }
     }
 
+    fn place(&self) -> OpenStore {
+        OpenStore::at(file_id(1), self.manifest.clone(), self.destination()).unwrap().with_umask(0o022)
+    }
+
     fn open(&self) -> Arc<dyn PieceStore> {
-        let place = OpenStore::at(file_id(1), self.manifest.clone(), self.destination()).unwrap();
-        place.with_umask(0o022).open_store().unwrap()
+        self.place().open_store().unwrap()
     }
 
     /// Writes all pieces that are missing, as a download does.
@@ -225,7 +231,7 @@ fn after_a_crash_at_any_step_the_folder_is_completed() {
     case.fill(&*store).unwrap();
     drop(store);
     fs::rename(case.unfinished("part"), case.unfinished("spent")).unwrap();
-    let place = OpenStore::at(file_id(1), case.manifest.clone(), case.destination()).unwrap();
+    let place = case.place();
     assert!(place.is_begun().unwrap());
     let (store, good) = case.reopen();
     assert_eq!(good, case.manifest.layout().count(), "nothing is lost");
@@ -233,7 +239,7 @@ fn after_a_crash_at_any_step_the_folder_is_completed() {
     assert_eq!(case.files(), expected);
     assert!(!case.dir.path().join(".minitorrent").exists());
     // It was at its final name, and traces were left.
-    let place = OpenStore::at(file_id(1), case.manifest.clone(), case.destination()).unwrap();
+    let place = case.place();
     fs::create_dir(case.dir.path().join(".minitorrent")).unwrap();
     for kind in ["spent", "state"] {
         fs::write(case.unfinished(kind), b"").unwrap();
