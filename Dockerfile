@@ -1,10 +1,12 @@
-# One build makes two small images, `tracker` and `peer`. `shaper` is for the swarm lab. The classic builder works too.
+# One build makes two small images, `tracker` and `peer`. `shaper` is for the swarm lab, `stores` for several trackers. The
+# classic builder works too.
 #
 # BUILDER needs Rust 1.95 and a C compiler. RUNTIME needs glibc 2.36 or later. Where no image registry can be reached,
 # `cargo xtask images` makes both from Debian's packages, with the dependencies included, and builds this file.
 ARG BUILDER_IMAGE=rust:1.95-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
 ARG SHAPER_BASE_IMAGE=debian:bookworm-slim
+ARG STORES_BASE_IMAGE=debian:bookworm-slim
 
 FROM ${RUNTIME_IMAGE} AS skeleton
 COPY . /src
@@ -54,3 +56,15 @@ RUN command -v tc >/dev/null \
     || { apt-get update && apt-get install -y --no-install-recommends iproute2 && rm -rf /var/lib/apt/lists/*; }
 COPY xtask/assets/shape.sh /usr/local/bin/shape
 ENTRYPOINT ["shape"]
+
+# The database and the swarm store of several trackers. Both are Debian's packages; `store` says how they are run.
+FROM ${STORES_BASE_IMAGE} AS stores
+RUN command -v redis-server >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null \
+    || { apt-get update && apt-get install -y --no-install-recommends postgresql redis-server && rm -rf /var/lib/apt/lists/*; }
+# initdb wants its user to have a name.
+RUN echo 'store:x:10001:10001::/data:/bin/sh' >>/etc/passwd \
+    && install -d -m 700 -o 10001 -g 10001 /data /secrets
+COPY xtask/assets/store.sh /usr/local/bin/store
+USER 10001:10001
+WORKDIR /data
+ENTRYPOINT ["store"]

@@ -209,7 +209,8 @@ impl Cluster {
         let me = self.hub.instance();
         let asked = Instant::now();
         let Beat { clock, known, live } = board.beat(me, self.posted).await?;
-        self.hub.set_shared_clock(clock.saturating_sub(asked.elapsed().as_millis() as u64 / 2));
+        // The answer was on its way for half of the time.
+        self.hub.set_shared_clock(clock + asked.elapsed().as_millis() as u64 / 2);
         if known.is_none_or(|known| known < self.posted) {
             // The board is new to this tracker, or has lost what it knew.
             self.shards.iter_mut().for_each(|shard| shard.rewrite = true);

@@ -3,17 +3,26 @@
 //! A change is written in the transaction that makes it. One pump reads changes from the store and broadcasts
 //! them. So changes by the operator's commands, which run in other processes, arrive in the same way as the
 //! tracker's own: each once and in order. The tracker's own arrive at once, because a commit wakes the pump.
-//! Others arrive within [`POLL`].
+//! Others arrive within [`POLL`]. [`Events::read`] says how far they are known.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::broadcast, time::Instant};
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{domain::Change, store::Store};
+use crate::{
+    domain::Change,
+    store::{MOST_CHANGES, Store},
+};
 
 /// Interval at which the store is polled for changes by other processes.
 pub const POLL: Duration = Duration::from_secs(2);
+
+/// The same where trackers share the store. A read that fails is repeated before what the tracker knows is too old.
+const POLL_SHARED: Duration = Duration::from_secs(1);
 
 /// A pause between two reads after which the log may lack changes: half as long as it keeps them.
 const LONG: Duration = Duration::from_mins(30);
@@ -35,11 +44,13 @@ pub enum Heard {
 #[derive(Clone, Debug)]
 pub struct Events {
     sender: broadcast::Sender<Heard>,
+    /// All changes before this moment were broadcast.
+    read: watch::Sender<Instant>,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { sender: broadcast::channel(BACKLOG).0 }
+        Self { sender: broadcast::channel(BACKLOG).0, read: watch::Sender::new(Instant::now()) }
     }
 }
 
@@ -49,6 +60,11 @@ impl Events {
         Listener { receiver: self.sender.subscribe() }
     }
 
+    /// The moment before which every change in the store was broadcast.
+    pub fn read(&self) -> watch::Receiver<Instant> {
+        self.read.subscribe()
+    }
+
     /// Reads changes from the store and broadcasts them, until `shutdown`.
     ///
     /// If the store fails, the pump tries again at the next poll. The changes stay in the store.
@@ -56,6 +72,7 @@ impl Events {
     /// After a pause that was so long that changes may have been deleted unread, the listeners hear of that.
     pub async fn pump(self, store: Arc<dyn Store>, mut last: i64, shutdown: CancellationToken) {
         let mut read = Instant::now();
+        let poll = if store.shared().is_some() { POLL_SHARED } else { POLL };
         loop {
             let begun = Instant::now();
             let found = store.changes(last).await;
@@ -63,22 +80,27 @@ impl Events {
                 let _ = self.sender.send(Heard::Missed);
             }
             match found {
-                Ok(changes) if changes.is_empty() => {}
                 Ok(changes) => {
+                    let found = changes.len();
                     for (number, change) in changes {
                         last = number;
                         tracing::debug!(?change, "broadcast");
                         // A broadcast without listeners is not an error.
                         let _ = self.sender.send(Heard::Change(change));
                     }
-                    continue;
+                    if found < MOST_CHANGES {
+                        self.read.send_replace(begun);
+                    }
+                    if found > 0 {
+                        continue;
+                    }
                 }
                 Err(error) => tracing::warn!(%error, "changes in the store can't be read"),
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = store.changed() => {}
-                () = tokio::time::sleep(POLL) => {}
+                () = tokio::time::sleep(poll) => {}
             }
         }
     }

@@ -21,6 +21,7 @@ pub mod authn;
 pub mod file;
 pub mod gate;
 pub mod group;
+mod guesses;
 pub mod limits;
 mod methods;
 mod page;

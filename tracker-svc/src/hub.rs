@@ -20,7 +20,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -31,7 +31,10 @@ use proto::{
     domain::{FileId, GroupId, PeerId, PieceLayout, Username},
     reason::Reason,
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::mailbox::{Letter, Mailbox, Over, Unreached};
@@ -85,6 +88,10 @@ pub struct Hub {
     /// Milliseconds to add to [`Hub::now`] to get the clock that all trackers of the network share, in
     /// milliseconds since 1970.
     shared_clock: AtomicU64,
+    /// Whether that is the clock of the store that trackers share.
+    follows_store: AtomicBool,
+    /// Ends all streams.
+    cut: Notify,
     /// The tasks of the streams; owned by [`Hub::run`].
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
@@ -105,6 +112,8 @@ impl Hub {
             shared_clock: AtomicU64::new(
                 SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as u64
             ),
+            follows_store: AtomicBool::new(false),
+            cut: Notify::new(),
             tasks: TaskTracker::new(),
             shutdown,
             latency: metrics::latency(),
@@ -158,9 +167,37 @@ impl Hub {
         self.started.elapsed()
     }
 
-    /// Sets the clock that all trackers of the network share, in milliseconds since 1970.
+    /// Sets the clock that all trackers of the network share, in milliseconds since 1970. Ignored while it is that of
+    /// their store.
     pub(crate) fn set_shared_clock(&self, now: u64) {
-        self.shared_clock.store(now.saturating_sub(self.now().as_millis() as u64), Ordering::Relaxed);
+        if !self.follows_store.load(Ordering::Relaxed) {
+            self.shared_clock.store(self.since_start(now), Ordering::Relaxed);
+        }
+    }
+
+    /// Goes by the clock of the store that trackers share, in milliseconds since 1970: their own may differ. Every peer
+    /// is told if it was set.
+    pub(crate) fn follow_store(&self, now: u64) {
+        let new = self.since_start(now);
+        let old = self.shared_clock.swap(new, Ordering::Relaxed);
+        let was_set = u128::from(old.abs_diff(new)) >= CLOCK_STEP.as_millis();
+        if self.follows_store.swap(true, Ordering::Relaxed) && was_set {
+            tracing::warn!("the clock of the store was set: every peer is told");
+            self.tell_clock();
+        }
+    }
+
+    fn since_start(&self, now: u64) -> u64 {
+        now.saturating_sub(self.now().as_millis() as u64)
+    }
+
+    /// The time by which tickets are signed, and which peers are told: that of the store that trackers share, else
+    /// this machine's.
+    pub(crate) fn clock(&self) -> SystemTime {
+        if !self.follows_store.load(Ordering::Relaxed) {
+            return SystemTime::now();
+        }
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.shared_clock.load(Ordering::Relaxed)) + self.now()
     }
 
     /// When the open stream of a peer was opened, by the clock that all trackers share. 0 if none is open.
@@ -220,6 +257,17 @@ impl Hub {
         if streams.get(&mailbox.peer).is_some_and(|open| Arc::ptr_eq(open, mailbox)) {
             streams.remove(&mailbox.peer);
         }
+    }
+
+    /// Ends all streams, whatever they wait for, so that their peers go on at another tracker. What the peers
+    /// announced stays until their leases end.
+    pub(crate) fn cut_off(&self) {
+        self.cut.notify_waiters();
+    }
+
+    /// Resolves at the next [`Hub::cut_off`] after this call.
+    pub(crate) fn when_cut_off(&self) -> Notified<'_> {
+        self.cut.notified()
     }
 
     /// The shard of a file, and its number.
@@ -520,6 +568,26 @@ mod tests {
         hub.tell_clock();
         assert!(stream.take(64).clock);
         assert!(stream.take(64).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_of_the_store_counts_where_trackers_share_one() {
+        let (hub, at) = (Hub::new(CancellationToken::new()), |millis| {
+            SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+        });
+        let stream = mailbox(1);
+        hub.open(&stream);
+        hub.follow_store(500_000);
+        assert!(stream.take(64).is_empty(), "there was no other before");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(hub.clock(), at(502_000));
+        hub.set_shared_clock(7);
+        hub.follow_store(502_900);
+        assert_eq!(hub.clock(), at(502_900));
+        assert!(stream.take(64).is_empty(), "it runs a little fast");
+        hub.follow_store(900_000);
+        assert!(stream.take(64).clock);
+        assert_eq!(hub.clock(), at(900_000));
     }
 
     #[test]

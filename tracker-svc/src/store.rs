@@ -28,6 +28,7 @@ use crate::domain::{
     access::Place,
     invite::{InviteHash, NewInvite},
     session::AccountId,
+    throttle::{Counts, Login, Step, Wait},
 };
 
 /// The reason why a store call failed.
@@ -65,12 +66,19 @@ pub trait Store: Accounts + Sessions + Peers + Groups + Invites + Files + Log {
 /// What trackers that use one database share besides the data.
 #[async_trait]
 pub trait Shared: Send + Sync {
+    /// The time by the database's clock, in milliseconds since 1970.
+    async fn clock(&self) -> Result<u64>;
+
     /// Returns a secret as it is stored, which is encrypted, and its version.
     async fn secret(&self, name: &str) -> Result<Option<(i64, Vec<u8>)>>;
 
     /// Replaces a secret that still has the version `was`. `None` stands for one that is not there yet.
     /// Returns whether it did.
     async fn replace_secret(&self, name: &str, was: Option<i64>, sealed: &[u8]) -> Result<bool>;
+
+    /// Takes a step of a login, and counts it for all trackers. Returns the new counts, or why the login must
+    /// not start yet ([`Login::step`]).
+    async fn count_login(&self, login: &Login, step: Step) -> Result<std::result::Result<Counts, Wait>>;
 }
 
 /// An account's stored password.
@@ -433,6 +441,9 @@ pub struct AuditRow {
     pub request: String,
 }
 
+/// The most changes that are read at once.
+pub const MOST_CHANGES: usize = 1_000;
+
 /// The audit log, and the changes that the rest of the tracker must be told about.
 #[async_trait]
 pub trait Log: Send + Sync {
@@ -455,7 +466,7 @@ pub trait Log: Send + Sync {
     /// The number of the last change.
     async fn last_change(&self) -> Result<i64>;
 
-    /// Returns the changes after number `after`, in order, with their numbers. At most 1,000.
+    /// Returns the changes after number `after`, in order, with their numbers. At most [`MOST_CHANGES`].
     async fn changes(&self, after: i64) -> Result<Vec<(i64, Change)>>;
 
     /// Resolves after a commit of this process that wrote changes. It may also resolve without changes.

@@ -7,8 +7,9 @@ use std::{
 };
 
 use tokio::{
+    sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -31,10 +32,17 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// The same where trackers share the store, which can go away while they run. Together with
 /// [`PROBE_WITHIN`] it takes less than 5 seconds until the health status says so.
 const PROBE_SHARED_EVERY: Duration = Duration::from_secs(1);
+/// How long the question for the store's clock may take for the answer to count.
+const CLOCK_WITHIN: Duration = Duration::from_millis(500);
 /// How long a probe may take.
 const PROBE_WITHIN: Duration = Duration::from_secs(3);
 /// The name under which the health service tells whether the store answers by which trackers share their swarms.
 pub(crate) const SWARM_STORE: &str = "swarm-store";
+/// How old what a tracker knows of a shared store may be. Together with [`CUT_AGAIN`] it takes less than 5 seconds
+/// until the streams of a tracker that is cut off from the store have ended.
+const STALE: Duration = Duration::from_millis(4_500);
+/// Interval at which streams are ended while the store can't be read.
+const CUT_AGAIN: Duration = Duration::from_millis(250);
 /// Interval at which expired sessions are ended.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// Interval at which old rows of the store are deleted.
@@ -48,6 +56,7 @@ impl Tracker {
     /// Starts all loops.
     pub(crate) async fn start_tasks(&mut self, tasks: &mut JoinSet<()>, insecure: bool) -> Result<()> {
         let last = self.store.last_change().await?;
+        set_clock(&*self.store, &self.hub).await?;
         let (store, stop) = (|| Arc::clone(&self.store), || self.stopping.clone());
         // The listeners must exist before the pump sends the first change.
         tasks.spawn(Arc::clone(&self.hub).run(self.events.listen(), Arc::clone(&self.keys)));
@@ -57,6 +66,10 @@ impl Tracker {
         tasks.spawn(until(stop(), expire(store())));
         tasks.spawn(until(stop(), prune(store())));
         tasks.spawn(until(stop(), tend(Arc::clone(&self.rates), Arc::clone(&self.keys))));
+        if self.store.shared().is_some() {
+            tasks.spawn(until(stop(), end_stale(self.events.read(), Arc::clone(&self.hub))));
+            tasks.spawn(until(stop(), follow_clock(store(), Arc::clone(&self.hub))));
+        }
         if let Some(board) = &self.board {
             let (hub, standing) = (Arc::clone(&self.hub), Arc::clone(&self.standing));
             tasks.spawn(Cluster::new(hub, Arc::clone(board), standing).run(stop()));
@@ -128,6 +141,50 @@ async fn tend(rates: Arc<Rates>, keys: Arc<TicketKeys>) {
         if let Err(error) = keys.tend(now).await {
             tracing::error!(%error, "the ticket keys can't be renewed");
         }
+    }
+}
+
+/// Sets the hub's clock by that of a shared store. An answer that took long would set it wrong.
+async fn set_clock(store: &dyn Store, hub: &Hub) -> Result<()> {
+    let Some(shared) = store.shared() else { return Ok(()) };
+    let asked = Instant::now();
+    let clock = shared.clock().await?;
+    let took = asked.elapsed();
+    if took < CLOCK_WITHIN {
+        // The answer was on its way for half of the time.
+        hub.follow_store(clock + took.as_millis() as u64 / 2);
+    }
+    Ok(())
+}
+
+async fn follow_clock(store: Arc<dyn Store>, hub: Arc<Hub>) {
+    loop {
+        sleep(PROBE_SHARED_EVERY).await;
+        // Until the store answers again, the clock goes on.
+        let _ = set_clock(&*store, &hub).await;
+    }
+}
+
+/// Ends all announce streams while the changes in a shared store can't be read. The rights that were read before may
+/// be gone by now, and another tracker may reach the store.
+async fn end_stale(mut read: watch::Receiver<Instant>, hub: Arc<Hub>) {
+    loop {
+        let known = *read.borrow_and_update();
+        match timeout_at(known + STALE, read.changed()).await {
+            Ok(Ok(())) => continue,
+            // The tracker ends.
+            Ok(Err(_)) => return,
+            Err(_) => {}
+        }
+        tracing::error!(
+            "the store can't be read: all announce streams end, and peers go on at another tracker"
+        );
+        hub.cut_off();
+        // Streams whose rights were read just before may open after that.
+        while timeout(CUT_AGAIN, read.changed()).await.is_err() {
+            hub.cut_off();
+        }
+        tracing::info!("the store can be read again");
     }
 }
 

@@ -6,6 +6,7 @@
 //! can't. Without an engine it says so and runs the same scenario in network namespaces, or in plain processes
 //! where namespaces are not permitted.
 
+mod cluster;
 mod disks;
 mod faults;
 mod logs;
@@ -39,7 +40,9 @@ pub(crate) fn run(args: &[&str]) -> Result<Option<String>> {
     let with_containers = match args {
         [] => images::engine_answers()?,
         ["--processes"] => false,
-        _ => bail!("e2e knows --processes, not {args:?}"),
+        // With the images as they are, for work on the story.
+        ["--cluster"] => return cluster::play(Vec::new()).map(|()| None),
+        _ => bail!("e2e knows --processes and --cluster, not {args:?}"),
     };
     let mut left_out = Vec::new();
     if !grpcurl::available()? {
@@ -87,6 +90,7 @@ fn in_containers() -> Result<()> {
     drop(hosts);
     scene("The tour of docs/operations.md, word by word");
     readme::tour()?;
+    cluster::play(bases.clone())?;
     disks::play(&Containers::with_small_volumes(bases, PEERS)?)
 }
 

@@ -4,6 +4,7 @@
 
 mod access;
 mod callers;
+mod cluster;
 mod completion;
 mod daemon;
 mod drives;

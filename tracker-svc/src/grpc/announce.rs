@@ -155,14 +155,18 @@ impl Announce {
         let Ok(Some(first)) = first else { return Err(End::Quiet) };
         let mut opened = self.open(&first).await?;
         let mailbox = Arc::clone(&opened.mailbox);
-        self.state.hub.open(&mailbox);
+        let hub = Arc::clone(&self.state.hub);
+        // Before the stream asks the store whether its session is alive: if that is answered later, the store is back.
+        let cut_off = hub.when_cut_off();
+        hub.open(&mailbox);
         let call = Arc::clone(&self.caller);
         let end = tokio::select! {
             end = self.talk(&mut opened, first, messages) => end,
+            () = cut_off => Err(Over::Stale.into()),
             // The guard of the call sends the reason to the peer.
             () = call.ended() => Err(End::Quiet),
         };
-        self.state.hub.close(&mailbox);
+        hub.close(&mailbox);
         end
     }
 
@@ -463,7 +467,7 @@ impl Announce {
     /// Waits until there is room for the response: for at most the length of a lease, and no longer than the
     /// session lasts.
     async fn send(&mut self, opened: &Opened, mut answer: pb::AnnounceResponse) -> Result<(), End> {
-        answer.now = Some(SystemTime::now().into());
+        answer.now = Some(self.state.hub.clock().into());
         let sending = timeout(LEASE, self.answers.reserve());
         tokio::pin!(sending);
         let mut marked = false;

@@ -3,10 +3,8 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
-    time::Instant,
 };
 
-use parking_lot::{Mutex, MutexGuard};
 use proto::{convert, domain::Username, pb};
 use tonic::{Request, Response, Status, async_trait};
 use transport::ConnInfo;
@@ -14,15 +12,11 @@ use transport::ConnInfo;
 use super::{
     gate::{caller, origin, unless_done},
     group::invite_key,
+    guesses::Guesses,
 };
 use crate::{
     ca::Authority,
-    domain::{
-        Action, Origin, Refusal, SessionHash,
-        invite::Registration,
-        session,
-        throttle::{Throttle, Try},
-    },
+    domain::{Action, Origin, Refusal, SessionHash, invite::Registration, session, throttle::Login},
     error::TrackerError,
     keys::TicketKeys,
     password::{Hasher, Password, Verdict},
@@ -35,8 +29,7 @@ pub struct AuthService {
     hasher: Hasher,
     authority: Arc<Authority>,
     keys: Arc<TicketKeys>,
-    /// The lock is held for a few map operations at a time.
-    throttle: Mutex<Throttle>,
+    guesses: Arc<Guesses>,
     loopback_exempt: bool,
     registration: Registration,
 }
@@ -52,19 +45,8 @@ impl AuthService {
         loopback_exempt: bool,
         registration: Registration,
     ) -> Self {
-        Self { store, hasher, authority, keys, throttle: Mutex::default(), loopback_exempt, registration }
-    }
-
-    fn throttle(&self) -> MutexGuard<'_, Throttle> {
-        self.throttle.lock()
-    }
-
-    /// Counts a try at a user's password before it is checked.
-    fn start(&self, user: &Username, origin: &Origin) -> Result<Guess<'_>, TrackerError> {
-        let ip = origin.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let exempt = self.loopback_exempt && ip.is_loopback();
-        let tried = self.throttle().start(user, ip, exempt, Instant::now()).map_err(Refusal::Throttled)?;
-        Ok(Guess { service: self, tried: Some(tried) })
+        let guesses = Guesses::new(Arc::clone(&store));
+        Self { store, hasher, authority, keys, guesses, loopback_exempt, registration }
     }
 
     /// Checks a user's password. An unknown or disabled user costs the same work.
@@ -74,19 +56,21 @@ impl AuthService {
         password: Password,
         origin: &Origin,
     ) -> Result<Option<(Credentials, Option<String>)>, TrackerError> {
-        let guess = self.start(user, origin)?;
+        let ip = origin.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let exempt = self.loopback_exempt && ip.is_loopback();
+        let guess = Guesses::start(&self.guesses, Login::new(user, ip, exempt)).await?;
         let credentials = self.store.credentials(user).await?;
         let stored = credentials.as_ref().map(|credentials| credentials.password.as_str());
         let verdict = self.hasher.verify(password, stored).await?;
         let rehashed = match verdict {
             Verdict::Wrong => {
-                guess.was(Outcome::Wrong);
+                guess.was_wrong();
                 return Ok(None);
             }
             Verdict::Right => None,
             Verdict::Rehashed(hash) => Some(hash),
         };
-        guess.was(Outcome::Right);
+        guess.was_right().await?;
         Ok(credentials.filter(|credentials| !credentials.disabled).map(|credentials| (credentials, rehashed)))
     }
 
@@ -108,36 +92,6 @@ impl AuthService {
         let origin = Origin { actor: Some(user), ..origin };
         self.store.open_session(&credentials, rehashed.as_deref(), hash, &origin).await?;
         Ok(pb::LoginResponse { session_token, expires_at: Some((origin.at + session::ABSOLUTE).into()) })
-    }
-}
-
-/// The result of a guess.
-enum Outcome {
-    Right,
-    Wrong,
-}
-
-/// A counted try. It is taken back if it is dropped before its outcome is known.
-struct Guess<'s> {
-    service: &'s AuthService,
-    tried: Option<Try>,
-}
-
-impl Guess<'_> {
-    fn was(mut self, outcome: Outcome) {
-        match (self.tried.take(), outcome) {
-            (Some(tried), Outcome::Right) => self.service.throttle().right(tried),
-            // The failure stays counted.
-            (_, Outcome::Wrong) | (None, _) => {}
-        }
-    }
-}
-
-impl Drop for Guess<'_> {
-    fn drop(&mut self) {
-        if let Some(tried) = self.tried.take() {
-            self.service.throttle().undone(tried);
-        }
     }
 }
 

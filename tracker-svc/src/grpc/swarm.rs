@@ -51,7 +51,7 @@ impl SwarmService {
     ) -> Result<pb::IssueTicketsResponse, TrackerError> {
         let files = distinct(&request.files)?;
         let peer = self.state.own_peer(caller, &request.peer_id).await?;
-        let now = since_1970(SystemTime::now());
+        let now = since_1970(self.state.hub.clock());
         let (signer, life) = (self.state.keys.signer(now), self.ticket_life.as_secs());
         let mut groups: HashMap<GroupId, Option<Membership>> = HashMap::new();
         let mut answer = pb::IssueTicketsResponse::default();

@@ -24,6 +24,7 @@ mod groups;
 mod invites;
 #[path = "sql/log.rs"]
 mod log;
+mod logins;
 mod lookup;
 mod options;
 mod pool;
@@ -56,6 +57,7 @@ use super::{
     ManifestId, Result, Shared, Store,
     sql::{before, count, millis, stored, stored_bytes, taken, time},
 };
+use crate::domain::throttle::{Counts, Login, Step, Wait};
 
 /// How long the server lets a statement run or wait for a lock.
 const STATEMENT: Duration = Duration::from_millis(2_000);
@@ -72,6 +74,10 @@ const CHANNEL: &str = "minitorrent_changes";
 /// The advisory lock of the write transactions: `mini` in ASCII. Two keys, so that it is never the lock that
 /// sqlx takes for migrations.
 const WRITER: (i32, i32) = (0x6d69_6e69, 1);
+/// The advisory lock of the transactions that count logins.
+const LOGINS: (i32, i32) = (0x6d69_6e69, 2);
+/// The server's clock, in milliseconds since 1970.
+const CLOCK: &str = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
 /// How long a manifest may be staged: far longer than a publication may take, and than clocks may differ.
 const STAGED: Duration = Duration::from_hours(2);
 /// How long the listener waits before it connects again.
@@ -212,6 +218,12 @@ impl Postgres {
         self.begin_with(format!("BEGIN; SELECT pg_advisory_xact_lock({one}, {two})")).await
     }
 
+    /// Starts a transaction that counts a login. Waits for those of all trackers, and for no other transaction.
+    async fn begin_login(&self) -> Result<Write<'_>> {
+        let (one, two) = LOGINS;
+        self.begin_with(format!("BEGIN; SELECT pg_advisory_xact_lock({one}, {two})")).await
+    }
+
     /// Starts a transaction that only adds rows on which no rule depends.
     async fn begin_append(&self) -> Result<Write<'_>> {
         self.begin_with("BEGIN".to_owned()).await
@@ -234,8 +246,9 @@ impl Postgres {
         Ok(Write { lease: Some(lease), deadline, store: self, changes: false })
     }
 
-    /// Gives up the manifests that trackers left staged when they ended.
-    async fn give_up_orphans(&self, now: SystemTime) -> Result<()> {
+    /// Deletes what only this database has. Gives up the manifests that trackers left staged when they ended.
+    async fn tidy(&self, now: SystemTime) -> Result<()> {
+        self.forget_logins().await?;
         let sql = "UPDATE manifests SET state = 2 WHERE state = 0 AND staged_at < $1";
         sqlx::query(sql).bind(before(now, STAGED)).execute(self.writes()).await?;
         self.sweep.notify_one();
@@ -265,6 +278,11 @@ impl Store for Postgres {
 
 #[async_trait]
 impl Shared for Postgres {
+    async fn clock(&self) -> Result<u64> {
+        let (now,): (i64,) = sqlx::query_as(CLOCK).fetch_one(self.reads()).await?;
+        Ok(count(now))
+    }
+
     async fn secret(&self, name: &str) -> Result<Option<(i64, Vec<u8>)>> {
         let sql = "SELECT version, sealed FROM secrets WHERE name = $1";
         Ok(sqlx::query_as(sql).bind(name).fetch_optional(self.reads()).await?)
@@ -282,6 +300,10 @@ impl Shared for Postgres {
         };
         let done = sqlx::query(sql).bind(name).bind(sealed).bind(was).execute(self.writes()).await?;
         Ok(done.rows_affected() > 0)
+    }
+
+    async fn count_login(&self, login: &Login, step: Step) -> Result<std::result::Result<Counts, Wait>> {
+        self.count(login, step).await
     }
 }
 

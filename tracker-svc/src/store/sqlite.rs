@@ -240,7 +240,7 @@ impl Sqlite {
     }
 
     /// Gives up the manifests that trackers left staged. Opening the database did it: there is one tracker.
-    async fn give_up_orphans(&self, _: SystemTime) -> Result<()> {
+    async fn tidy(&self, _: SystemTime) -> Result<()> {
         Ok(())
     }
 

@@ -11,11 +11,17 @@ mod sharing;
 
 use std::{process::Command, time::Duration};
 
+use proto::pb;
 use testkit::{
+    authority::csr,
     client::{Client, PASSWORD, endpoint},
     postgres::Postgres,
     process::{TrackerProcess, binary},
+    wait::PATIENCE,
 };
+use tokio::time::timeout;
+use tokio_stream::StreamExt as _;
+use tonic::{Status, Streaming};
 
 /// How long an error may take while the database is away.
 const ERROR: Duration = Duration::from_secs(5);
@@ -39,8 +45,13 @@ impl Cluster {
 
     /// Starts one more tracker.
     fn tracker(&self) -> TrackerProcess {
-        let (url, key) = (self.postgres.url(), self.key.path().to_str().expect("a path"));
-        TrackerProcess::start(program, &[("TRACKER_DATABASE", &url), ("TRACKER_CLUSTER_KEY", key)])
+        self.tracker_at(&self.postgres.url())
+    }
+
+    /// Starts one more tracker, which reaches the database at this address.
+    fn tracker_at(&self, url: &str) -> TrackerProcess {
+        let key = self.key.path().to_str().expect("a path");
+        TrackerProcess::start(program, &[("TRACKER_DATABASE", url), ("TRACKER_CLUSTER_KEY", key)])
     }
 }
 
@@ -60,4 +71,29 @@ async fn user(tracker: &TrackerProcess, name: &str) -> Client {
 /// The same session at another tracker.
 fn at(tracker: &TrackerProcess, user: &Client) -> Client {
     Client { name: user.name.clone(), ..anonymous(tracker).with_token(user.token.as_deref()) }
+}
+
+/// Makes a peer of this user, and returns its id.
+async fn peer(user: &Client) -> String {
+    let issued = user.auth().issue_peer_cert(pb::IssuePeerCertRequest { csr_der: csr().into() }).await;
+    issued.expect("a certificate").into_inner().peer_id
+}
+
+/// Opens an announce stream of this peer.
+async fn announces(user: &Client, peer: &str) -> Streaming<pb::AnnounceResponse> {
+    let hello = pb::AnnounceHello { peer_id: peer.into(), port: 7000, ..Default::default() };
+    let first = pb::AnnounceRequest { hello: Some(hello), ..Default::default() };
+    let messages = tokio_stream::iter([first]).chain(tokio_stream::pending());
+    let mut answers = user.swarm().announce(messages).await.expect("a stream").into_inner();
+    answers.message().await.expect("a message").expect("not the end");
+    answers
+}
+
+/// Waits for the end of a stream.
+async fn ended(mut answers: Streaming<pb::AnnounceResponse>) -> Result<(), Status> {
+    let end = async {
+        while answers.message().await?.is_some() {}
+        Ok(())
+    };
+    timeout(PATIENCE, end).await.expect("it ends")
 }

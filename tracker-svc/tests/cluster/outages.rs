@@ -1,8 +1,8 @@
 //! The database or a tracker goes away.
 
 use proto::{pb, reason::Reason};
-use testkit::{client::refused, wait::eventually_within};
-use tokio::time::Instant;
+use testkit::{client::refused, content::manifest, relay::Relay, wait::eventually_within};
+use tokio::time::{Instant, timeout};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -132,4 +132,62 @@ async fn a_killed_tracker_loses_nothing_and_holds_nobody_up() {
         ann_there.delete_group(&format!("other{round}")).await.expect("deleted");
         here.start_again();
     }
+}
+
+#[tokio::test]
+async fn a_tracker_that_is_cut_off_from_the_database_answers_nothing_and_sends_its_peers_away() {
+    let cluster = Cluster::new();
+    let relay = Relay::to(&cluster.postgres.socket());
+    let (here, there) = (cluster.tracker_at(&cluster.postgres.url_by(&relay.address())), cluster.tracker());
+    let (ann, bob) = (user(&there, "ann").await, user(&there, "bob").await);
+    let (ann_here, bob_here) = (at(&here, &ann), at(&here, &bob));
+    ann.found("films", &[&bob]).await;
+    let file = ann.publish("films", &manifest("film", b"content")).await.expect("a file").file_id;
+    let (anns, bobs) = (peer(&ann).await, peer(&bob).await);
+    let ticket = async |user: &Client, peer: &str| {
+        let file = pb::FileRef { group_id: "films".into(), file_id: file.clone() };
+        let request = pb::IssueTicketsRequest { peer_id: peer.into(), files: vec![file] };
+        user.swarm().issue_tickets(request).await.map(drop)
+    };
+    let sources = async |user: &Client| {
+        let request =
+            pb::FindPeersRequest { group_id: "films".into(), name: "film".into(), ..Default::default() };
+        user.swarm().find_peers(request).await.map(drop)
+    };
+    ticket(&bob_here, &bobs).await.expect("a member gets a ticket");
+    let streams = [announces(&ann_here, &anns).await, announces(&bob_here, &bobs).await];
+
+    relay.hold();
+    let cut = Instant::now();
+    ann.remove("films", "bob").await.expect("removed at the other tracker");
+    let [first, second] = streams;
+    let ends = async {
+        for end in [ended(first).await, ended(second).await] {
+            refused(end, Reason::NotServing);
+        }
+        cut.elapsed()
+    };
+    let (streams, tickets, found) = tokio::join!(ends, ticket(&bob_here, &bobs), sources(&bob_here));
+    println!("the streams ended after {streams:?}, the calls after {:?}", cut.elapsed());
+    refused(tickets, Reason::NotServing);
+    refused(found, Reason::NotServing);
+    assert!(cut.elapsed() < ERROR, "{:?}", cut.elapsed());
+    assert_eq!(status(&ann_here).await, ServingStatus::NotServing);
+    refused(ticket(&bob_here, &bobs).await, Reason::NotServing);
+    refused(ticket(&ann_here, &anns).await, Reason::NotServing);
+    // The peers go on at the other tracker.
+    let moved = announces(&ann, &anns).await;
+    ticket(&ann, &anns).await.expect("a ticket");
+
+    relay.mend();
+    eventually_within(RECOVERY, "it serves again", async || {
+        status(&ann_here).await == ServingStatus::Serving && ticket(&ann_here, &anns).await.is_ok()
+    })
+    .await;
+    refused(ticket(&bob_here, &bobs).await, Reason::NotAMember);
+    refused(sources(&bob_here).await, Reason::NotAMember);
+    // A stream that is opened now stays.
+    let mut back = announces(&bob_here, &bobs).await;
+    timeout(ERROR, back.message()).await.expect_err("nothing is said, and it does not end");
+    drop(moved);
 }

@@ -3,9 +3,9 @@
 use std::thread;
 
 use proto::{pb, reason::Reason};
-use testkit::{authority::csr, client::refused, content::manifest};
-use tokio::time::{Instant, timeout};
-use tokio_stream::StreamExt as _;
+use testkit::{authority::csr, client::refused, content::manifest, wait::eventually};
+use tokio::time::Instant;
+use tracker_core::quota::{Quota, SESSIONS};
 
 use super::*;
 
@@ -93,25 +93,81 @@ async fn a_stream_at_another_tracker_is_cut_in_time() {
     let mut longest = Duration::ZERO;
     for _ in 0..5 {
         let ann_there = anonymous(&there).logged_in("ann").await;
-        let issued =
-            ann_there.auth().issue_peer_cert(pb::IssuePeerCertRequest { csr_der: csr().into() }).await;
-        let peer_id = issued.expect("a certificate").into_inner().peer_id;
-        let hello = pb::AnnounceHello { peer_id, port: 7000, ..Default::default() };
-        let first = pb::AnnounceRequest { hello: Some(hello), ..Default::default() };
-        let messages = tokio_stream::iter([first]).chain(tokio_stream::pending());
-        let mut answers = ann_there.swarm().announce(messages).await.expect("a stream").into_inner();
-        answers.message().await.expect("a message").expect("not the end");
+        let answers = announces(&ann_there, &peer(&ann_there).await).await;
         let ann_here = anonymous(&here).logged_in("ann").await;
         ann_here.auth().logout_all(pb::LogoutAllRequest {}).await.expect("logged out");
         let start = Instant::now();
-        let ended = async {
-            while answers.message().await?.is_some() {}
-            Ok::<_, tonic::Status>(())
-        };
-        let status = timeout(testkit::wait::PATIENCE, ended).await.expect("it ends");
+        refused(ended(answers).await, Reason::NotLoggedIn);
         longest = longest.max(start.elapsed());
-        refused(status, Reason::NotLoggedIn);
     }
     println!("a stream at another tracker was cut after {longest:?} at most");
     assert!(longest < CUT, "{longest:?}");
+}
+
+/// Guesses of a password that need no wait between them.
+const FREE: usize = 5;
+
+#[tokio::test]
+async fn guesses_of_a_password_are_counted_over_all_trackers() {
+    let cluster = Cluster::new();
+    let trackers = [cluster.tracker(), cluster.tracker(), cluster.tracker()];
+    user(&trackers[0], "ann").await;
+    let guess =
+        async |number: usize, password: &str| anonymous(&trackers[number % 3]).login("ann", password).await;
+    for number in 0..FREE {
+        refused(guess(number, "not this one either").await, Reason::BadCredentials);
+    }
+    let counted =
+        || cluster.postgres.sql("SELECT failures || ' ' || known FROM logins WHERE key = 'ann 127.0.0.0'");
+    assert_eq!(counted(), "5 true", "ann has logged in from here before");
+    // The test does not depend on how long a guess takes: as after twelve guesses, the wait is two minutes.
+    cluster.postgres.sql("UPDATE logins SET failures = 12 WHERE key = 'ann 127.0.0.0'");
+    for number in 0..3 {
+        refused(guess(number, PASSWORD).await, Reason::RateLimited);
+    }
+    cluster.postgres.sql("UPDATE logins SET at = at - 128000");
+    eventually("the wait is over", async || guess(1, PASSWORD).await.is_ok()).await;
+    assert_eq!(counted(), "0 true");
+}
+
+#[tokio::test]
+async fn guesses_at_all_trackers_at_once_gain_nothing() {
+    let cluster = Cluster::new();
+    let trackers = [cluster.tracker(), cluster.tracker(), cluster.tracker()];
+    user(&trackers[0], "ann").await;
+    let guesses = (0..30).map(|number| {
+        let tracker = anonymous(&trackers[number % 3]);
+        async move { Reason::of(&tracker.login("ann", "not this one").await.expect_err("it is wrong")) }
+    });
+    let answers = futures_util::future::join_all(guesses).await;
+    let checked = answers.iter().filter(|reason| **reason == Some(Reason::BadCredentials)).count();
+    // On a slow machine, some come after the first waits.
+    assert!((FREE..2 * FREE).contains(&checked), "{answers:?}");
+}
+
+#[tokio::test]
+async fn sessions_and_quotas_are_counted_over_all_trackers() {
+    let cluster = Cluster::new();
+    let trackers = [cluster.tracker(), cluster.tracker(), cluster.tracker()];
+    let ann = user(&trackers[0], "ann").await;
+    // More peers than a user may have, at all trackers at once.
+    let more = 4;
+    let peers = (0..Quota::Peers.limit() as usize + more).map(|number| {
+        let ann = at(&trackers[number % 3], &ann);
+        let request = pb::IssuePeerCertRequest { csr_der: csr().into() };
+        async move { ann.auth().issue_peer_cert(request).await.map(drop) }
+    });
+    let made = futures_util::future::join_all(peers).await;
+    let refusals: Vec<_> = made.into_iter().filter_map(Result::err).collect();
+    assert_eq!(refusals.len(), more);
+    assert!(refusals.iter().all(|error| Reason::of(error) == Some(Reason::QuotaExceeded)), "{refusals:?}");
+    // More sessions than a user may have: the first one ends, at every tracker.
+    for number in 0..SESSIONS as usize {
+        anonymous(&trackers[number % 3]).logged_in("ann").await;
+    }
+    for tracker in &trackers {
+        let who = at(tracker, &ann).auth().who_am_i(pb::WhoAmIRequest {}).await;
+        refused(who, Reason::NotLoggedIn);
+    }
+    assert_eq!(cluster.postgres.sql("SELECT count(*) FROM sessions"), SESSIONS.to_string());
 }

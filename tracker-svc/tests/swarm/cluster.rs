@@ -159,6 +159,12 @@ async fn a_dead_trackers_peers_vanish_with_its_heartbeat() {
     scene.a.stop().await;
 }
 
+/// The peer says that it leaves. Its stream has not failed.
+async fn leaves(stream: &mut Stream) {
+    stream.sender.send(pb::AnnounceRequest { leaving: true, ..Default::default() }).await.unwrap();
+    timeout(LONG, stream.answers.message()).await.expect("in time").expect("no failure");
+}
+
 /// What becomes of Redis.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -166,6 +172,8 @@ enum Fault {
     Frozen,
     Flushed,
     Full,
+    /// A replica takes over that lags behind: it names a peer that has left, and lacks those that came since.
+    Stale,
     /// The connections that news comes over are closed.
     Deaf,
 }
@@ -173,14 +181,23 @@ enum Fault {
 #[tokio::test(flavor = "multi_thread")]
 async fn trackers_go_on_with_their_own_peers_without_redis_and_are_complete_again_when_it_is_back() {
     let mut scene = Scene::start().await;
-    for fault in [Fault::Deaf, Fault::Flushed, Fault::Full, Fault::Restarted, Fault::Frozen] {
+    let faults = [Fault::Deaf, Fault::Flushed, Fault::Full, Fault::Restarted, Fault::Stale, Fault::Frozen];
+    for fault in faults {
         let (ann, bob) = (at(&scene.a, &scene.ann), at(&scene.b, &scene.bob));
+        if matches!(fault, Fault::Stale) {
+            let ghost = scene.a.peer(&scene.ann).await;
+            let mut stream = scene.b.welcomed(&at(&scene.b, &scene.ann), ghost, scene.complete()).await;
+            scene.both_name("the ghost is known", PATIENCE, &[ghost]).await;
+            scene.redis.keep();
+            leaves(&mut stream).await;
+            scene.both_name("the ghost has left", PATIENCE, &[]).await;
+        }
         let (first, second) = (scene.a.peer(&scene.ann).await, scene.a.peer(&scene.bob).await);
         let mut at_a = scene.a.welcomed(&ann, first, scene.complete()).await;
         let mut at_b = scene.b.welcomed(&bob, second, scene.complete()).await;
         scene.both_name("both are known", PATIENCE, &[first, second]).await;
         match fault {
-            Fault::Restarted => scene.redis.kill(),
+            Fault::Restarted | Fault::Stale => scene.redis.kill(),
             Fault::Frozen => scene.redis.freeze(),
             Fault::Flushed => drop(scene.redis.call(&["FLUSHALL"])),
             Fault::Full => {
@@ -190,7 +207,7 @@ async fn trackers_go_on_with_their_own_peers_without_redis_and_are_complete_agai
                 scene.redis.call(&["CLIENT", "KILL", "TYPE", "pubsub"]);
             }
         }
-        let is_away = matches!(fault, Fault::Restarted | Fault::Frozen | Fault::Full);
+        let is_away = !matches!(fault, Fault::Flushed | Fault::Deaf);
         if is_away {
             eventually("the trackers say so", async || {
                 !scene.a.swarm_store_answers() && !scene.b.swarm_store_answers()
@@ -206,6 +223,7 @@ async fn trackers_go_on_with_their_own_peers_without_redis_and_are_complete_agai
         assert!(scene.found(&scene.b).await.contains(&second.to_string()));
         match fault {
             Fault::Restarted => scene.redis.start_again(),
+            Fault::Stale => scene.redis.start_stale(),
             Fault::Frozen => scene.redis.thaw(),
             Fault::Full => drop(scene.redis.call(&["CONFIG", "SET", "maxmemory", "0"])),
             Fault::Flushed | Fault::Deaf => {}
@@ -218,11 +236,7 @@ async fn trackers_go_on_with_their_own_peers_without_redis_and_are_complete_agai
         .await;
         // No stream ended. All peers leave.
         for stream in [&mut at_a, &mut at_b, &mut here] {
-            stream.sender.send(pb::AnnounceRequest { leaving: true, ..Default::default() }).await.unwrap();
-            assert_eq!(
-                timeout(LONG, stream.answers.message()).await.expect("in time").map(|_| ()).ok(),
-                Some(())
-            );
+            leaves(stream).await;
         }
         scene.both_name("all have left", PATIENCE, &[]).await;
     }

@@ -17,9 +17,33 @@ const COMPOSE: &str = "docker-compose.yml";
 /// The container of the host that another host's volume was lent to.
 const LENT: &str = "minitorrent-e2e-lent";
 
+/// The services that are the hosts.
+#[derive(Clone, Copy)]
+struct Services {
+    tracker: &'static str,
+    /// The names of the peers without their numbers.
+    peer: &'static str,
+    /// The services to bring up, and what they need. Empty for all without a profile.
+    up: &'static [&'static str],
+}
+
+const ONE_TRACKER: Services = Services { tracker: "tracker", peer: "peer", up: &[] };
+const CLUSTER: Services =
+    Services { tracker: "tracker1", peer: "member", up: &["member1", "member2", "member3"] };
+
+impl Services {
+    fn name(self, host: Host) -> String {
+        match host {
+            Host::Tracker => self.tracker.to_owned(),
+            Host::Peer(n) => format!("{}{n}", self.peer),
+        }
+    }
+}
+
 /// The hosts as containers.
 pub struct Containers {
     bases: images::Bases,
+    services: Services,
     /// The compose file and the files that override parts of it.
     files: &'static [&'static str],
     peers: usize,
@@ -32,7 +56,7 @@ pub struct Containers {
 impl Containers {
     /// Brings up docker-compose.yml from nothing and waits until all services are healthy.
     pub fn up(bases: images::Bases, peers: usize) -> Result<Self> {
-        let mut hosts = Self::new(bases, peers, &[COMPOSE])?;
+        let mut hosts = Self::new(bases, peers, &[COMPOSE], ONE_TRACKER)?;
         // One peer starts before the tracker has ever run. It has nothing to connect to, and no CA yet.
         let early = Host::Peer(peers);
         cmd::run(hosts.compose(&["up", "--detach", "--no-build", "--no-deps", &early.to_string()]))?;
@@ -45,7 +69,8 @@ impl Containers {
 
     /// As [`Containers::up`], with small volumes for the tracker and peer2, which are easy to fill.
     pub fn with_small_volumes(bases: images::Bases, peers: usize) -> Result<Self> {
-        let mut hosts = Self::new(bases, peers, &[COMPOSE, "xtask/assets/small-volumes.yml"])?;
+        let files = &[COMPOSE, "xtask/assets/small-volumes.yml"];
+        let mut hosts = Self::new(bases, peers, files, ONE_TRACKER)?;
         hosts.up_again()?;
         // A volume in memory takes no content from the image. Docker created this directory for it, owned by
         // root.
@@ -55,17 +80,41 @@ impl Containers {
         Ok(hosts)
     }
 
-    fn new(bases: images::Bases, peers: usize, files: &'static [&'static str]) -> Result<Self> {
+    /// Brings up the profile `cluster`: three trackers with one name, their stores, and three peers.
+    pub fn cluster(bases: images::Bases) -> Result<Self> {
+        let mut hosts = Self::new(bases, CLUSTER.up.len(), &[COMPOSE], CLUSTER)?;
+        hosts.up_again()?;
+        Ok(hosts)
+    }
+
+    /// Kills the container of a service that is none of the hosts.
+    pub fn kill_service(&self, name: &str) -> Result<()> {
+        cmd::capture(cmd::command("docker", &["kill", &self.container(name)?])).map(drop)
+    }
+
+    /// Starts the container of a service that is none of the hosts, and waits until it is healthy.
+    pub fn start_service(&self, name: &str) -> Result<()> {
+        let id = self.container(name)?;
+        cmd::capture(cmd::command("docker", &["start", &id]))?;
+        is_healthy(name, &id)
+    }
+
+    fn new(
+        bases: images::Bases,
+        peers: usize,
+        files: &'static [&'static str],
+        services: Services,
+    ) -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let ca = std::env::temp_dir().join(format!("{PROJECT}-{}.pem", std::process::id()));
-        let hosts = Self { bases, files, peers, port, ids: HashMap::new(), ca };
+        let hosts = Self { bases, services, files, peers, port, ids: HashMap::new(), ca };
         hosts.clear();
         Ok(hosts)
     }
 
     /// Brings everything up again after a `down` that kept the volumes.
     pub fn up_again(&mut self) -> Result<()> {
-        cmd::run(self.compose(&["up", "--detach", "--no-build"]))?;
+        cmd::run(self.compose(&[&["up", "--detach", "--no-build"], self.services.up].concat()))?;
         for host in std::iter::once(Host::Tracker).chain((1..=self.peers).map(Host::Peer)) {
             self.know(host)?;
             self.healthy(host)?;
@@ -76,12 +125,18 @@ impl Containers {
     }
 
     fn know(&mut self, host: Host) -> Result<()> {
-        let id = cmd::capture(self.compose(&["ps", "--quiet", &host.to_string()]))?.trim().to_owned();
-        if id.is_empty() {
-            bail!("{host} has no container");
-        }
+        let id = self.container(&self.services.name(host))?;
         self.ids.insert(host, id);
         Ok(())
+    }
+
+    /// The container's id of a service, which may have ended.
+    fn container(&self, service: &str) -> Result<String> {
+        let id = cmd::capture(self.compose(&["ps", "--all", "--quiet", service]))?.trim().to_owned();
+        if id.is_empty() {
+            bail!("{service} has no container");
+        }
+        Ok(id)
     }
 
     /// Checks that each container runs as an unprivileged user, with a read-only root and a memory limit, and
@@ -131,7 +186,10 @@ impl Containers {
 
     fn compose(&self, args: &[&str]) -> Command {
         let files: Vec<&str> = self.files.iter().flat_map(|file| ["--file", *file]).collect();
-        let mut command = images::compose(&[&["--project-name", PROJECT], &files[..], args].concat());
+        // Without their profile, the dependencies of its services are not known.
+        let profile: &[&str] = if self.services.up.is_empty() { &[] } else { &["--profile", "cluster"] };
+        let project = ["--project-name", PROJECT];
+        let mut command = images::compose(&[&project, &files[..], profile, args].concat());
         command.envs(self.bases.iter().map(|(key, value)| (key, value)));
         command.env("TRACKER_HOST_PORT", self.port.to_string());
         command
@@ -142,21 +200,19 @@ impl Containers {
     }
 
     fn inspect(&self, host: Host, format: &str) -> Result<String> {
-        Ok(cmd::capture(cmd::command("docker", &["inspect", "-f", format, self.id(host)?]))?
-            .trim()
-            .to_owned())
+        inspect(self.id(host)?, format)
     }
 
     fn healthy(&self, host: Host) -> Result<()> {
-        wait_for(&format!("{host} is healthy"), Duration::from_secs(60), || {
-            Ok((self.inspect(host, "{{.State.Health.Status}}")? == "healthy").then_some(()))
-        })
+        is_healthy(&host.to_string(), self.id(host)?)
     }
 
     /// Removes everything that an earlier run may have left.
     fn clear(&self) {
         let _ = cmd::output(cmd::command("docker", &["rm", "--force", "--volumes", LENT]), b"");
-        let _ = cmd::capture(self.compose(&["down", "--volumes", "--remove-orphans", "--timeout", "5"]));
+        // Also what belongs to a profile.
+        let down = ["--profile", "cluster", "down", "--volumes", "--remove-orphans", "--timeout", "5"];
+        let _ = cmd::capture(self.compose(&down));
     }
 
     fn network(&self, host: Host, verb: &[&str]) -> Result<()> {
@@ -164,6 +220,16 @@ impl Containers {
         cmd::capture(cmd::command("docker", &[&["network"], verb, &[&network, self.id(host)?]].concat()))
             .map(drop)
     }
+}
+
+fn inspect(id: &str, format: &str) -> Result<String> {
+    Ok(cmd::capture(cmd::command("docker", &["inspect", "-f", format, id]))?.trim().to_owned())
+}
+
+fn is_healthy(name: &str, id: &str) -> Result<()> {
+    wait_for(&format!("{name} is healthy"), Duration::from_secs(60), || {
+        Ok((inspect(id, "{{.State.Health.Status}}")? == "healthy").then_some(()))
+    })
 }
 
 impl Hosts for Containers {

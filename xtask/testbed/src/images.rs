@@ -13,6 +13,7 @@ const TRACKER: &str = "minitorrent-tracker";
 const MOST: u64 = 60_000_000;
 const RUNTIME: &str = "minitorrent-base-runtime";
 const SHAPER: &str = "minitorrent-base-shaper";
+const STORES: &str = "minitorrent-base-stores";
 const BUILDER: &str = "minitorrent-base-builder";
 
 /// Environment variables for docker-compose that name the base images.
@@ -36,11 +37,12 @@ pub fn bases() -> Result<Bases> {
     if given || !cmd::installed("mmdebstrap", &["--version"])? {
         return Ok(Vec::new());
     }
-    cmd::run(cmd::command("bash", &["xtask/assets/bases.sh", RUNTIME, BUILDER, SHAPER]))?;
+    cmd::run(cmd::command("bash", &["xtask/assets/bases.sh", RUNTIME, BUILDER, SHAPER, STORES]))?;
     Ok(vec![
         ("BUILDER_IMAGE", BUILDER.to_owned()),
         ("RUNTIME_IMAGE", RUNTIME.to_owned()),
         ("SHAPER_BASE_IMAGE", SHAPER.to_owned()),
+        ("STORES_BASE_IMAGE", STORES.to_owned()),
     ])
 }
 
@@ -48,7 +50,9 @@ pub fn bases() -> Result<Bases> {
 pub fn build(bases: &Bases) -> Result<()> {
     // One service of each image is enough. The others would send the same context again, with the same
     // result.
-    let mut build = compose(&["--profile", "lab", "build", "tracker", "peer1", "slow1-uplink"]);
+    let profiles = ["--profile", "lab", "--profile", "cluster"];
+    let services = ["build", "tracker", "peer1", "slow1-uplink", "postgres"];
+    let mut build = compose(&[&profiles[..], &services].concat());
     build.envs(bases.iter().map(|(key, value)| (key, value)));
     cmd::run(build)?;
     let runtime = bases.iter().find(|(key, _)| *key == "RUNTIME_IMAGE");

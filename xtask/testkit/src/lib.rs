@@ -5,6 +5,7 @@
 //! - [`wait`]: polls with a deadline.
 //! - [`bystander`]: a caller that must be answered whatever a test does.
 //! - [`process`]: the tracker as a process.
+//! - [`clock`]: a clock that is off, for a process.
 //! - [`client`]: a user that calls a tracker.
 //! - [`postgres`]: a PostgreSQL server.
 //! - `tracker`: a tracker in this process (feature `tracker`).
@@ -25,6 +26,7 @@
 pub mod authority;
 pub mod bystander;
 pub mod client;
+pub mod clock;
 pub mod content;
 #[cfg(feature = "peer")]
 pub mod guarded;

@@ -71,6 +71,16 @@ impl Postgres {
         format!("postgres://{OWNER}@localhost/postgres?host={}", self.dir.path().display())
     }
 
+    /// The path of the server's socket, for a relay.
+    pub fn socket(&self) -> String {
+        self.dir.path().join(".s.PGSQL.5432").display().to_string()
+    }
+
+    /// The address of the database by way of a relay at this address.
+    pub fn url_by(&self, relay: &str) -> String {
+        format!("postgres://{OWNER}@{relay}/postgres")
+    }
+
     /// Runs SQL as the owner, and returns what it prints: a row in each line.
     pub fn sql(&self, sql: &str) -> String {
         let output = Command::new(self.programs.join("psql"))

@@ -7,6 +7,9 @@ use std::{
 
 use crate::wait::wait_for;
 
+/// The file that a server writes when it is told to, and reads when it starts.
+const DUMP: &str = "dump.rdb";
+
 /// A running server without persistence. It is killed when dropped.
 pub struct Redis {
     dir: tempfile::TempDir,
@@ -37,9 +40,14 @@ impl Redis {
         wait_for("redis answers", || (self.try_call(&["PING"]) == "PONG").then_some(()));
     }
 
+    /// The path of its socket, for a relay.
+    pub fn socket(&self) -> String {
+        socket(&self.dir).display().to_string()
+    }
+
     /// Its address.
     pub fn url(&self) -> String {
-        format!("unix://{}", socket(&self.dir).display())
+        format!("unix://{}", self.socket())
     }
 
     /// Sends a command, and returns the answer.
@@ -74,6 +82,23 @@ impl Redis {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Keeps what it holds now, for [`Self::start_stale`].
+    pub fn keep(&self) {
+        assert_eq!(self.call(&["SAVE"]), "OK");
+        std::fs::rename(self.dir.path().join(DUMP), self.kept()).unwrap();
+    }
+
+    /// Starts it again with what was kept, as a replica that takes over and lags behind.
+    pub fn start_stale(&mut self) {
+        std::fs::rename(self.kept(), self.dir.path().join(DUMP)).unwrap();
+        self.start_again();
+        std::fs::remove_file(self.dir.path().join(DUMP)).unwrap();
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.dir.path().join("kept.rdb")
     }
 
     /// Starts it again, empty, at the same address.

@@ -1,11 +1,12 @@
-//! A TCP relay whose connections a test can break, hold up or delay: between a peer and its tracker, or between peers.
+//! A TCP relay whose connections a test can break, hold up or delay: between a peer and its tracker, between peers, or
+//! between a tracker and its stores.
 
 use std::{net::SocketAddr, time::Duration};
 
 use rand::RngExt as _;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixStream},
     runtime::Runtime,
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -44,7 +45,7 @@ impl Drop for Relay {
 }
 
 impl Relay {
-    /// Creates a relay to that address, at a port of its own.
+    /// Creates a relay to that address, or to the Unix socket with that path, at a port of its own.
     pub fn to(target: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
@@ -125,8 +126,8 @@ async fn pass_on(near: TcpStream, target: String, mut state: watch::Receiver<Sta
     let cuts = state.borrow().cuts;
     let (seen, back) = (state.clone(), state.clone());
     let passing = async {
-        let far = TcpStream::connect(target).await?;
-        let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+        let (far_in, far_out) = connect(&target).await?;
+        let (near_in, near_out) = near.into_split();
         tokio::try_join!(
             copy(near_in, far_out, seen, |state| state.holds_calls),
             copy(far_in, near_out, back, |state| state.holds_answers)
@@ -136,6 +137,17 @@ async fn pass_on(near: TcpStream, target: String, mut state: watch::Receiver<Sta
         _ = passing => {}
         _ = state.wait_for(|state| state.cuts != cuts) => {}
     }
+}
+
+type Halves = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
+
+async fn connect(target: &str) -> std::io::Result<Halves> {
+    if target.starts_with('/') {
+        let (read, write) = UnixStream::connect(target).await?.into_split();
+        return Ok((Box::new(read), Box::new(write)));
+    }
+    let (read, write) = TcpStream::connect(target).await?.into_split();
+    Ok((Box::new(read), Box::new(write)))
 }
 
 /// Forwards one direction. At most 1 MiB is on its way.

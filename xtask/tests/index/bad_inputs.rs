@@ -53,7 +53,7 @@ pub(crate) const LINES: &[Line] = &[
         &["accounts.rs::guessing_is_throttled_and_does_not_lock_the_owner_out",
           "accounts.rs::many_logins_at_once_take_no_more_memory_than_the_cores_that_hash",
           "tracker-svc/src/password.rs::no_more_memory_is_kept_than_was_at_work_at_once",
-          "tracker-svc/core/src/throttle.rs::memory_is_bounded"]),
+          "tracker-svc/core/src/throttle/tests.rs::memory_is_bounded"]),
     line("B20", "a change of password with a wrong old one", "PERMISSION_DENIED, sessions stay; a right one ends the others",
         &["accounts.rs::a_wrong_old_password_changes_nothing_and_a_new_one_ends_other_sessions"]),
     // Groups.

@@ -7,15 +7,13 @@ use async_trait::async_trait;
 use super::{Database, Write, before, millis, stored, stored_bytes, time};
 use crate::{
     domain::{Action, Change, Origin},
-    store::{AuditRow, Log, Result, StoreError},
+    store::{AuditRow, Log, MOST_CHANGES, Result, StoreError},
 };
 
 /// How long changes are kept: far longer than any reader lags behind.
 const KEEP_CHANGES: Duration = Duration::from_hours(1);
 /// How long audit rows are kept.
 const KEEP_AUDIT: Duration = Duration::from_hours(90 * 24);
-/// Maximum number of changes per read.
-const CHANGES_A_READ: i64 = 1_000;
 
 type ChangeRow = (i64, String, Option<String>, Option<String>, Option<Vec<u8>>, Option<Vec<u8>>, Option<i64>);
 type AuditColumns = (i64, i64, Option<String>, Option<String>, String, String, String);
@@ -177,7 +175,7 @@ impl Log for Database {
         let sql = "SELECT number, kind, group_name, username, file, session, epoch FROM changes
                    WHERE number > $1 ORDER BY number LIMIT $2";
         let rows: Vec<ChangeRow> =
-            sqlx::query_as(sql).bind(after).bind(CHANGES_A_READ).fetch_all(self.reads()).await?;
+            sqlx::query_as(sql).bind(after).bind(MOST_CHANGES as i64).fetch_all(self.reads()).await?;
         rows.into_iter().map(decode).collect()
     }
 
@@ -196,7 +194,7 @@ impl Log for Database {
             sqlx::query(sql).bind(before(now, age)).execute(write.tx()).await?;
         }
         write.commit().await?;
-        self.give_up_orphans(now).await
+        self.tidy(now).await
     }
 
     async fn probe(&self) -> Result<()> {
