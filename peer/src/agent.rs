@@ -7,10 +7,12 @@
 //! - `login`: logging in, logging out, and resuming a saved session.
 //! - `tasks`: the tasks that run for as long as a login.
 //! - `uploads`, `downloads`: the operations on files.
+//! - `entries`: what is in a folder of a group.
 //! - `doctor`: diagnosis of what is wrong.
 
 mod doctor;
 mod downloads;
+mod entries;
 mod explain;
 mod login;
 mod tasks;

@@ -11,7 +11,7 @@
 
 mod config;
 
-use std::{collections::HashMap, io, ops::ControlFlow, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, io, ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, MutexGuard};
 use proto::{
@@ -91,6 +91,9 @@ pub enum EngineError {
     /// A path can't be read or written.
     #[error("{}: {why}", .0.display(), why = .1)]
     Io(PathBuf, #[source] std::io::Error),
+    /// The entries of a folder can't be fetched.
+    #[error("what is in the folder can't be fetched: {}", .0.message)]
+    NoFolder(Problem),
     /// The disk is full.
     #[error("no space is left on the disk of {}; free some space", .0.display())]
     DiskFull(PathBuf),
@@ -107,6 +110,7 @@ impl EngineError {
             Self::Running => Reason::AlreadyExists,
             Self::Unknown => Reason::NotShared,
             Self::Io(_, error) => Reason::of_io(error),
+            Self::NoFolder(problem) => problem.reason,
             Self::DiskFull(_) => Reason::DiskFull,
         }
     }
@@ -443,9 +447,24 @@ impl Engine {
         Holdings::new(self.inner.shares.clone())
     }
 
-    /// The entries of a complete folder that is shared.
+    /// The entries of a folder that is shared or downloaded, once they are known.
     pub fn folder(&self, file: FileId) -> Option<Arc<Folder>> {
         self.inner.shares.get(file)?.reader().folder()
+    }
+
+    /// Fetches the entries of a folder from these sources, without downloading the folder. Waits as long as
+    /// `patience` for a source that can be used.
+    ///
+    /// # Errors
+    /// [`EngineError::NoFolder`].
+    pub async fn fetch_folder(
+        &self,
+        spec: DownloadSpec,
+        sources: Vec<SourceAddr>,
+        patience: Duration,
+    ) -> Result<Arc<Folder>, EngineError> {
+        let fetched = lifecycle::fetch_folder(spec, &self.inner.tools, sources, patience).await;
+        fetched.map(Arc::new).map_err(EngineError::NoFolder)
     }
 
     /// The stamp of a complete file that is shared.

@@ -222,6 +222,8 @@ pub struct DownloadView {
     pub missing: u32,
     /// How many of these no connected source has.
     pub unheld: u32,
+    /// The verified files of a folder, and all. `None` for a file.
+    pub files: Option<(u32, u32)>,
 }
 
 /// What data that arrives waited for on this peer's side over the last seconds, and what was done with it, in
@@ -257,6 +259,7 @@ impl DownloadView {
             local: LocalWork::default(),
             missing: 0,
             unheld: 0,
+            files: None,
         }
     }
 }

@@ -27,6 +27,7 @@ mod copy;
 mod dir;
 mod folder;
 mod fs;
+mod index;
 mod ledger;
 mod mem;
 mod raw;
@@ -55,6 +56,7 @@ pub use crate::hashing::Progress;
 pub use copy::copy;
 pub use dir::{device, make_directories, room};
 pub use fs::{FsStore, OpenStore, check_destination, discard, take_back};
+pub(crate) use index::IndexStore;
 pub use mem::MemStore;
 pub use shared::{Original, SharedFile};
 #[cfg(fuzzing)]
@@ -97,7 +99,7 @@ pub trait PieceReader: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// The entries of a complete folder; `None` for anything else.
+    /// The entries of a folder, once they are known; `None` for anything else.
     fn folder(&self) -> Option<Arc<Folder>> {
         None
     }

@@ -187,9 +187,14 @@ pub enum Verb {
         #[arg(value_hint = ValueHint::AnyPath, default_value = ".")]
         dest: PathBuf,
     },
-    /// List a group's files
+    /// List a group's files, or what is in one of its folders
     #[command(alias = "list_files", after_help = "Example: peer list-files g1")]
-    ListFiles(GroupName),
+    ListFiles {
+        /// The group
+        group: String,
+        /// A folder of the group
+        name: Option<String>,
+    },
     /// Share files and folders with a group, from where they lie
     #[command(
         aliases = ["upload_file", "upload-file", "share"],
@@ -586,6 +591,7 @@ mod tests {
             "peer get minitorrent://t:1/g/n#f.s",
             "peer list-files g",
             "peer list_files g",
+            "peer list-files g n",
             "peer upload p g --name n",
             "peer upload_file p g",
             "peer upload p --name n g",

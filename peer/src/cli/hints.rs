@@ -14,14 +14,15 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// The group that a verb is about.
 pub(super) fn group_of(verb: &Verb) -> Option<String> {
     let group = match verb {
-        Verb::JoinGroup { group, .. } | Verb::Download { group, .. } => group,
+        Verb::JoinGroup { group, .. } | Verb::Download { group, .. } | Verb::ListFiles { group, .. } => {
+            group
+        }
         Verb::Upload { rest, .. } => return rest.last()?.to_str().map(str::to_owned),
         Verb::LeaveGroup(one)
         | Verb::ListRequests(one)
         | Verb::ListMembers(one)
         | Verb::DeleteGroup(one)
-        | Verb::ListInvites(one)
-        | Verb::ListFiles(one) => &one.group,
+        | Verb::ListInvites(one) => &one.group,
         Verb::Invite(args) => &args.group,
         Verb::RevokeInvite { group, .. } => group,
         Verb::AcceptRequest(one)

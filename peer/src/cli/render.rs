@@ -24,7 +24,7 @@ pub(super) use self::{
     downloads::{
         download_json, download_line, download_view, downloads_json, downloads_text, given, percent, state,
     },
-    lists::{checks, files, groups, invites, members, peers, requests, shares, standing, status},
+    lists::{checks, entries, files, groups, invites, members, peers, requests, shares, standing, status},
 };
 use super::exit::{Exit, Failure};
 use crate::paths;

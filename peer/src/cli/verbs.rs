@@ -11,7 +11,7 @@ mod several;
 pub(super) mod shell;
 
 use super::{
-    args::{ConfigVerb, RequestsVerb, Verb},
+    args::{ConfigVerb, GroupFile, RequestsVerb, Verb},
     context::Context,
     exit::{Exit, Failure},
 };
@@ -52,7 +52,10 @@ pub(super) async fn dispatch(verb: Verb, context: &Context) -> Result<Exit, Fail
         Verb::Join(guest) => invites::join(context, &guest).await,
         Verb::Get { guest, dest } => return invites::get(context, &guest, &dest).await,
 
-        Verb::ListFiles(group) => files::list(context, &group.group).await,
+        Verb::ListFiles { group, name: None } => files::list(context, &group).await,
+        Verb::ListFiles { group, name: Some(name) } => {
+            files::entries(context, &GroupFile { group, name }).await
+        }
         Verb::Upload { path, rest, options } => return files::upload(context, path, rest, options).await,
         Verb::Unpublish(file) => files::unpublish(context, &file).await,
         Verb::ListShares => files::shares(context).await,

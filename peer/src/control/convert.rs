@@ -1,6 +1,12 @@
 //! Conversions from the agent's types to messages.
 
-use proto::pb;
+use std::sync::Arc;
+
+use proto::{
+    convert::folder as wire,
+    domain::{FileHeader, folder::Folder},
+    pb,
+};
 
 use crate::{
     agent::{Check, DownloadStatus, FilePeer, Finding, ShareStatus},
@@ -9,6 +15,9 @@ use crate::{
     hashing::Damage,
     paths,
 };
+
+/// The most entries of a folder in one message. A long path has 4 KiB.
+const ENTRIES: usize = 500;
 
 pub(super) fn download(status: DownloadStatus) -> pb::Download {
     let DownloadStatus { entry, view, explanation } = status;
@@ -34,6 +43,8 @@ pub(super) fn download(status: DownloadStatus) -> pb::Download {
         all_banned: view.all_banned,
         verdict: explanation.verdict.code().to_owned(),
         why: explanation.summary,
+        files: view.files.map(|(_, all)| all),
+        done_files: view.files.map(|(done, _)| done),
     }
 }
 
@@ -52,6 +63,37 @@ pub(super) fn file_peer(peer: FilePeer) -> pb::FilePeer {
         load: source.load,
         own: is_own,
     }
+}
+
+/// The entries of a folder, or of a file itself, some in each message.
+pub(super) fn entries(
+    header: FileHeader,
+    folder: Option<Arc<Folder>>,
+) -> impl Iterator<Item = pb::ListEntriesResponse> + Send {
+    let itself = pb::FolderEntry {
+        path: header.name.to_string(),
+        kind: Some(pb::folder_entry::Kind::File(pb::FolderFile {
+            length: header.layout.length(),
+            blake3: header.blake3.as_bytes().to_vec().into(),
+            ..Default::default()
+        })),
+    };
+    let count = folder.as_ref().map_or(1, |folder| folder.entries().len());
+    let message = move |first: usize| {
+        let entries = match &folder {
+            None => vec![itself.clone()],
+            Some(folder) => {
+                folder.entries().iter().skip(first).take(ENTRIES).map(wire::entry_message).collect()
+            }
+        };
+        pb::ListEntriesResponse {
+            entries,
+            files: header.folder.map(|folder| folder.files),
+            size: header.layout.length(),
+        }
+    };
+    // An empty folder has a message, too.
+    (0..count.max(1)).step_by(ENTRIES).map(message)
 }
 
 fn download_state(state: DownloadState) -> pb::DownloadState {

@@ -61,6 +61,7 @@ impl ControlService for Control {
     type DownloadStream = Answers<pb::DownloadResponse>;
     type ListDownloadsStream = Answers<pb::ListDownloadsResponse>;
     type VerifyStream = Answers<pb::VerifyResponse>;
+    type ListEntriesStream = Answers<pb::ListEntriesResponse>;
 
     async fn login(
         &self,
@@ -339,6 +340,15 @@ impl ControlService for Control {
         let (peers, pieces) = self.agent.peers_of(&group, &name).await?;
         let peers = peers.into_iter().map(convert::file_peer).collect();
         Ok(Response::new(pb::ListPeersResponse { peers, pieces }))
+    }
+
+    async fn list_entries(
+        &self,
+        request: Request<pb::ListEntriesRequest>,
+    ) -> Result<Response<Self::ListEntriesStream>, Status> {
+        let (group, name) = file_name(request.into_inner().file)?;
+        let (header, folder) = self.agent.entries(&group, &name).await?;
+        Ok(Response::new(Box::pin(tokio_stream::iter(convert::entries(header, folder).map(Ok)))))
     }
 
     async fn explain(

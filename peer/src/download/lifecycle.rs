@@ -8,7 +8,7 @@ use std::{
 };
 
 use proto::{
-    domain::{Bitfield, FileName, GroupId},
+    domain::{Bitfield, FileName, GroupId, folder::Folder},
     reason::Reason,
 };
 use tokio::{
@@ -29,9 +29,9 @@ use super::{
 use crate::{
     limiter::Limiter,
     paths::word,
-    ports::{DownloadSpec, DownloadState, DownloadView, Problem, TicketRefused, TicketSource},
+    ports::{DownloadSpec, DownloadState, DownloadView, Problem, SourceAddr, TicketRefused, TicketSource},
     serve::shares::{Offer, Share, Shares},
-    storage::{self, OpenStore, Opener, Original, PieceReader, PieceStore, StoreError},
+    storage::{self, IndexStore, OpenStore, Opener, Original, PieceReader, PieceStore, StoreError},
     totals::Totals,
     trust_memory::TrustMemory,
 };
@@ -74,7 +74,8 @@ impl Handle {
     pub(crate) fn new(spec: DownloadSpec) -> Self {
         let size = spec.manifest.layout().length();
         let done_bytes = spec.done_bytes.min(size);
-        let view = watch::Sender::new(DownloadView { done_bytes, ..DownloadView::queued(size) });
+        let files = spec.manifest.header().folder.map(|folder| (0, folder.files));
+        let view = watch::Sender::new(DownloadView { done_bytes, files, ..DownloadView::queued(size) });
         Self {
             view,
             directory: SourceDirectory::default(),
@@ -163,7 +164,10 @@ pub(crate) async fn run(handle: Arc<Handle>, place: OpenStore, tools: Arc<Tools>
     handle.view.send_modify(|view| {
         view::still(view);
         (view.state, view.problem) = match result {
-            Ok(()) => (DownloadState::Complete, None),
+            Ok(()) => {
+                view.files = view.files.map(|(_, all)| (all, all));
+                (DownloadState::Complete, None)
+            }
             Err(Failed::Stopped) => (DownloadState::Stopped, None),
             Err(Failed::Refused(refused)) => (DownloadState::Failed, Some(refused.problem())),
             Err(Failed::Store(error)) => (DownloadState::Failed, Some(problem_of(&handle.spec, &error))),
@@ -340,25 +344,7 @@ impl Lifecycle {
 
     async fn transfer(&self, store: &Arc<dyn PieceStore>, share: &Arc<Share>) -> Outcome {
         self.set(DownloadState::Downloading, None);
-        let (sender, reports) = mpsc::channel(MAX_REPORTS);
-        let tools = &self.tools;
-        let context = Arc::new(Context {
-            spec: self.handle.spec.clone(),
-            store: store.clone(),
-            share: share.clone(),
-            links: tools.links.clone(),
-            limiter: tools.limiter.clone(),
-            totals: tools.totals.clone(),
-            tickets: Arc::new(DownloadTickets::new(tools.tickets.clone())),
-            memory: tools.memory.clone(),
-            checks: Checks::new(),
-            spent: Default::default(),
-            rechecks: tools.rechecks.clone(),
-            reports: sender,
-        });
-        Driver::new(context, &self.handle.directory, &self.handle.view, tools.seed)
-            .run(reports, &self.handle.stop)
-            .await
+        transfer(&self.handle, &self.tools, store, share).await
     }
 
     /// Goes on to the next pieces, or finishes the download if all are there. Returns whether it is finished.
@@ -393,6 +379,80 @@ impl Lifecycle {
             let path = self.handle.spec.destination.display().to_string();
             tracing::warn!(%error, path, "the last checkpoint of a download could not be written");
         }
+    }
+}
+
+/// Gets the pieces that the store wants.
+async fn transfer(
+    handle: &Handle,
+    tools: &Tools,
+    store: &Arc<dyn PieceStore>,
+    share: &Arc<Share>,
+) -> Outcome {
+    let (sender, reports) = mpsc::channel(MAX_REPORTS);
+    let context = Arc::new(Context {
+        spec: handle.spec.clone(),
+        store: store.clone(),
+        share: share.clone(),
+        links: tools.links.clone(),
+        limiter: tools.limiter.clone(),
+        totals: tools.totals.clone(),
+        tickets: Arc::new(DownloadTickets::new(tools.tickets.clone())),
+        memory: tools.memory.clone(),
+        checks: Checks::new(),
+        spent: Default::default(),
+        rechecks: tools.rechecks.clone(),
+        reports: sender,
+    });
+    Driver::new(context, &handle.directory, &handle.view, tools.seed).run(reports, &handle.stop).await
+}
+
+/// Fetches the entries of a folder from these sources, and keeps nothing. Nobody is told that this peer has these
+/// pieces.
+///
+/// # Errors
+/// [`Reason::NoSource`] if no source could be used within `patience`; [`Reason::Corrupt`] if the index is not valid.
+pub(crate) async fn fetch_folder(
+    spec: DownloadSpec,
+    tools: &Tools,
+    sources: Vec<SourceAddr>,
+    patience: Duration,
+) -> Result<Folder, Problem> {
+    let not_a_folder = || Problem { reason: Reason::Corrupt, message: "it is not a folder".into() };
+    let index = Arc::new(IndexStore::new(spec.manifest.clone()).ok_or_else(not_a_folder)?);
+    let store: Arc<dyn PieceStore> = index.clone();
+    // A list of shares of its own, so that nothing of this is announced.
+    let share = Shares::default().add(Offer {
+        group: spec.group.clone(),
+        file: spec.file,
+        manifest: spec.manifest.clone(),
+        path: spec.destination.clone(),
+        have: store.have(),
+        reader: index.clone(),
+        wants_sources: false,
+        folder: None,
+        problem: None,
+    });
+    let handle = Handle::new(spec);
+    handle.directory.note(sources, &[]);
+    let nobody = async {
+        sleep(patience).await;
+        if handle.view.borrow().had_source {
+            std::future::pending::<()>().await;
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = transfer(&handle, tools, &store, &share) => outcome,
+        () = nobody => {
+            let cause = handle.view.borrow().problem.as_ref().map(|problem| problem.message.clone());
+            let message = cause.unwrap_or_else(|| "no source answers".to_owned());
+            return Err(Problem { reason: Reason::NoSource, message });
+        }
+    };
+    match outcome {
+        Outcome::Complete => index.folder().map_err(|error| problem(&error)),
+        Outcome::Trouble(error) => Err(problem(&error)),
+        Outcome::Stopped => Err(Problem { reason: Reason::Stopped, message: "it was stopped".into() }),
     }
 }
 

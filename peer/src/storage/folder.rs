@@ -102,10 +102,7 @@ impl FolderStore {
     pub(super) fn open(place: &OpenStore, shape: FolderShape) -> Result<Self, StoreError> {
         let Found { places, names, part, is_new, state } = place.find()?;
         let layout = place.manifest.layout();
-        let base = match shape.index_length {
-            0 => layout.length(),
-            length => (layout.length() - length) / u64::from(PIECE_LENGTH) * u64::from(PIECE_LENGTH),
-        };
+        let base = shape.index_pieces(layout);
         let lost = state.as_ref().is_some_and(|state| state.lost);
         let is_known = is_new || state.as_ref().is_some_and(|state| state.lost || state.clean);
         let mut claimed = state.map_or_else(|| Bitfield::empty(layout), |state| state.claims);
@@ -295,6 +292,10 @@ impl PieceReader for FolderStore {
 
     fn stamp(&self) -> Option<FileStamp> {
         None
+    }
+
+    fn folder(&self) -> Option<Arc<Folder>> {
+        self.tree().map(|tree| tree.folder().clone())
     }
 }
 

@@ -109,7 +109,22 @@ pub(crate) async fn current(
     group: &GroupId,
     name: &FileName,
 ) -> Result<FileId, PeerError> {
-    convert::file_id(&start_of(tracker, group, name).await?.file_id).map_err(not_usable)
+    named(tracker, group, name).await.map(|(file, _)| file)
+}
+
+/// The id and the header of the group's file of that name.
+///
+/// # Errors
+/// As [`fetch`].
+pub(crate) async fn named(
+    tracker: &TrackerClient,
+    group: &GroupId,
+    name: &FileName,
+) -> Result<(FileId, FileHeader), PeerError> {
+    let start = start_of(tracker, group, name).await?;
+    let file = convert::file_id(&start.file_id).map_err(not_usable)?;
+    let header = start.header.ok_or(ConvertError::Missing("header")).map_err(not_usable)?;
+    Ok((file, FileHeader::try_from(header).map_err(not_usable)?))
 }
 
 /// Fetches the first frame of a manifest, which names the file.
@@ -169,9 +184,7 @@ pub(crate) async fn header(
     group: &GroupId,
     name: &FileName,
 ) -> Result<FileHeader, PeerError> {
-    let start = start_of(tracker, group, name).await?;
-    let header = start.header.ok_or(ConvertError::Missing("header")).map_err(not_usable)?;
-    FileHeader::try_from(header).map_err(not_usable)
+    named(tracker, group, name).await.map(|(_, header)| header)
 }
 
 async fn assemble(

@@ -112,6 +112,40 @@ fn a_folder_arrives_as_the_same_tree_and_is_shared_further() {
 }
 
 #[test]
+fn what_is_in_a_folder_is_listed_without_downloading_it() {
+    let (_tracker, ann, bob, root) = ann_with_tree();
+    write(&ann.path("plain"), &noise(3, 5_000));
+    ann.ok(&["upload", "data", "plain", "g1"]);
+    let listed = bob.json("list-files g1 data");
+    let entries = listed["entries"].as_array().expect("a list");
+    let of = |path: &str| entries.iter().find(|entry| entry["path"] == path).expect("it is listed");
+    assert_eq!(listed["files"], 45, "{listed}");
+    assert_eq!((&of("bin/run")["executable"], &of("bin/run")["size"]), (&true.into(), &21.into()));
+    assert_eq!(of("größe/данные/文件/ファイル.txt")["executable"], false);
+    assert_eq!((&of("small/up")["kind"], &of("small/up")["target"]), (&"link".into(), &"../bin/run".into()));
+    assert_eq!(of("nothing/in/here")["kind"], "directory");
+    // The same as the tree, which has all directories.
+    let expected = tree(&root).into_iter().filter(|(_, node)| *node != Node::Directory).count();
+    assert_eq!(entries.iter().filter(|entry| entry["kind"] != "directory").count(), expected);
+    let text = bob.ok(&["list-files", "g1", "data"]).stdout;
+    assert!(text.contains("small/up -> ../bin/run") && text.contains("nothing/in/here/"), "{text}");
+    // A file is its own entry, and nothing was downloaded or announced.
+    assert_eq!(bob.json("list-files g1 plain")["entries"][0]["size"], 5_000);
+    assert_eq!(bob.json("show-downloads")["downloads"], serde_json::json!([]));
+    assert_eq!(bob.json("who g1 data")["peers"].as_array().map(Vec::len), Some(1));
+    // Who has the folder lists it alone. Nobody else can then.
+    bob.ok(&["download", "g1", "data", "out/"]);
+    let done = bob.json("show-downloads")["downloads"][0].clone();
+    assert_eq!((&done["done_files"], &done["files"]), (&45.into(), &45.into()), "{done}");
+    ann.ok(&["daemon", "stop"]);
+    assert_eq!(bob.json("list-files g1 data")["entries"], listed["entries"]);
+    ann.ok(&["stop-share", "g1", "data"]);
+    bob.ok(&["stop-share", "g1", "data"]);
+    assert_eq!(ann.refused(8, "list-files g1 data"), "NO_SOURCE");
+    assert_eq!(ann.refused(3, "list-files g1 none"), "FILE_NOT_FOUND");
+}
+
+#[test]
 fn a_folder_goes_on_after_its_daemon_was_killed() {
     let (_tracker, ann, bob, root) = ann_with_tree();
     write(&root.join("huge"), &noise(9, 24 * MIB));

@@ -31,7 +31,7 @@ use super::{
     digest::Blake3,
     limits::{MAX_FOLDER_ENTRIES, MAX_INDEX_LENGTH},
     names::fold,
-    piece::PieceLayout,
+    piece::{PIECE_LENGTH, PieceLayout},
 };
 
 /// What the manifest's header says of a folder. It comes from the publisher. A downloader believes it only after
@@ -50,6 +50,16 @@ impl FolderShape {
         self.files as usize <= MAX_FOLDER_ENTRIES
             && self.index_length <= MAX_INDEX_LENGTH
             && self.index_length <= layout.length()
+    }
+
+    /// The offset of the first piece that holds a part of the index. The end of the virtual file if the index is
+    /// empty.
+    pub fn index_pieces(self, layout: PieceLayout) -> u64 {
+        let piece = u64::from(PIECE_LENGTH);
+        match self.index_length {
+            0 => layout.length(),
+            length => layout.length().saturating_sub(length) / piece * piece,
+        }
     }
 }
 

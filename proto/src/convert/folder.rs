@@ -39,7 +39,7 @@ pub enum IndexError {
 /// The length of the index of these entries, in bytes. It does not depend on the hashes of the files.
 pub fn index_length(entries: &[Entry]) -> u64 {
     let length = |entry| {
-        let length = to_message(entry).encoded_len();
+        let length = entry_message(entry).encoded_len();
         length + prost::length_delimiter_len(length)
     };
     entries.iter().map(|entry| length(entry) as u64).sum()
@@ -47,7 +47,7 @@ pub fn index_length(entries: &[Entry]) -> u64 {
 
 /// Appends an entry to an index.
 pub fn encode_entry(entry: &Entry, index: &mut Vec<u8>) {
-    index.extend_from_slice(&to_message(entry).encode_length_delimited_to_vec());
+    index.extend_from_slice(&entry_message(entry).encode_length_delimited_to_vec());
 }
 
 /// The index of a folder.
@@ -109,7 +109,8 @@ fn decode_entry(bytes: &[u8], number: usize) -> Result<(Entry, &[u8]), IndexErro
     Ok((Entry { path: message.path.parse().map_err(path_error)?, kind }, after))
 }
 
-fn to_message(entry: &Entry) -> pb::FolderEntry {
+/// An entry as a message.
+pub fn entry_message(entry: &Entry) -> pb::FolderEntry {
     let kind = match &entry.kind {
         EntryKind::File(file) => pb::folder_entry::Kind::File(pb::FolderFile {
             length: file.length,

@@ -65,6 +65,8 @@ pub(in crate::cli) fn download_json(download: &pb::Download) -> Value {
         "state": state(download.state()),
         "done_bytes": download.done_bytes,
         "size": download.size,
+        "files": download.files,
+        "done_files": download.done_files,
         "rate": download.rate,
         "eta_seconds": download.eta_seconds,
         "sources": sources,
@@ -89,6 +91,10 @@ pub(in crate::cli) fn download_line(download: &pb::Download, width: usize) -> St
     let group = format!("[{}] ", name(&download.group_id));
     let (done, size) = (units::size(download.done_bytes), units::size(download.size));
     let of_size = format!("  {done} of {size}");
+    let of_files = match (download.done_files, download.files) {
+        (Some(done), Some(all)) => format!("  {done} of {}", units::count(all as usize, "file")),
+        _ => String::new(),
+    };
     let percent = format!("  {}%", percent(download));
     let eta = download.eta_seconds.map(|eta| format!("  eta {}", units::seconds(eta))).unwrap_or_default();
     // Each part has a rank. The parts with the highest rank are left out first.
@@ -99,12 +105,13 @@ pub(in crate::cli) fn download_line(download: &pb::Download, width: usize) -> St
         pb::DownloadState::Downloading => vec![
             (0, percent),
             (4, of_size),
+            (5, of_files),
             (1, format!("  {}", units::rate(download.rate))),
             (2, eta),
             (5, format!("  {}", units::count(download.sources.len(), "source"))),
             (6, if download.why.is_empty() { String::new() } else { format!("  {}", name(&download.why)) }),
         ],
-        _ => vec![(0, percent), (4, of_size), (1, format!("  {}", state(now)))],
+        _ => vec![(0, percent), (4, of_size), (5, of_files), (1, format!("  {}", state(now)))],
     };
     let cause = match download.cause.as_str() {
         _ if now == pb::DownloadState::Complete || now == pb::DownloadState::Downloading => String::new(),

@@ -122,6 +122,43 @@ pub(in crate::cli) fn files(files: &[pb::File]) -> (Value, String) {
     (json!({"files": all}), listing("no files", &head, &rows))
 }
 
+/// `list-files` of a folder.
+pub(in crate::cli) fn entries(
+    group: &str,
+    file: &str,
+    first: &pb::ListEntriesResponse,
+    entries: &[pb::FolderEntry],
+) -> (Value, String) {
+    use pb::folder_entry::Kind;
+    let object = |entry: &pb::FolderEntry| match &entry.kind {
+        Some(Kind::File(file)) => json!({
+            "path": entry.path,
+            "kind": "file",
+            "size": file.length,
+            "executable": file.executable,
+            "blake3": hex(&file.blake3),
+        }),
+        Some(Kind::Link(link)) => json!({"path": entry.path, "kind": "link", "target": link.target}),
+        Some(Kind::Directory(_)) | None => json!({"path": entry.path, "kind": "directory"}),
+    };
+    let row = |entry: &pb::FolderEntry| {
+        let path = name(&entry.path);
+        let (size, mark, path) = match &entry.kind {
+            Some(Kind::File(file)) => {
+                (units::size(file.length), if file.executable { "x" } else { "" }, path)
+            }
+            Some(Kind::Link(link)) => (String::new(), "l", format!("{path} -> {}", name(&link.target))),
+            Some(Kind::Directory(_)) | None => (String::new(), "", format!("{path}/")),
+        };
+        vec![size, mark.to_owned(), path]
+    };
+    let rows: Vec<_> = entries.iter().map(row).collect();
+    let all: Vec<_> = entries.iter().map(object).collect();
+    let object =
+        json!({"group": group, "name": file, "files": first.files, "size": first.size, "entries": all});
+    (object, listing("an empty folder", &["SIZE", "", "PATH"], &rows))
+}
+
 /// `who`.
 pub(in crate::cli) fn peers(group: &str, file: &str, answer: &pb::ListPeersResponse) -> (Value, String) {
     let object = |peer: &pb::FilePeer| {

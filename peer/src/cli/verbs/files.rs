@@ -40,6 +40,21 @@ pub(super) async fn list(context: &Context, group: &str) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Lists what is in a folder.
+pub(super) async fn entries(context: &Context, file: &GroupFile) -> Result<(), Failure> {
+    let request = pb::ListEntriesRequest { file: named(file) };
+    let mut answers = context.daemon().await?.control().list_entries(request).await?.into_inner();
+    let (mut all, mut first) = (Vec::new(), None);
+    while let Some(mut answer) = answers.message().await? {
+        all.append(&mut answer.entries);
+        first.get_or_insert(answer);
+    }
+    let first = first.ok_or_else(Failure::daemon_ended)?;
+    let (object, text) = render::entries(file.group.as_str(), file.name.as_str(), &first, &all);
+    context.style.result(&object, &text);
+    Ok(())
+}
+
 pub(super) async fn upload(
     context: &Context,
     path: PathBuf,

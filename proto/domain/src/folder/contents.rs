@@ -3,7 +3,11 @@
 use std::ops::Range;
 
 use super::entry::{Entry, EntryKind};
-use crate::limits::MAX_FILE_LENGTH;
+use crate::{
+    bitfield::Bitfield,
+    limits::MAX_FILE_LENGTH,
+    piece::{PIECE_LENGTH, PieceLayout},
+};
 
 /// The part of a folder that bytes belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,26 @@ impl Contents {
             Ok(at) => self.starts[at].0..self.end(at),
             Err(_) => 0..0,
         }
+    }
+
+    /// The number of files that are not empty.
+    pub fn files(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// The number of files that are not empty and lie in these pieces as a whole.
+    pub fn files_in(&self, layout: PieceLayout, pieces: &Bitfield) -> usize {
+        // The next piece that is not among them. It only moves forward, because the files are in order.
+        let mut missing = 0;
+        let is_whole = |at: &usize| {
+            let piece = u64::from(PIECE_LENGTH);
+            missing = missing.max(self.starts[*at].0 / piece);
+            while layout.index(missing).is_some_and(|index| pieces.contains(index)) {
+                missing += 1;
+            }
+            self.end(*at) <= missing * piece
+        };
+        (0..self.starts.len()).filter(is_whole).count()
     }
 
     /// The segments that these bytes of the virtual file consist of, in order. All bytes after the contents count

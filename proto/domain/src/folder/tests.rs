@@ -1,8 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use super::{contents::Part, *};
+use crate::bitfield::Bitfield;
 
 fn file(path: &str, length: u64) -> Entry {
     let kind = FileEntry { length, executable: false, modified_ns: 0, blake3: Blake3::from([0; 32]) };
@@ -113,6 +116,29 @@ fn contents_longer_than_a_file_may_be_are_refused() {
 }
 
 proptest! {
+    /// A file counts as there exactly if each of its pieces is.
+    #[test]
+    fn files_in_pieces_are_those_whose_pieces_are_all_there(
+        lengths in prop::collection::vec(prop_oneof![Just(0u64), 1u64..9, 400_000u64..2_000_000], 0..12),
+        index in 1u64..600_000,
+        pieces in prop::collection::vec(any::<bool>(), 64),
+    ) {
+        let entries: Vec<Entry> =
+            lengths.iter().enumerate().map(|(number, length)| file(&format!("{number:03}"), *length)).collect();
+        let folder = Folder::new(entries).unwrap();
+        let layout = PieceLayout::new(folder.contents().length() + index).unwrap();
+        let mut have = Bitfield::empty(layout);
+        layout.indices().filter(|piece| pieces[piece.as_usize()]).for_each(|piece| { have.insert(piece); });
+        let is_there = |range: &Range<u64>| layout
+            .indices()
+            .filter(|piece| layout.range(*piece).start < range.end && layout.range(*piece).end > range.start)
+            .all(|piece| have.contains(piece));
+        let ranges: Vec<_> = (0..lengths.len()).map(|entry| folder.contents().range(entry)).collect();
+        let expected = ranges.iter().filter(|range| !range.is_empty() && is_there(range)).count();
+        prop_assert_eq!(folder.contents().files_in(layout, &have), expected);
+        prop_assert_eq!(folder.contents().files(), ranges.iter().filter(|range| !range.is_empty()).count());
+    }
+
     /// The segments of a range are, byte for byte, those of a model that lists each byte's place.
     #[test]
     fn segments_agree_with_a_list_of_all_bytes(
