@@ -40,7 +40,7 @@ use crate::{
         recheck,
         reservations::Reservations,
     },
-    hashing::{Damage, FileStamp, HashError},
+    hashing::{Damage, FileStamp, HashError, folder::pieces_without},
     limiter::Limiter,
     observe::with_same_id,
     serve::{
@@ -50,7 +50,7 @@ use crate::{
         slots::UploadSlots,
         upkeep,
     },
-    storage::{self, OpenStore, Opener, Original, SharedFile, StoreError, check_destination},
+    storage::{self, Examined, OpenStore, Opener, Original, SharedFile, StoreError, check_destination},
     totals::Totals,
     trust_memory::TrustMemory,
 };
@@ -240,7 +240,7 @@ impl Engine {
     }
 
     /// Offers a file for as long as it stays unchanged on disk. After a change it is withdrawn at once, and
-    /// hashed again. Returns once the file is offered. A file that is already shared may be shared again.
+    /// hashed again; of a folder, only the pieces with the changed files are. Returns once the file is offered. A file that is already shared may be shared again.
     ///
     /// # Errors
     /// Fails when the path is not a readable regular file ([`Reason::PathNotFound`], [`Reason::Io`]), or when
@@ -251,15 +251,22 @@ impl Engine {
         let stamp = spec.stamp;
         let opened =
             tokio::task::spawn_blocking(move || match stamp.and_then(|stamp| original.open(stamp)) {
-                Some(reader) => Ok(reader),
-                None => original.check(&|_| ControlFlow::Continue(())),
+                Some(reader) => Ok(Examined { reader, damage: None }),
+                None => original.examine(&|_| ControlFlow::Continue(())),
             });
-        let reader = opened.await.map_err(|error| EngineError::task(&spec.path, error))??;
-        let stamp = reader.stamp();
-        self.inner.shares.add(Offer {
+        let opened = opened.await.map_err(|error| EngineError::task(&spec.path, error))??;
+        let Examined { reader, damage } = opened;
+        // The right files of a folder are shared, whatever became of the others.
+        let wrong = match damage {
+            Some(damage) if damage.files.is_empty() => return Err(HashError::Mismatch(spec.path).into()),
+            damage => damage.map(|damage| damage.wrong_files()).unwrap_or_default(),
+        };
+        let (stamp, layout) = (reader.stamp(), spec.manifest.layout());
+        let have = reader.folder().map(|folder| pieces_without(layout, &folder, &wrong));
+        let share = self.inner.shares.add(Offer {
             group: spec.group,
             file: spec.file,
-            have: Bitfield::full(spec.manifest.layout()),
+            have: have.unwrap_or_else(|| Bitfield::full(layout)),
             manifest: spec.manifest,
             path: spec.path,
             reader,
@@ -267,6 +274,7 @@ impl Engine {
             folder: None,
             problem: None,
         });
+        share.set_wrong_files(wrong);
         Ok(stamp)
     }
 
@@ -423,9 +431,9 @@ impl Engine {
         Ok(())
     }
 
-    /// The reason why a shared file is not offered, if there is one.
+    /// The reason why a shared file, or a part of a folder, is not offered, if there is one.
     pub fn share_problem(&self, file: FileId) -> Option<Problem> {
-        self.inner.shares.get(file)?.problem()
+        self.inner.shares.get(file)?.trouble()
     }
 
     /// A download's state, now and at each change, at most a few times a second. Stays readable after the
@@ -494,9 +502,14 @@ impl Engine {
         let original = share.original();
         let checked = tokio::task::spawn_blocking(move || original.examine(&progress));
         match checked.await.map_err(|error| EngineError::task(&share.path, error))? {
-            Ok((_, None)) => Ok(()),
-            Ok((stamp, Some(damage))) => {
-                share.refuse_as(stamp);
+            Ok(Examined { damage: None, .. }) => Ok(()),
+            Ok(Examined { reader, damage: Some(damage) }) if !damage.files.is_empty() => {
+                share.set_reader(reader);
+                share.set_wrong_files(damage.wrong_files());
+                Err(EngineError::Damaged(Box::new(damage)))
+            }
+            Ok(Examined { reader, damage: Some(damage) }) => {
+                share.refuse_as(reader.stamp());
                 share.withdraw(Problem { reason: Reason::FileChanged, message: damage.to_string() });
                 Err(EngineError::Damaged(Box::new(damage)))
             }

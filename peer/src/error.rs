@@ -88,10 +88,7 @@ pub enum PeerError {
         path: PathBuf,
     },
     /// This peer's copy does not match the manifest.
-    #[error(
-        "{damage}; `peer download {} {} {} --repair` downloads the bad pieces again",
-        word(.group), word(.name), word(.damage.path.display())
-    )]
+    #[error("{damage}; {}", remedy(.group, .name, .damage))]
     Damaged {
         /// The group.
         group: GroupId,
@@ -285,6 +282,16 @@ impl From<PeerError> for Status {
             }
             error => error.reason().status(error.to_string()),
         }
+    }
+}
+
+/// What to do about a copy that is damaged.
+fn remedy(group: &GroupId, name: &FileName, damage: &Damage) -> String {
+    let (group, name, path) = (word(group), word(name), word(damage.path.display()));
+    if damage.files.is_empty() {
+        format!("`peer download {group} {name} {path} --repair` downloads the bad pieces again")
+    } else {
+        format!("the other files are shared all the same; move it away, and `peer download {group} {name} {path}` again")
     }
 }
 

@@ -2,7 +2,7 @@
 //! many pieces at a time.
 
 pub(crate) mod below;
-mod damage;
+pub(crate) mod damage;
 pub(crate) mod folder;
 pub(crate) mod lanes;
 mod refusals;

@@ -333,8 +333,10 @@ pub struct ShareView {
     /// The bytes sent since the engine started.
     pub uploaded_bytes: u64,
     /// The reason why it is not offered, if it isn't: [`Reason::FileChanged`], [`Reason::PathNotFound`],
-    /// [`Reason::Io`].
+    /// [`Reason::Io`]. Of a folder, the rest may be offered all the same.
     pub problem: Option<Problem>,
+    /// The paths of the files of a folder that changed. The pieces with them are not offered.
+    pub wrong_files: Vec<String>,
     /// The complete file's stamp when it was last hashed. After a restart it can be passed in
     /// [`ShareSpec::stamp`].
     pub stamp: Option<FileStamp>,

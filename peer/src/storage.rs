@@ -52,13 +52,13 @@ use proto::{
 };
 
 use crate::hashing::FileStamp;
-pub use crate::hashing::Progress;
+pub use crate::hashing::{Progress, folder::WrongFile};
 pub use copy::copy;
 pub use dir::{device, make_directories, room};
 pub use fs::{FsStore, OpenStore, check_destination, discard, take_back};
 pub(crate) use index::IndexStore;
 pub use mem::MemStore;
-pub use shared::{Original, SharedFile};
+pub use shared::{Examined, Original, SharedFile};
 #[cfg(fuzzing)]
 pub use state::read_again;
 
@@ -102,6 +102,24 @@ pub trait PieceReader: Send + Sync + 'static {
     /// The entries of a folder, once they are known; `None` for anything else.
     fn folder(&self) -> Option<Arc<Folder>> {
         None
+    }
+
+    /// The files of a complete folder that are not those that were verified, with their present stamps.
+    ///
+    /// # Errors
+    /// The system's error for the folder itself.
+    fn changed_files(&self) -> io::Result<Vec<WrongFile>> {
+        Ok(Vec::new())
+    }
+
+    /// Reads these files of a complete folder again. Returns a reader that knows those whose content is right, and the
+    /// others. Waits for the disk.
+    ///
+    /// # Errors
+    /// The system's error for the folder itself.
+    fn look_again(&self, changed: &[WrongFile]) -> io::Result<(Arc<dyn PieceReader>, Vec<WrongFile>)> {
+        let _ = changed;
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     error::PeerError,
     hashing::{self, Hashed, folder::manifest_of_folder, scan::ScanOptions},
     library::Entry,
+    storage::Original,
     tracker::{line::Line, manifests},
 };
 
@@ -52,6 +53,8 @@ pub(crate) struct ShareStatus {
     pub uploaded_bytes: u64,
     /// The reason why it is not offered, if it is not.
     pub problem: Option<Problem>,
+    /// The paths of the files of a folder that changed.
+    pub wrong_files: Vec<String>,
 }
 
 /// Stops the work in a blocking thread when the caller goes away.
@@ -175,6 +178,7 @@ impl Agent {
             relevant.then(|| ShareStatus {
                 done_bytes: view.map_or(0, |share| share.done_bytes),
                 uploaded_bytes: view.map_or(0, |share| share.uploaded_bytes),
+                wrong_files: view.map(|share| share.wrong_files.clone()).unwrap_or_default(),
                 problem: view.and_then(|share| share.problem.clone()).or_else(|| login.problem(entry.file)),
                 entry,
             })
@@ -229,9 +233,11 @@ impl Agent {
                     });
                 }
                 // It is not shared. The copy that the library knows is read all the same.
-                let (manifest, path) = (login.manifest(&entry).await?, entry.path.clone());
-                let examined = tokio::task::spawn_blocking(move || hashing::examine(&path, &manifest, &told));
-                let (_, damage) = examined.await.map_err(PeerError::internal)??;
+                let manifest = login.manifest(&entry).await?;
+                let folder = login.folder(&entry, &manifest).await;
+                let original = Original { path: entry.path.clone(), manifest, folder };
+                let examined = tokio::task::spawn_blocking(move || original.examine(&told));
+                let damage = examined.await.map_err(PeerError::internal)??.damage;
                 damage.map_or(Ok(()), |damage| Err(damaged(Box::new(damage))))
             })
             .await

@@ -16,6 +16,8 @@ use crate::{
     paths,
 };
 
+/// The most paths of files of a folder in one message.
+const PATHS: usize = 1_000;
 /// The most entries of a folder in one message. A long path has 4 KiB.
 const ENTRIES: usize = 500;
 
@@ -138,6 +140,7 @@ pub(super) fn share(status: ShareStatus) -> pb::Share {
         size: status.entry.size,
         done_bytes: status.done_bytes,
         uploaded_bytes: status.uploaded_bytes,
+        changed_files: status.wrong_files.into_iter().take(PATHS).collect(),
         cause: status.problem.map(|problem| problem.message).unwrap_or_default(),
     }
 }
@@ -145,6 +148,11 @@ pub(super) fn share(status: ShareStatus) -> pb::Share {
 /// The ranges of bad pieces.
 pub(super) fn bad_pieces(damage: &Damage) -> Vec<pb::BadPieces> {
     damage.bad.iter().map(|range| pb::BadPieces { first: *range.start(), last: *range.end() }).collect()
+}
+
+/// The paths of the bad files of a folder.
+pub(super) fn bad_files(damage: &Damage) -> Vec<String> {
+    damage.files.iter().take(PATHS).map(|(_, path)| path.clone()).collect()
 }
 
 pub(super) fn check(check: Check) -> pb::Check {

@@ -285,9 +285,9 @@ impl ControlService for Control {
                 match agent.verify(&group, &name, progress).await {
                     Ok(()) => Ok((pb::VerifyResponse { done: true, ..checking(size) }, None)),
                     Err(PeerError::Damaged { group, name, damage }) => {
-                        let bad = convert::bad_pieces(&damage);
+                        let (bad, bad_files) = (convert::bad_pieces(&damage), convert::bad_files(&damage));
                         let damaged = PeerError::Damaged { group, name, damage };
-                        Ok((pb::VerifyResponse { bad, ..checking(size) }, Some(damaged)))
+                        Ok((pb::VerifyResponse { bad, bad_files, ..checking(size) }, Some(damaged)))
                     }
                     Err(error) => Err(error),
                 }

@@ -6,12 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proto::domain::Manifest;
+use proto::domain::{Manifest, visible::escape};
 
-use super::{FileStamp, HashError, Progress, manifest_of};
+use super::{
+    FileStamp, HashError, Progress,
+    folder::{Survey, WrongFile},
+    manifest_of,
+};
+use crate::units;
 
 /// The most ranges of bad pieces that a message names.
 const MOST_RANGES: usize = 8;
+/// The most wrong files of a folder that a message names.
+const MOST_FILES: usize = 10;
 
 /// The differences between a file and its manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +33,21 @@ pub struct Damage {
     pub pieces: u32,
     /// The bad pieces, as ranges in ascending order. Empty for a file that only has bytes too many.
     pub bad: Vec<RangeInclusive<u32>>,
+    /// The wrong files of a folder, and their paths in it. Empty for a file.
+    pub files: Vec<(WrongFile, String)>,
 }
 
 impl Damage {
+    /// The wrong files of a folder.
+    pub(crate) fn wrong_files(&self) -> Vec<WrongFile> {
+        self.files.iter().map(|(file, _)| *file).collect()
+    }
+
+    /// The path of the first file that is wrong.
+    pub(crate) fn first_path(&self) -> PathBuf {
+        self.files.first().map_or_else(|| self.path.clone(), |(_, path)| self.path.join(path))
+    }
+
     /// The number of bad pieces.
     pub fn bad_pieces(&self) -> u32 {
         self.bad.iter().map(|range| range.end() - range.start() + 1).sum()
@@ -42,6 +61,15 @@ impl fmt::Display for Damage {
             write!(f, " has {} bytes instead of {}", self.length, self.expected)?;
         }
         let (bad, all) = (self.bad_pieces(), self.pieces);
+        if !self.files.is_empty() {
+            let are = if self.files.len() == 1 { "is" } else { "are" };
+            let files = units::count(self.files.len(), "file");
+            write!(f, ": {files} of the folder {are} bad: {}", named(self.files.iter().map(|(_, path)| path)))?;
+            if bad > 0 {
+                write!(f, "; {bad} of {all} pieces")?;
+            }
+            return Ok(());
+        }
         if bad == 0 {
             return Ok(());
         }
@@ -57,6 +85,30 @@ impl fmt::Display for Damage {
             0 => write!(f, ")"),
             more => write!(f, " and {more} more ranges)"),
         }
+    }
+}
+
+/// Names the first of these paths, and the number of the others.
+pub(crate) fn named<'a>(paths: impl ExactSizeIterator<Item = &'a String>) -> String {
+    let more = paths.len().saturating_sub(MOST_FILES);
+    let first = paths.take(MOST_FILES).map(|path| escape(path)).collect::<Vec<_>>().join(", ");
+    if more == 0 { first } else { format!("{first} and {more} more") }
+}
+
+impl Survey {
+    /// What is wrong with the folder at `path`, if something is.
+    pub(crate) fn damage(&self, path: &Path) -> Option<Damage> {
+        let folder = self.files.folder();
+        let name = |file: &WrongFile| (*file, folder.entries()[file.entry].path.to_string());
+        let layout = self.layout;
+        (!self.wrong.is_empty()).then(|| Damage {
+            path: path.to_owned(),
+            length: layout.length(),
+            expected: layout.length(),
+            pieces: layout.count(),
+            bad: ranges(self.bad.iter().map(|piece| piece.get())),
+            files: self.wrong.iter().map(name).collect(),
+        })
     }
 }
 
@@ -83,6 +135,7 @@ pub fn examine(
         expected: manifest.layout().length(),
         pieces: manifest.layout().count(),
         bad: ranges(bad),
+        files: Vec::new(),
     };
     Ok((hashed.stamp, Some(damage)))
 }

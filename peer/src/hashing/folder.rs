@@ -3,21 +3,25 @@
 //! One read of all files gives everything: the SHA-1 and BLAKE3 of the pieces, the SHA-1 of the whole, and the
 //! BLAKE3 of each file, which the index at the end holds.
 
+mod survey;
+
 use std::{
     fs::File,
     io,
-    ops::Range,
+    ops::{ControlFlow, Range},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
+pub use survey::WrongFile;
+pub(crate) use survey::{Survey, pieces_without, survey};
 use proto::{
     convert::folder::{encode_index, index_length},
     domain::{
-        Blake3, FileHeader, FileName, Manifest, PieceHash, PieceIndex, PieceLayout, Sha1,
-        folder::{EntryKind, Folder, FolderShape, contents::Part},
+        Blake3, FileHeader, FileName, Manifest, PieceHash, PieceLayout, Sha1,
+        folder::{EntryKind, FileEntry, Folder, FolderShape, contents::Part},
         manifest::RootFold,
     },
 };
@@ -28,6 +32,9 @@ use super::{
     hash_pieces,
     scan::{ScanOptions, scan},
 };
+
+/// Bytes that are read at a time of a single file.
+const READ: usize = 256 << 10;
 
 /// Reads the folder at `root` once, and returns the manifest that it has under `name`, and its files.
 /// Blocks: not for async tasks.
@@ -53,36 +60,6 @@ pub(crate) fn manifest_of_folder(
         }
     }
     Err(HashError::Changing(root.to_owned()))
-}
-
-/// Reads a shared folder again, and checks every piece and the SHA-1 of the whole against the manifest. Blocks.
-///
-/// # Errors
-/// [`HashError::Mismatch`], with the first of its files that differs; else those of [`FolderFiles::find`].
-pub(crate) fn verify_folder(
-    root: &Path,
-    manifest: &Manifest,
-    folder: &Arc<Folder>,
-    progress: Progress<'_>,
-) -> Result<FolderFiles, HashError> {
-    let files = FolderFiles::find(root, folder.clone())?;
-    let open = files.opened().map_err(|error| stopped_or(root, error))?;
-    let layout = manifest.layout();
-    if files.length() != layout.length() {
-        return Err(HashError::Mismatch(root.to_owned()));
-    }
-    let hashed = hash_pieces(layout, &mut |offset, into| open.read(offset, into), progress);
-    let Some((sha1, pieces)) = hashed.map_err(|error| stopped_or(root, error))? else {
-        return Err(HashError::Changing(root.to_owned()));
-    };
-    let bad =
-        layout.indices().zip(pieces.iter().zip(manifest.pieces())).find(|(_, (got, wanted))| got != wanted);
-    match bad {
-        Some((piece, _)) => Err(HashError::Mismatch(files.path_of(layout, piece))),
-        None if sha1 != manifest.header().sha1 => Err(HashError::Mismatch(root.to_owned())),
-        None if !files.is_unchanged(0..u64::MAX) => Err(HashError::Changing(root.to_owned())),
-        None => Ok(files),
-    }
 }
 
 fn stopped_or(path: &Path, error: io::Error) -> HashError {
@@ -229,15 +206,38 @@ impl FolderFiles {
                 continue;
             };
             let path = root.join(entry.path.as_str());
-            let metadata = open_below(&directory, entry.path.as_str()).and_then(|file| file.metadata());
-            let metadata = metadata.map_err(|error| stopped_or(&path, error))?;
-            if !metadata.is_file() || metadata.len() != file.length {
-                return Err(HashError::Mismatch(path));
-            }
-            stamps.push(Some(FileStamp::of(&metadata)));
+            let found = stamp_in(&directory, entry.path.as_str()).map_err(|error| stopped_or(&path, error))?;
+            let stamp = found.filter(|stamp| stamp.size() == file.length);
+            stamps.push(Some(stamp.ok_or(HashError::Mismatch(path))?));
         }
         let index = encode_index(&folder);
-        Ok(Self { known: Arc::new(Known { root: root.to_owned(), folder, index, stamps }), open: None })
+        Ok(Self::known(root, folder, index, stamps))
+    }
+
+    /// As [`Self::find`], with the files that are not as the folder says. They never count as unchanged.
+    ///
+    /// # Errors
+    /// [`HashError::NotFound`] or [`HashError::Io`] for the folder itself.
+    pub(crate) fn look(root: &Path, folder: Arc<Folder>) -> Result<(Self, Vec<WrongFile>), HashError> {
+        let directory = open_root(root).map_err(|error| stopped_or(root, error))?;
+        let mut stamps = Vec::with_capacity(folder.entries().len());
+        let mut wrong = Vec::new();
+        for (number, entry) in folder.entries().iter().enumerate() {
+            let stamp = match &entry.kind {
+                EntryKind::File(file) => {
+                    let found = stamp_in(&directory, entry.path.as_str()).ok().flatten();
+                    let right = found.filter(|stamp| stamp.size() == file.length);
+                    if right.is_none() {
+                        wrong.push(WrongFile { entry: number, stamp: found });
+                    }
+                    right
+                }
+                EntryKind::Link(_) | EntryKind::EmptyDirectory => None,
+            };
+            stamps.push(stamp);
+        }
+        let index = encode_index(&folder);
+        Ok((Self::known(root, folder, index, stamps), wrong))
     }
 
     /// The folder at `root`, which has this index, and whose files have these stamps.
@@ -329,14 +329,80 @@ impl FolderFiles {
         Ok(directory.of_folder(self.length(), digest.finalize().as_bytes()))
     }
 
-    /// The file that holds the first byte of a piece, or the folder itself for a piece of the index.
-    fn path_of(&self, layout: PieceLayout, piece: PieceIndex) -> PathBuf {
-        let first = self.folder().contents().segments(layout.range(piece)).next();
-        match first.map(|segment| segment.part) {
-            Some(Part::File(entry)) => self.root().join(self.folder().entries()[entry].path.as_str()),
-            _ => self.root().to_owned(),
+    /// The files that are not those that were found, with the stamps that they have now.
+    ///
+    /// # Errors
+    /// The system's error for the folder itself.
+    pub(crate) fn changed(&self) -> io::Result<Vec<WrongFile>> {
+        let directory = open_root(&self.known.root)?;
+        let entries = self.folder().entries().iter().zip(&self.known.stamps).enumerate();
+        let files = entries.filter(|(_, (entry, _))| matches!(entry.kind, EntryKind::File(_)));
+        let changed = files.filter_map(|(number, (entry, known))| {
+            let stamp = stamp_in(&directory, entry.path.as_str()).ok().flatten();
+            (stamp.is_none() || stamp != *known).then_some(WrongFile { entry: number, stamp })
+        });
+        Ok(changed.collect())
+    }
+
+    /// The same with other stamps for these files.
+    pub(crate) fn with_stamps(&self, files: impl IntoIterator<Item = (usize, Option<FileStamp>)>) -> Self {
+        let known = &self.known;
+        let mut stamps = known.stamps.clone();
+        files.into_iter().for_each(|(entry, stamp)| stamps[entry] = stamp);
+        Self::known(&known.root, known.folder.clone(), known.index.clone(), stamps)
+    }
+
+    /// Whether the content of a file has the hash that the folder says. The folder must be held open.
+    fn has_content(&self, number: usize, progress: Progress<'_>) -> io::Result<bool> {
+        let Some(open) = &self.open else { return self.opened()?.has_content(number, progress) };
+        let entry = &self.folder().entries()[number];
+        let EntryKind::File(FileEntry { length, blake3, .. }) = entry.kind else { return Ok(true) };
+        let file = open_below(&open.directory, entry.path.as_str())?;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; READ];
+        let mut offset = 0;
+        loop {
+            match file.read_at(&mut buffer, offset) {
+                Ok(0) => return Ok(offset == length && hasher.finalize().as_bytes() == blake3.as_bytes()),
+                Ok(read) => {
+                    hasher.update(&buffer[..read]);
+                    offset += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if progress(offset).is_break() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
         }
     }
+
+    /// Reads these files, which changed. Returns the folder with the new stamps of those whose content is still what
+    /// the folder says, and the others.
+    ///
+    /// # Errors
+    /// The system's error for the folder itself.
+    pub(crate) fn look_again(&self, changed: &[WrongFile]) -> io::Result<(Self, Vec<WrongFile>)> {
+        let open = self.opened()?;
+        let is_right = |file: &WrongFile| {
+            file.stamp.is_some()
+                && open.has_content(file.entry, &|_| ControlFlow::Continue(())).unwrap_or(false)
+        };
+        let (right, wrong): (Vec<_>, Vec<_>) = changed.iter().partition(|file| is_right(file));
+        // A file that changes again has another stamp than the one from before it was read.
+        Ok((self.with_stamps(right.iter().map(|file| (file.entry, file.stamp))), wrong))
+    }
+
+    /// The stamp that a file had when it was found.
+    fn stamp_of(&self, entry: usize) -> Option<FileStamp> {
+        self.known.stamps[entry]
+    }
+}
+
+/// The stamp of the regular file at this path below a directory; `None` if something else is there.
+fn stamp_in(directory: &File, path: &str) -> io::Result<Option<FileStamp>> {
+    let metadata = open_below(directory, path)?.metadata()?;
+    Ok(metadata.is_file().then(|| FileStamp::of(&metadata)))
 }
 
 impl OpenFolder {

@@ -207,7 +207,7 @@ impl ChunkStream {
         let mut reader = share.reader();
         let bytes = share.manifest.layout().range(piece);
         if !reader.is_unchanged(bytes.clone()) {
-            share.changed_on_disk();
+            share.found_changed(piece);
             return Err(refusal(Reason::FileChanged));
         }
         match reader.opened() {
@@ -219,7 +219,7 @@ impl ChunkStream {
                 return Err(Reason::Busy.status_retry("the file can't be opened now", BUSY_RETRY));
             }
             Err(_) => {
-                share.changed_on_disk();
+                share.found_changed(piece);
                 return Err(refusal(Reason::FileChanged));
             }
         }
@@ -246,7 +246,7 @@ impl ChunkStream {
                 let share = &self.who.share;
                 // If the file was cut short meanwhile, the whole file has changed. The piece is not bad.
                 if !sending.reader.is_unchanged(share.manifest.layout().range(sending.piece)) {
-                    share.changed_on_disk();
+                    share.found_changed(sending.piece);
                     return Err(refusal(Reason::FileChanged));
                 }
                 tracing::warn!(%error, path = %share.path.display(), piece = sending.piece.get(), "a piece can't be read");

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use proto::{
-    domain::{Bitfield, FileId, GroupId, Manifest, folder::Folder},
+    domain::{Bitfield, FileId, GroupId, Manifest, PieceIndex, folder::Folder},
     reason::Reason,
 };
 use tokio::sync::watch;
@@ -21,9 +21,10 @@ use super::{
     news::{News, NewsFollower},
 };
 use crate::{
-    hashing::FileStamp,
+    hashing::{FileStamp, damage::named, folder::pieces_without},
     ports::{Problem, ShareView},
-    storage::{Original, PieceReader},
+    storage::{Original, PieceReader, WrongFile},
+    units,
 };
 
 /// One file that this peer's user shares in one group.
@@ -45,6 +46,8 @@ pub(crate) struct Share {
     /// The stamp of the file that was hashed and did not match the manifest. The inner `None` means that
     /// there was no file.
     refused: Mutex<Option<Option<FileStamp>>>,
+    /// The files of a complete folder that were read and are wrong. The pieces that they touch are not offered.
+    wrong: Mutex<Vec<WrongFile>>,
     /// `None` while the file is offered; else the reason that ends running streams.
     offered: watch::Sender<Option<Reason>>,
     news: News,
@@ -158,14 +161,14 @@ impl Share {
     }
 
     /// Offers a piece that was verified and written.
-    pub(crate) fn gained(&self, piece: proto::domain::PieceIndex) {
+    pub(crate) fn gained(&self, piece: PieceIndex) {
         if self.have.insert(piece) {
             self.news.note(self.file);
         }
     }
 
     /// Stops offering a piece that can't be read any more.
-    pub(crate) fn lost(&self, piece: proto::domain::PieceIndex) {
+    pub(crate) fn lost(&self, piece: PieceIndex) {
         if self.have.remove(piece) {
             self.news.note(self.file);
         }
@@ -177,7 +180,43 @@ impl Share {
         self.news.note(self.file);
     }
 
+    /// Stops offering a piece because the file that holds it changed on disk, until it was checked. Of a folder, the
+    /// other pieces are offered all the same.
+    pub(crate) fn found_changed(&self, piece: PieceIndex) {
+        if self.is_complete_file() && self.reader().folder().is_some() {
+            self.lost(piece);
+        } else {
+            self.changed_on_disk();
+        }
+    }
+
+    /// The files of a complete folder that are wrong.
+    pub(crate) fn wrong_files(&self) -> Vec<WrongFile> {
+        self.wrong.lock().clone()
+    }
+
+    /// Offers all pieces of a complete folder but those that these files touch.
+    pub(crate) fn set_wrong_files(&self, wrong: Vec<WrongFile>) {
+        if let Some(folder) = self.reader().folder() {
+            self.replace_have(pieces_without(self.manifest.layout(), &folder, &wrong));
+        }
+        *self.wrong.lock() = wrong;
+    }
+
+    /// The paths of the files of a complete folder that are wrong.
+    fn wrong_paths(&self) -> Vec<String> {
+        let (wrong, folder) = (self.wrong_files(), self.reader().folder());
+        let path = |folder: &Arc<Folder>, file: &WrongFile| folder.entries()[file.entry].path.to_string();
+        folder.map(|folder| wrong.iter().map(|file| path(&folder, file)).collect()).unwrap_or_default()
+    }
+
+    /// The reason why the file, or a part of a folder, is not offered.
+    pub(crate) fn trouble(&self) -> Option<Problem> {
+        self.problem().or_else(|| trouble_of(&self.wrong_paths()))
+    }
+
     pub(crate) fn view(&self) -> ShareView {
+        let wrong_files = self.wrong_paths();
         ShareView {
             group: self.group.clone(),
             file: self.file,
@@ -185,7 +224,8 @@ impl Share {
             size: self.manifest.layout().length(),
             done_bytes: self.have.bytes(),
             uploaded_bytes: self.uploaded.load(Ordering::Relaxed),
-            problem: self.problem(),
+            problem: self.problem().or_else(|| trouble_of(&wrong_files)),
+            wrong_files,
             stamp: self.reader().stamp(),
         }
     }
@@ -231,6 +271,7 @@ impl Shares {
             problem: Mutex::new(offer.problem),
             barred: AtomicBool::new(false),
             refused: Mutex::new(None),
+            wrong: Mutex::default(),
             news: self.news.clone(),
         });
         let mut files = self.files.write();
@@ -267,6 +308,15 @@ impl Shares {
     pub(crate) fn follow(&self) -> NewsFollower {
         self.news.follow()
     }
+}
+
+/// The problem of a folder with these wrong files.
+fn trouble_of(wrong: &[String]) -> Option<Problem> {
+    (!wrong.is_empty()).then(|| {
+        let files = units::count(wrong.len(), "file");
+        let message = format!("{files} changed on disk: {}; the pieces with them are not offered", named(wrong.iter()));
+        Problem { reason: Reason::FileChanged, message }
+    })
 }
 
 fn end(share: Option<Arc<Share>>) {

@@ -1,7 +1,7 @@
 //! Keeps the complete shares valid: a file that changes on disk is withdrawn, hashed, and offered again if
-//! its content is the same.
+//! its content is the same. Of a folder, the other files are offered all the while.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{io, ops::ControlFlow, sync::Arc, time::Duration};
 
 use proto::domain::Bitfield;
 use tokio::time::{MissedTickBehavior, interval};
@@ -10,6 +10,7 @@ use super::shares::{Share, Shares};
 use crate::{
     hashing::{FileStamp, HashError},
     ports::Problem,
+    storage::{Examined, WrongFile},
 };
 
 /// The time between two looks.
@@ -46,6 +47,9 @@ fn is_due(share: &Share) -> bool {
 }
 
 fn look_after(share: &Share) {
+    if share.problem().is_none() && share.reader().folder().is_some() && look_after_files(share).is_ok() {
+        return;
+    }
     if share.problem().is_none() && share.reader().is_unchanged(0..u64::MAX) {
         return;
     }
@@ -62,15 +66,43 @@ fn look_after(share: &Share) {
         return share.offer();
     }
     share.changed_on_disk();
-    match original.check(&|_| ControlFlow::Continue(())) {
-        Ok(reader) => {
+    match original.examine(&|_| ControlFlow::Continue(())) {
+        Ok(Examined { reader, damage: Some(damage) }) if damage.files.is_empty() => {
+            refuse(share, &HashError::Mismatch(share.path.clone()), reader.stamp());
+        }
+        Ok(Examined { reader, damage }) => {
             share.set_reader(reader);
             // This also restores pieces that could not be read meanwhile.
             share.replace_have(Bitfield::full(share.manifest.layout()));
+            share.set_wrong_files(damage.map(|damage| damage.wrong_files()).unwrap_or_default());
             share.offer();
         }
         Err(error) => refuse(share, &error, now),
     }
+}
+
+/// Stops offering the pieces with files of a folder that changed, reads these files, and offers those that have the
+/// right content again. Fails if the folder is not there.
+fn look_after_files(share: &Share) -> io::Result<()> {
+    let reader = share.reader();
+    let changed = reader.changed_files()?;
+    let known = share.wrong_files();
+    if changed == known {
+        return Ok(());
+    }
+    let (refused, news): (Vec<_>, Vec<_>) = changed.iter().partition(|file| known.contains(file));
+    // Until they were read, they count as files that nobody has looked at.
+    share.set_wrong_files(changed.iter().map(|file| WrongFile { stamp: None, ..*file }).collect());
+    let (reader, mut wrong) = reader.look_again(&news)?;
+    for file in &wrong {
+        let path = reader.folder().map(|folder| folder.entries()[file.entry].path.to_string());
+        tracing::warn!(folder = %share.path.display(), path, "a file of a shared folder changed; its pieces are no longer offered");
+    }
+    wrong.extend(refused);
+    wrong.sort_unstable_by_key(|file| file.entry);
+    share.set_reader(reader);
+    share.set_wrong_files(wrong);
+    Ok(())
 }
 
 fn refuse(share: &Share, error: &HashError, stamp: Option<FileStamp>) {

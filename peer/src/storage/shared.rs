@@ -15,7 +15,7 @@ use proto::domain::{Manifest, folder::Folder};
 use super::{PieceReader, raw};
 use crate::hashing::{
     self, Damage, FileStamp, HashError, Progress,
-    folder::{FolderFiles, manifest_of_folder, verify_folder},
+    folder::{FolderFiles, WrongFile, manifest_of_folder, survey},
     open_regular,
     scan::ScanOptions,
 };
@@ -49,34 +49,34 @@ impl Original {
     /// [`HashError::Mismatch`] when it does not match the manifest; [`HashError::Stopped`] when `progress`
     /// stopped it; other errors when it can't be read.
     pub fn check(&self, progress: Progress<'_>) -> Result<Arc<dyn PieceReader>, HashError> {
-        if self.manifest.header().folder.is_none() {
-            let stamp = hashing::verify(&self.path, &self.manifest, progress)?;
-            return SharedFile::at(&self.path, stamp).map(shared);
+        let Examined { reader, damage } = self.examine(progress)?;
+        match damage {
+            None => Ok(reader),
+            Some(damage) => Err(HashError::Mismatch(damage.first_path())),
         }
-        let files = match &self.folder {
-            Some(folder) => verify_folder(&self.path, &self.manifest, folder, progress)?,
-            None => {
-                let name = &self.manifest.header().name;
-                let (hashed, files) =
-                    manifest_of_folder(&self.path, name, &ScanOptions::default(), progress)?;
-                if hashed.manifest != *self.manifest {
-                    return Err(HashError::Mismatch(self.path.clone()));
-                }
-                files
-            }
-        };
-        SharedFolder::new(files).map(shared)
     }
 
-    /// As [`Self::check`], but tells all bad pieces of a file. Returns the stamp, and the damage if there is any.
+    /// As [`Self::check`], but tells all that is wrong with it. Of a folder, what is right can be shared all the same.
     ///
     /// # Errors
-    /// As [`Self::check`].
-    pub fn examine(&self, progress: Progress<'_>) -> Result<(Option<FileStamp>, Option<Damage>), HashError> {
-        if self.manifest.header().folder.is_some() {
-            return self.check(progress).map(|reader| (reader.stamp(), None));
+    /// As [`Self::check`], if nothing of it can be shared.
+    pub fn examine(&self, progress: Progress<'_>) -> Result<Examined, HashError> {
+        if self.manifest.header().folder.is_none() {
+            let (stamp, damage) = hashing::examine(&self.path, &self.manifest, progress)?;
+            let reader = SharedFile::at(&self.path, stamp).map(shared)?;
+            return Ok(Examined { reader, damage });
         }
-        hashing::examine(&self.path, &self.manifest, progress).map(|(stamp, damage)| (Some(stamp), damage))
+        let Some(folder) = &self.folder else {
+            let name = &self.manifest.header().name;
+            let (hashed, files) = manifest_of_folder(&self.path, name, &ScanOptions::default(), progress)?;
+            if hashed.manifest != *self.manifest {
+                return Err(HashError::Mismatch(self.path.clone()));
+            }
+            return Ok(Examined { reader: SharedFolder::new(files).map(shared)?, damage: None });
+        };
+        let surveyed = survey(&self.path, &self.manifest, folder, progress)?;
+        let damage = surveyed.damage(&self.path);
+        Ok(Examined { reader: SharedFolder::new(surveyed.files).map(shared)?, damage })
     }
 
     /// The stamp that it has now, as far as the entries are known.
@@ -86,6 +86,14 @@ impl Original {
             _ => std::fs::metadata(&self.path).ok().map(|metadata| FileStamp::of(&metadata)),
         }
     }
+}
+
+/// What a check of a complete file or folder found.
+pub struct Examined {
+    /// What is there now.
+    pub reader: Arc<dyn PieceReader>,
+    /// What is wrong with it.
+    pub damage: Option<Damage>,
 }
 
 fn shared(reader: impl PieceReader) -> Arc<dyn PieceReader> {
@@ -222,5 +230,14 @@ impl PieceReader for SharedFolder {
 
     fn folder(&self) -> Option<Arc<Folder>> {
         Some(self.files.folder().clone())
+    }
+
+    fn changed_files(&self) -> io::Result<Vec<WrongFile>> {
+        self.files.changed()
+    }
+
+    fn look_again(&self, changed: &[WrongFile]) -> io::Result<(Arc<dyn PieceReader>, Vec<WrongFile>)> {
+        let (files, wrong) = self.files.look_again(changed)?;
+        Ok((shared(Self::new(files).map_err(io::Error::other)?), wrong))
     }
 }

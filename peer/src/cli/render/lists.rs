@@ -203,11 +203,15 @@ pub(in crate::cli) fn shares(shares: &[pb::Share]) -> (Value, String) {
             "done_bytes": share.done_bytes,
             "uploaded_bytes": share.uploaded_bytes,
             "cause": optional(&share.cause),
+            "changed_files": share.changed_files,
         })
     };
     let row = |share: &pb::Share| {
         let offered = match share.cause.as_str() {
             "" => units::size(share.done_bytes),
+            cause if !share.changed_files.is_empty() => {
+                format!("{}: {}", units::size(share.done_bytes), name(cause))
+            }
             cause => format!("not shared now: {}", name(cause)),
         };
         vec![

@@ -204,7 +204,7 @@ pub(super) async fn verify(context: &Context, file: &GroupFile) -> Result<(), Fa
     let bar = context.style.bar("checking", 0);
     while let Some(answer) = answers.message().await? {
         bar.set(answer.checked_bytes, answer.size);
-        if !answer.bad.is_empty() {
+        if !answer.bad.is_empty() || !answer.bad_files.is_empty() {
             bar.clear();
             let ranges: Vec<_> = answer.bad.iter().map(|range| [range.first, range.last]).collect();
             let count: u32 = ranges.iter().map(|[first, last]| last - first + 1).sum();
@@ -214,6 +214,7 @@ pub(super) async fn verify(context: &Context, file: &GroupFile) -> Result<(), Fa
                 "size": answer.size,
                 "bad_pieces": count,
                 "bad_ranges": ranges,
+                "bad_files": answer.bad_files,
             });
             // The error that follows says the same to people.
             context.style.result(&object, "");
