@@ -7,6 +7,7 @@
 //! - `login`: logging in, logging out, and resuming a saved session.
 //! - `tasks`: the tasks that run for as long as a login.
 //! - `uploads`, `downloads`: the operations on files.
+//! - `update`: bringing a copy to the current version.
 //! - `entries`: what is in a folder of a group.
 //! - `doctor`: diagnosis of what is wrong.
 
@@ -16,6 +17,7 @@ mod entries;
 mod explain;
 mod login;
 mod tasks;
+mod update;
 mod uploads;
 
 use std::{collections::HashMap, future::Future, net::SocketAddr, sync::Arc};
@@ -37,6 +39,7 @@ pub(crate) use self::{
     downloads::{DownloadOptions, DownloadStatus},
     explain::FilePeer,
     login::Farewell,
+    update::UpdatePlan,
     uploads::{ShareStatus, UploadProgress},
 };
 use crate::{

@@ -25,8 +25,9 @@ use transport::AuthorityFingerprint;
 
 pub use crate::{
     ports::{
-        Attempt, BoxFuture, DialError, Dialer, DownloadSpec, DownloadState, DownloadView, Obstacle, Problem,
-        ShareSpec, ShareView, SourceAddr, SourceState, SourceView, TicketRefused, TicketSource, Unreached,
+        Attempt, BoxFuture, DialError, Dialer, DownloadSpec, DownloadState, DownloadView, LocalCopy,
+        Obstacle, Problem, ShareSpec, ShareView, SourceAddr, SourceState, SourceView, TicketRefused,
+        TicketSource, Unreached,
     },
     totals::Stats,
 };
@@ -50,7 +51,9 @@ use crate::{
         slots::UploadSlots,
         upkeep,
     },
-    storage::{self, Examined, OpenStore, Opener, Original, SharedFile, StoreError, check_destination},
+    storage::{
+        self, Examined, OpenStore, Opener, Original, Replaced, SharedFile, StoreError, check_destination,
+    },
     totals::Totals,
     trust_memory::TrustMemory,
 };
@@ -94,6 +97,9 @@ pub enum EngineError {
     /// The entries of a folder can't be fetched.
     #[error("what is in the folder can't be fetched: {}", .0.message)]
     NoFolder(Problem),
+    /// The copy that is to be replaced is not what this peer put there.
+    #[error("{} changed, or is not of this version, and would be lost; move it away, then update again", .0.display())]
+    Modified(PathBuf),
     /// The disk is full.
     #[error("no space is left on the disk of {}; free some space", .0.display())]
     DiskFull(PathBuf),
@@ -104,7 +110,9 @@ impl EngineError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Hash(error) => error.reason(),
-            Self::DestinationExists(_) | Self::Unrepairable(..) => Reason::DestinationExists,
+            Self::DestinationExists(_) | Self::Modified(_) | Self::Unrepairable(..) => {
+                Reason::DestinationExists
+            }
             Self::Damaged(_) => Reason::FileChanged,
             Self::BadDestination(..) | Self::Displaced(..) => Reason::PathNotFound,
             Self::Running => Reason::AlreadyExists,
@@ -322,8 +330,11 @@ impl Engine {
             .map_err(|why| EngineError::BadDestination(destination.clone(), why))?;
         let (file, manifest, path) = (spec.file, spec.manifest.clone(), destination.clone());
         let umask = spec.umask;
+        let replaced = spec.copy.as_ref().and_then(|copy| {
+            Some(Arc::new(Replaced { original: copy.original.clone(), stamp: copy.replaced? }))
+        });
         let opened = tokio::task::spawn_blocking(move || {
-            let place = OpenStore::at(file, manifest, path)?.with_umask(umask);
+            let place = OpenStore::at(file, manifest, path)?.with_umask(umask).in_place_of(replaced);
             if place.is_refused()? { Err(StoreError::NameTaken) } else { Ok(place) }
         });
         let place = opened.await.map_err(|error| EngineError::task(&destination, error))?;
@@ -661,6 +672,7 @@ pub(crate) fn store_error(path: &std::path::Path, error: StoreError) -> EngineEr
     match error {
         StoreError::Io(error) => EngineError::Io(path.to_owned(), error),
         StoreError::Full => EngineError::DiskFull(path.to_owned()),
+        StoreError::Modified(changed) => EngineError::Modified(changed),
         StoreError::NameTaken => EngineError::DestinationExists(path.to_owned()),
         StoreError::Unrepairable(why) => EngineError::Unrepairable(path.to_owned(), why),
         error @ (StoreError::Linked | StoreError::Displaced) => {

@@ -98,7 +98,10 @@ pub enum PeerError {
         damage: Box<Damage>,
     },
     /// This peer's copy is an older version of the file.
-    #[error("{} is an older version of {name}; `peer download {} {} DEST` downloads the new one to another place", .path.display(), word(.group), word(.name))]
+    #[error(
+        "{} is an older version of {name}; `peer update {} {}` brings it to the new one",
+        .path.display(), word(.group), word(.name)
+    )]
     Outdated {
         /// The group.
         group: GroupId,
@@ -106,6 +109,22 @@ pub enum PeerError {
         name: FileName,
         /// The copy.
         path: PathBuf,
+    },
+    /// This peer has no copy of the file to update.
+    #[error("this peer has no copy of {1} of {0}; `peer download {0} {1}` fetches it")]
+    NoCopy(GroupId, FileName),
+    /// The new version is a folder and the copy is a file, or the other way round.
+    #[error(
+        "{} is a file and the new version is a folder, or the other way round; move it away, and `peer download {group} {name}`",
+        .path.display()
+    )]
+    OtherKind {
+        /// The copy.
+        path: PathBuf,
+        /// The group.
+        group: GroupId,
+        /// The file.
+        name: FileName,
     },
     /// The destination's directory is missing.
     #[error("the directory {} does not exist; create it, or end the destination with a / to have it created", .0.display())]
@@ -226,6 +245,8 @@ impl PeerError {
             Self::Outdated { .. } => Reason::NewVersion,
             Self::NoRoom { .. } => Reason::DiskFull,
             Self::NoParent(_) => Reason::PathNotFound,
+            Self::NoCopy(..) => Reason::NotShared,
+            Self::OtherKind { .. } => Reason::DestinationExists,
             Self::NoDownload(..) => Reason::DownloadNotFound,
             Self::DownloadComplete(..) => Reason::AlreadyExists,
             Self::NotShared(..) | Self::Unfinished(..) => Reason::NotShared,
@@ -291,7 +312,9 @@ fn remedy(group: &GroupId, name: &FileName, damage: &Damage) -> String {
     if damage.files.is_empty() {
         format!("`peer download {group} {name} {path} --repair` downloads the bad pieces again")
     } else {
-        format!("the other files are shared all the same; move it away, and `peer download {group} {name} {path}` again")
+        format!(
+            "the other files are shared all the same; move it away, and `peer download {group} {name} {path}` again"
+        )
     }
 }
 

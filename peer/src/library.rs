@@ -81,6 +81,9 @@ pub(crate) struct DownloadEntry {
     /// The number of verified bytes when they were last noted.
     #[serde(default)]
     pub done_bytes: u64,
+    /// The older version that is at the path, and is replaced at the end. Its manifest is kept until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Box<Entry>>,
 }
 
 /// The umask of a download from before umasks were kept.
@@ -111,6 +114,16 @@ impl Entry {
     /// The phase of the download, if it is one.
     pub(crate) fn phase(&self) -> Option<&Phase> {
         self.download.as_ref().map(|download| &download.phase)
+    }
+
+    /// The older version that the download replaces.
+    pub(crate) fn replaces(&self) -> Option<&Self> {
+        self.download.as_ref()?.replaces.as_deref()
+    }
+
+    /// The files whose manifests are kept for the entry.
+    fn files(&self) -> Vec<FileId> {
+        std::iter::once(self.file).chain(self.replaces().map(|old| old.file)).collect()
     }
 
     /// Returns true if the complete file is at `path`, as far as is known.
@@ -199,17 +212,46 @@ impl Library {
             let at = entries.iter().position(|old| old.group == entry.group && old.name == entry.name);
             match at {
                 Some(at) => {
-                    let new = entry.file;
-                    let old = std::mem::replace(&mut entries[at], entry);
-                    (old.file != new).then_some(old.file)
+                    let new = entry.files();
+                    let old = std::mem::replace(&mut entries[at], entry).files();
+                    old.into_iter().filter(|file| !new.contains(file)).collect()
                 }
                 None => {
                     entries.push(entry);
-                    None
+                    Vec::new()
                 }
             }
         })?;
-        stale.map_or(Ok(()), |file| self.forget(file))
+        stale.into_iter().try_for_each(|file| self.forget(file))
+    }
+
+    /// Puts the older version that a download was to replace in the place of the download. Returns it, if there is one.
+    ///
+    /// # Errors
+    /// As [`Library::put`].
+    pub(crate) fn give_back(&self, file: FileId) -> io::Result<Option<Entry>> {
+        let old = self.change(|entries| {
+            let entry = entries.iter_mut().find(|entry| entry.file == file)?;
+            let old = entry.download.as_mut()?.replaces.take()?;
+            *entry = *old;
+            Some(entry.clone())
+        })?;
+        if old.as_ref().is_some_and(|old| old.file != file) {
+            self.forget(file)?;
+        }
+        Ok(old)
+    }
+
+    /// Forgets the older version that a download has replaced.
+    ///
+    /// # Errors
+    /// As [`Library::put`].
+    pub(crate) fn forget_replaced(&self, file: FileId) -> io::Result<()> {
+        let old = self.change(|entries| {
+            let entry = entries.iter_mut().find(|entry| entry.file == file)?;
+            entry.download.as_mut()?.replaces.take()
+        })?;
+        old.filter(|old| old.file != file).map_or(Ok(()), |old| self.forget(old.file))
     }
 
     /// Saves the index of a folder beside its manifest.
@@ -270,8 +312,12 @@ impl Library {
     /// # Errors
     /// As [`Library::put`].
     pub(crate) fn remove(&self, file: FileId) -> io::Result<()> {
-        self.change(|entries| entries.retain(|entry| entry.file != file))?;
-        self.forget(file)
+        let stale: Vec<FileId> = self.change(|entries| {
+            let stale = entries.iter().filter(|entry| entry.file == file).flat_map(Entry::files).collect();
+            entries.retain(|entry| entry.file != file);
+            stale
+        })?;
+        stale.into_iter().chain([file]).try_for_each(|file| self.forget(file))
     }
 
     /// Reads and checks the manifest that was saved with a file's entry.
@@ -398,6 +444,7 @@ mod tests {
                 umask: 0o027,
                 begun: true,
                 done_bytes: 0,
+                replaces: None,
             }),
         }
     }
@@ -436,6 +483,37 @@ mod tests {
         library.put(entry(2, "a"), &manifest(1)).expect("kept");
         assert_eq!(library.entries(), [entry(2, "a")]);
         assert!(library.manifest(file(1)).is_err(), "the old manifest is gone");
+    }
+
+    #[test]
+    fn the_version_that_a_download_replaces_is_kept_until_then() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let library = Library::open(directory.path()).expect("opened");
+        let update = |byte, old: &Entry| {
+            let mut entry = entry(byte, "a");
+            entry.download.as_mut().expect("a download").replaces = Some(Box::new(old.clone()));
+            entry
+        };
+        let old = Entry { download: None, outdated: true, ..entry(1, "a") };
+        library.put(old.clone(), &manifest(1)).expect("kept");
+        // The download of a newer version takes the place of that of a new one.
+        for byte in [2, 3] {
+            library.put(update(byte, &old), &manifest(2)).expect("kept");
+            assert!(library.manifest(file(1)).is_ok() && library.manifest(file(byte)).is_ok());
+        }
+        assert!(library.manifest(file(2)).is_err());
+        let library = Library::open(directory.path()).expect("opened again");
+        assert_eq!(library.give_back(file(3)).expect("written"), Some(old.clone()));
+        assert_eq!(library.entries(), std::slice::from_ref(&old));
+        assert!(library.manifest(file(1)).is_ok() && library.manifest(file(3)).is_err());
+        assert_eq!(library.give_back(file(1)).expect("nothing to do"), None);
+        // Done: the old one is forgotten.
+        library.put(update(4, &old), &manifest(2)).expect("kept");
+        library.forget_replaced(file(4)).expect("written");
+        assert!(library.manifest(file(1)).is_err() && library.manifest(file(4)).is_ok());
+        library.put(update(4, &old), &manifest(2)).expect("kept");
+        library.remove(file(4)).expect("removed");
+        assert_eq!(library.entries(), []);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use proto::{
 };
 
 pub use crate::domain::reach::{Attempt, Obstacle};
-use crate::hashing::FileStamp;
+use crate::{hashing::FileStamp, storage::Original};
 
 /// A boxed future, as the traits here return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -56,6 +56,17 @@ pub struct DownloadSpec {
     pub begun: bool,
     /// The verified bytes of earlier runs, as far as is known. Shown until the unfinished data was read.
     pub done_bytes: u64,
+    /// A copy on this peer's disk from which pieces are taken.
+    pub copy: Option<LocalCopy>,
+}
+
+/// A copy on this peer's disk that may hold pieces of a download: of an older version, or of the same content.
+#[derive(Clone, Debug)]
+pub struct LocalCopy {
+    /// The copy.
+    pub original: Original,
+    /// The copy is at the destination, and had this stamp when it was verified. It is replaced at the end.
+    pub replaced: Option<FileStamp>,
 }
 
 /// A source as the tracker names it.
@@ -224,6 +235,8 @@ pub struct DownloadView {
     pub unheld: u32,
     /// The verified files of a folder, and all. `None` for a file.
     pub files: Option<(u32, u32)>,
+    /// The bytes that were taken from a copy on this peer's disk.
+    pub taken_bytes: u64,
 }
 
 /// What data that arrives waited for on this peer's side over the last seconds, and what was done with it, in
@@ -260,6 +273,7 @@ impl DownloadView {
             missing: 0,
             unheld: 0,
             files: None,
+            taken_bytes: 0,
         }
     }
 }

@@ -32,8 +32,10 @@ mod ledger;
 mod mem;
 mod raw;
 mod recheck;
+mod replaced;
 mod shared;
 mod state;
+mod take;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -58,9 +60,11 @@ pub use dir::{device, make_directories, room};
 pub use fs::{FsStore, OpenStore, check_destination, discard, take_back};
 pub(crate) use index::IndexStore;
 pub use mem::MemStore;
+pub use replaced::Replaced;
 pub use shared::{Examined, Original, SharedFile};
 #[cfg(fuzzing)]
 pub use state::read_again;
+pub use take::{find_pieces, take};
 
 /// Opens the store of an unfinished download, or begins it. Waits for the disk.
 pub type Opener = Arc<dyn Fn(&OpenStore) -> Result<Arc<dyn PieceStore>, StoreError> + Send + Sync>;
@@ -201,6 +205,9 @@ pub enum StoreError {
     /// Something else has the final name.
     #[error("something else is at the file's final name")]
     NameTaken,
+    /// The copy that a new version is to replace is not what this peer put there.
+    #[error("{} changed, or is not of this version, and would be lost; move it away", .0.display())]
+    Modified(std::path::PathBuf),
     /// The complete file can't become unfinished data again.
     #[error("the file can't be mended in place: {0}")]
     Unrepairable(&'static str),

@@ -90,6 +90,7 @@ pub(super) async fn fetch(tls: bool, path: &Path, dir: &Path, address: &str, to:
         umask: 0o022,
         begun: false,
         done_bytes: 0,
+        copy: None,
     };
     let mut view = engine.download(spec).await?;
     let source = SourceAddr {

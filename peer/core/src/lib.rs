@@ -15,6 +15,7 @@ pub mod picker;
 pub mod pieces;
 pub mod reach;
 mod request_id;
+pub mod reuse;
 pub mod running;
 pub mod sources;
 pub mod trackers;

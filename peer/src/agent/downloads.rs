@@ -160,6 +160,7 @@ impl Agent {
                 umask: options.umask,
                 begun,
                 done_bytes,
+                replaces: None,
             }),
         };
         self.parts.engine.forget_ended(file);
@@ -215,7 +216,7 @@ impl Agent {
 
     /// Checks that there is room for this many bytes beside what running downloads still need, and that this
     /// user may write there.
-    fn check_room(&self, destination: &Path, bytes: u64) -> Result<(), PeerError> {
+    pub(super) fn check_room(&self, destination: &Path, bytes: u64) -> Result<(), PeerError> {
         let directory = || destination.parent().unwrap_or(Path::new("/")).to_owned();
         let room = storage::room(destination).map_err(|error| PeerError::Io { path: directory(), error })?;
         let room = room.saturating_sub(self.parts.engine.needed_at(destination));
@@ -414,11 +415,27 @@ impl Agent {
             self.parts.engine.discard(entry.file, entry.path.clone()).await?;
         }
         if discard {
-            login.remove(&entry);
+            self.give_up(&login, &entry).await;
         } else if entry.phase() == Some(&Phase::Active) {
             self.set_phase(&login, entry.file, Phase::Stopped);
         }
         Ok(())
+    }
+
+    /// Takes a download out of the library. What it was to replace comes back.
+    pub(super) async fn give_up(&self, login: &Login, entry: &Entry) {
+        match login.library.give_back(entry.file) {
+            Ok(Some(old)) if old.outdated => login.set_problem(old.file, Some(super::tasks::outdated(&old))),
+            Ok(Some(old)) if old.shared => {
+                if let Err(error) = self.run_share(login, &old).await {
+                    let problem = Problem { reason: error.reason(), message: error.to_string() };
+                    self.share_later(login, &old, problem).await;
+                }
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => login.remove(entry),
+            Err(error) => tracing::error!(%error, "the library can't be written"),
+        }
     }
 
     /// Resumes a stopped or failed download.
@@ -535,7 +552,7 @@ fn has_kind_of(entry: &Entry, found: &fs::Metadata) -> bool {
 
 /// Resolves the symbolic links in the directory of the path. This accepts the links that exist now. Links
 /// that are added later are refused.
-fn resolved(destination: &Path) -> Result<PathBuf, PeerError> {
+pub(super) fn resolved(destination: &Path) -> Result<PathBuf, PeerError> {
     let io_error = |error| PeerError::Io { path: destination.to_owned(), error };
     let (Some(parent), Some(name)) = (destination.parent(), destination.file_name()) else {
         return Err(io_error(io::ErrorKind::InvalidInput.into()));

@@ -1,6 +1,10 @@
 //! What is in a folder of a group, whether this peer has it or not.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proto::{
     domain::{FileHeader, FileId, FileName, GroupId, Manifest, folder::Folder},
@@ -10,13 +14,17 @@ use proto::{
 
 use super::{Agent, Login};
 use crate::{
-    engine::{DownloadSpec, EngineError, Problem},
+    engine::{DownloadSpec, EngineError, Problem, SourceAddr},
     error::PeerError,
     tracker::{announcer, line::Line, manifests},
 };
 
-/// The time to wait for a source of an index.
+/// The time to wait until a source of an index answers.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The time to wait until there is a source.
+const SHORT_PATIENCE: Duration = Duration::from_secs(3);
+/// The time between two questions to the tracker who has an index.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Agent {
     /// Returns the header of a group's file, and its entries if it is a folder. The index is fetched from others if
@@ -64,21 +72,19 @@ impl Agent {
         file: FileId,
         manifest: Arc<Manifest>,
     ) -> Result<Arc<Folder>, PeerError> {
-        let request = pb::FindPeersRequest {
-            group_id: group.to_string(),
-            name: name.to_string(),
-            ..Default::default()
+        // Who has just published it may not have announced it yet.
+        let began = Instant::now();
+        let sources = loop {
+            let sources = self.sources_of(group, name, file).await?;
+            if !sources.is_empty() {
+                break sources;
+            }
+            if began.elapsed() >= SHORT_PATIENCE {
+                let message = format!("nobody who has {name} is online");
+                return Err(EngineError::NoFolder(Problem { reason: Reason::NoSource, message }).into());
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
         };
-        let asked = self.tracker().ask(async |line: Line| {
-            let mut swarm = line.swarm().await?;
-            line.within(swarm.find_peers(request.clone())).await
-        });
-        let found = asked.await?.read().map_err(|error| PeerError::TrackerAnswer(error.to_string()))?;
-        let sources: Vec<_> = found.into_iter().filter_map(announcer::source).collect();
-        if sources.is_empty() {
-            let message = format!("nobody who has {name} is online");
-            return Err(EngineError::NoFolder(Problem { reason: Reason::NoSource, message }).into());
-        }
         let spec = DownloadSpec {
             group: group.clone(),
             file,
@@ -89,7 +95,32 @@ impl Agent {
             umask: 0o077,
             begun: false,
             done_bytes: 0,
+            copy: None,
         };
         Ok(self.parts.engine.fetch_folder(spec, sources, PATIENCE).await?)
+    }
+
+    /// Asks the tracker who has a file. Nobody, if another file has its name.
+    pub(super) async fn sources_of(
+        &self,
+        group: &GroupId,
+        name: &FileName,
+        file: FileId,
+    ) -> Result<Vec<SourceAddr>, PeerError> {
+        let request = pb::FindPeersRequest {
+            group_id: group.to_string(),
+            name: name.to_string(),
+            ..Default::default()
+        };
+        let asked = self.tracker().ask(async |line: Line| {
+            let mut swarm = line.swarm().await?;
+            line.within(swarm.find_peers(request.clone())).await
+        });
+        let found = asked.await?;
+        if found.file_id[..] != file.as_bytes()[..] {
+            return Ok(Vec::new());
+        }
+        let found = found.read().map_err(|error| PeerError::TrackerAnswer(error.to_string()))?;
+        Ok(found.into_iter().filter_map(announcer::source).collect())
     }
 }

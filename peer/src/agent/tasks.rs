@@ -10,7 +10,6 @@ use std::{
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use proto::{
     domain::{FileId, FileName, GroupId, Manifest, folder::Folder},
-    pb,
     reason::Reason,
 };
 use tokio::{
@@ -22,13 +21,14 @@ use super::{Agent, Login};
 use crate::{
     download::lifecycle::way_out,
     engine::{
-        DownloadSpec, DownloadState, DownloadView, EngineError, Problem, ShareSpec, TicketRefused,
+        DownloadSpec, DownloadState, DownloadView, EngineError, LocalCopy, Problem, ShareSpec, TicketRefused,
         TicketSource as _,
     },
     error::PeerError,
     hashing::FileStamp,
     library::{DownloadEntry, Entry, Phase},
     paths::word,
+    storage::Original,
     tracker::{
         announcer::{AnnounceEvent, Announcer},
         manifests,
@@ -232,6 +232,9 @@ impl Agent {
         let (group_word, name_word) = (word(group), word(&entry.name));
         let message = match (reason, is_unfinished) {
             (Reason::NotAMember, _) => "you are not a member of the group".to_owned(),
+            (Reason::NewVersion, true) if entry.replaces().is_some() => format!(
+                "a new version of the file took its place; `peer update {group_word} {name_word}` goes on with that one"
+            ),
             (Reason::NewVersion, true) => format!(
                 "a new version of the file took its place; `peer download {group_word} {name_word}` with the same \
                  destination downloads that one"
@@ -330,7 +333,7 @@ impl Agent {
 
     /// Keeps a share that can't be offered now, perhaps because its drive is not attached. The engine tries it
     /// again.
-    async fn share_later(&self, login: &Login, entry: &Entry, problem: Problem) {
+    pub(super) async fn share_later(&self, login: &Login, entry: &Entry, problem: Problem) {
         match login.share_spec(entry).await {
             Ok(spec) => self.parts.engine.share_later(spec, problem),
             Err(_) => login.set_problem(entry.file, Some(problem)),
@@ -354,6 +357,7 @@ impl Agent {
         entry: &Entry,
         manifest: Arc<Manifest>,
     ) -> Result<(), PeerError> {
+        let copy = local_copy(login, entry, &manifest).await?;
         let options = entry.download.as_ref();
         let spec = DownloadSpec {
             group: entry.group.clone(),
@@ -365,6 +369,7 @@ impl Agent {
             umask: options.map_or(0o077, |options| options.umask),
             begun: options.is_some_and(|options| options.begun),
             done_bytes: options.map_or(0, |options| options.done_bytes),
+            copy,
         };
         let view = match self.parts.engine.download(spec).await {
             Ok(view) => view,
@@ -393,24 +398,12 @@ impl Agent {
     /// Asks the tracker for the sources of a download that begins. The announces, which are paced, name them
     /// too, and all that come later.
     async fn find_sources(&self, group: &GroupId, name: &FileName, file: FileId) {
-        let request = pb::FindPeersRequest {
-            group_id: group.to_string(),
-            name: name.to_string(),
-            ..Default::default()
-        };
-        let asked = self.parts.tracker.ask(async |line| {
-            let mut swarm = line.swarm().await?;
-            line.within(swarm.find_peers(request.clone())).await
-        });
-        let found = match asked.await {
-            Ok(found) if found.file_id[..] == file.as_bytes()[..] => found.read().unwrap_or_default(),
-            Ok(_) => return,
+        match self.sources_of(group, name, file).await {
+            Ok(found) => self.parts.engine.sources(file, found, Vec::new()),
             Err(error) => {
-                return tracing::debug!(%error, %name, "the sources could not be fetched; the announce stream will name them");
+                tracing::debug!(%error, %name, "the sources could not be fetched; the announce stream will name them");
             }
-        };
-        let found = found.into_iter().filter_map(crate::tracker::announcer::source).collect();
-        self.parts.engine.sources(file, found, Vec::new());
+        }
     }
 
     /// Writes the phase and the progress of a download to the library.
@@ -472,6 +465,7 @@ impl Agent {
             _ => return,
         };
         let stamp = self.parts.engine.stamp(file);
+        let is_complete = phase == Phase::Complete;
         login.update(file, |entry| {
             let Some(download) = &mut entry.download else { return };
             // Somebody has noted it and may have changed more since.
@@ -483,11 +477,39 @@ impl Agent {
             }
             (download.phase, download.done_bytes) = (phase, ended.done_bytes);
         });
+        if is_complete && let Err(error) = login.library.forget_replaced(file) {
+            tracing::error!(%error, "the library can't be written");
+        }
     }
 }
 
+/// The copy from which a download takes pieces: the older version that it replaces, or the same content elsewhere.
+async fn local_copy(login: &Login, entry: &Entry, wanted: &Manifest) -> Result<Option<LocalCopy>, PeerError> {
+    if let Some(old) = entry.replaces() {
+        let manifest = login.manifest(old).await?;
+        let folder = login.folder(old, &manifest).await;
+        let original = Original { path: old.path.clone(), manifest, folder };
+        return Ok(Some(LocalCopy { original, replaced: Some(old.stamp.unwrap_or_default()) }));
+    }
+    let is_candidate = |other: &Entry| {
+        other.is_whole()
+            && other.file != entry.file
+            && other.size == entry.size
+            && other.folder == entry.folder
+    };
+    for other in login.library.entries().into_iter().filter(is_candidate) {
+        let Ok(manifest) = login.manifest(&other).await else { continue };
+        if manifest.pieces() == wanted.pieces() {
+            let folder = login.folder(&other, &manifest).await;
+            let original = Original { path: other.path, manifest, folder };
+            return Ok(Some(LocalCopy { original, replaced: None }));
+        }
+    }
+    Ok(None)
+}
+
 /// The reason why an older version is not offered.
-fn outdated(entry: &Entry) -> Problem {
+pub(super) fn outdated(entry: &Entry) -> Problem {
     let error = PeerError::outdated(entry);
     Problem { reason: error.reason(), message: error.to_string() }
 }

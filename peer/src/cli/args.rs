@@ -239,6 +239,22 @@ pub enum Verb {
         #[command(flatten)]
         options: DownloadOptions,
     },
+    /// Bring this peer's copy to the current version, taking what is equal from the copy
+    #[command(
+        after_help = "The copy stays as it is until the new version is whole, and is then replaced in one step.\n\
+                      Example: peer update g1 dataset"
+    )]
+    Update {
+        /// Which
+        #[command(flatten)]
+        file: GroupFile,
+        /// Say what would be fetched and what would be taken from the copy, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Return at once; the daemon continues the update
+        #[arg(short, long)]
+        detach: bool,
+    },
     /// Show all downloads
     #[command(
         alias = "show_downloads",
@@ -613,6 +629,8 @@ mod tests {
             "peer download g n m o d",
             "peer download g --all d",
             "peer download g --match *.mp4 --match *.srt d",
+            "peer update g n --dry-run",
+            "peer update g n -d",
             "peer clear-downloads",
             "peer clear_downloads",
             "peer list-shares",

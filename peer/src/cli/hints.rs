@@ -14,9 +14,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// The group that a verb is about.
 pub(super) fn group_of(verb: &Verb) -> Option<String> {
     let group = match verb {
-        Verb::JoinGroup { group, .. } | Verb::Download { group, .. } | Verb::ListFiles { group, .. } => {
-            group
-        }
+        Verb::JoinGroup { group, .. } | Verb::Download { group, .. } | Verb::ListFiles { group, .. } => group,
         Verb::Upload { rest, .. } => return rest.last()?.to_str().map(str::to_owned),
         Verb::LeaveGroup(one)
         | Verb::ListRequests(one)
@@ -29,9 +27,11 @@ pub(super) fn group_of(verb: &Verb) -> Option<String> {
         | Verb::RejectRequest(one)
         | Verb::RemoveMember(one)
         | Verb::TransferGroup(one) => &one.group,
-        Verb::Unpublish(file) | Verb::Ticket(file) | Verb::ResumeDownload(file) | Verb::Who { file, .. } => {
-            &file.group
-        }
+        Verb::Unpublish(file)
+        | Verb::Ticket(file)
+        | Verb::ResumeDownload(file)
+        | Verb::Who { file, .. }
+        | Verb::Update { file, .. } => &file.group,
         _ => return None,
     };
     Some(group.clone())

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 pub(super) use self::{
     downloads::{
         download_json, download_line, download_view, downloads_json, downloads_text, given, percent, state,
+        taken,
     },
     lists::{checks, entries, files, groups, invites, members, peers, requests, shares, standing, status},
 };

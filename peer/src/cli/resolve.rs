@@ -110,6 +110,7 @@ pub(super) fn time_limit(verb: &Verb, config: &Config) -> Option<Duration> {
         Verb::Upload { .. }
         | Verb::Download { .. }
         | Verb::Get { .. }
+        | Verb::Update { .. }
         | Verb::Verify(_)
         | Verb::Hash { .. }
         | Verb::Shell => true,

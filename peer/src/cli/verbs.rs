@@ -69,6 +69,8 @@ pub(super) async fn dispatch(verb: Verb, context: &Context) -> Result<Exit, Fail
             let rest: Vec<_> = name.into_iter().chain(rest).collect();
             return download::download(context, &group, &rest, &options).await;
         }
+        Verb::Update { file, dry_run: true, .. } => download::plan_update(context, &file).await,
+        Verb::Update { file, detach, .. } => return download::update(context, &file, detach).await,
         Verb::ShowDownloads { follow } => download::show(context, follow).await,
         Verb::StopDownload { file, discard } => download::stop(context, &file, discard).await,
         Verb::ClearDownloads => download::clear(context).await,

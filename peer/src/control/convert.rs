@@ -46,6 +46,7 @@ pub(super) fn download(status: DownloadStatus) -> pb::Download {
         verdict: explanation.verdict.code().to_owned(),
         why: explanation.summary,
         files: view.files.map(|(_, all)| all),
+        taken_bytes: view.taken_bytes,
         done_files: view.files.map(|(done, _)| done),
     }
 }

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::convert;
 use crate::{
-    agent::{Agent, DownloadOptions, Farewell, UploadProgress},
+    agent::{Agent, DownloadOptions, Farewell, UpdatePlan, UploadProgress},
     engine::DownloadState,
     error::PeerError,
     hashing::scan::ScanOptions,
@@ -36,6 +36,36 @@ pub(super) struct Control {
 }
 
 impl Control {
+    /// Answers with the state of a download, and with all that follow if the caller wants them.
+    fn follow_download(
+        &self,
+        group: GroupId,
+        name: FileName,
+        destination: Option<PathBuf>,
+        wants_all: bool,
+        current: bool,
+    ) -> Result<Response<Answers<pb::DownloadResponse>>, Status> {
+        let mut first = self.agent.find_download(&group, &name)?;
+        // If the file was copied, shows the copy where it was asked for. No source sent it.
+        if let Some(destination) = destination.filter(|destination| first.entry.path != *destination)
+            && first.view.state == DownloadState::Complete
+        {
+            first.view.sources.clear();
+            first.entry.path = destination;
+        }
+        let answer =
+            move |status| pb::DownloadResponse { download: Some(convert::download(status)), current };
+        if !wants_all || first.view.state.is_final() {
+            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(answer(first))))));
+        }
+        let view = self.agent.engine().watch(first.entry.file).ok_or(PeerError::NotLoggedIn)?;
+        let agent = Arc::clone(&self.agent);
+        Ok(Response::new(follow(view, move || {
+            let status = agent.find_download(&group, &name)?;
+            Ok((status.view.state, answer(status)))
+        })))
+    }
+
     pub(super) fn new(agent: Arc<Agent>, shutdown: CancellationToken) -> Self {
         Self { agent, shutdown }
     }
@@ -172,32 +202,22 @@ impl ControlService for Control {
     ) -> Result<Response<Self::DownloadStream>, Status> {
         let request = request.into_inner();
         let (group, name) = file_name(request.file)?;
+        let umask = request.umask.unwrap_or(0o077) & 0o777;
+        if request.update {
+            let current = !self.agent.update(&group, &name, umask).await?;
+            return self.follow_download(group, name, None, request.follow, current);
+        }
         let options = DownloadOptions {
             destination: absolute(request.destination, &request.destination_bytes)?,
             make_parents: request.make_parents,
             sequential: request.sequential,
             verify: request.verify,
             repair: request.repair,
-            umask: request.umask.unwrap_or(0o077) & 0o777,
+            umask,
         };
         let destination = options.destination.clone();
         self.agent.download(&group, &name, options).await?;
-        let mut first = self.agent.find_download(&group, &name)?;
-        // If the file was copied, shows the copy where it was asked for. No source sent it.
-        if first.view.state == DownloadState::Complete && first.entry.path != destination {
-            first.view.sources.clear();
-            first.entry.path = destination;
-        }
-        if !request.follow || first.view.state.is_final() {
-            let download = Some(convert::download(first));
-            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(pb::DownloadResponse { download })))));
-        }
-        let view = self.agent.engine().watch(first.entry.file).ok_or(PeerError::NotLoggedIn)?;
-        let agent = Arc::clone(&self.agent);
-        Ok(Response::new(follow(view, move || {
-            let status = agent.find_download(&group, &name)?;
-            Ok((status.view.state, pb::DownloadResponse { download: Some(convert::download(status)) }))
-        })))
+        self.follow_download(group, name, Some(destination), request.follow, false)
     }
 
     async fn list_downloads(
@@ -349,6 +369,16 @@ impl ControlService for Control {
         let (group, name) = file_name(request.into_inner().file)?;
         let (header, folder) = self.agent.entries(&group, &name).await?;
         Ok(Response::new(Box::pin(tokio_stream::iter(convert::entries(header, folder).map(Ok)))))
+    }
+
+    async fn plan_update(
+        &self,
+        request: Request<pb::PlanUpdateRequest>,
+    ) -> Result<Response<pb::PlanUpdateResponse>, Status> {
+        let (group, name) = file_name(request.into_inner().file)?;
+        let UpdatePlan { current, size, fetch_bytes, take_bytes } =
+            self.agent.plan_update(&group, &name).await?;
+        Ok(Response::new(pb::PlanUpdateResponse { current, size, fetch_bytes, take_bytes }))
     }
 
     async fn explain(

@@ -114,6 +114,11 @@ pub(crate) fn way_out(group: &GroupId, name: &FileName) -> String {
 fn problem_of(spec: &DownloadSpec, error: &StoreError) -> Problem {
     let Problem { reason, message } = problem(error);
     let (path, name) = (spec.destination.display(), &spec.manifest.header().name);
+    if matches!(error, StoreError::Modified(_)) {
+        let (group, name) = (word(&spec.group), word(name));
+        let message = format!("{message}, and `peer update {group} {name}` again; nothing was replaced");
+        return Problem { reason, message };
+    }
     if matches!(error, StoreError::NameTaken) {
         let (group, name) = (word(&spec.group), word(name));
         let message = format!(
@@ -135,7 +140,9 @@ fn problem_of(spec: &DownloadSpec, error: &StoreError) -> Problem {
 fn problem(error: &StoreError) -> Problem {
     let reason = match error {
         StoreError::Full => Reason::DiskFull,
-        StoreError::NameTaken | StoreError::Unrepairable(_) => Reason::DestinationExists,
+        StoreError::NameTaken | StoreError::Modified(_) | StoreError::Unrepairable(_) => {
+            Reason::DestinationExists
+        }
         StoreError::InUse => Reason::AlreadyExists,
         StoreError::Corrupt | StoreError::Incomplete | StoreError::BadFolder(_) => Reason::Corrupt,
         StoreError::Unsynced(_) | StoreError::Tampered(_) => Reason::Io,
@@ -291,7 +298,12 @@ impl Lifecycle {
             }
             place.check_path()?;
             let original = Original { path: place.destination.clone(), manifest, folder: None };
-            let file = original.check(&|_| ControlFlow::Continue(())).map_err(|_| StoreError::NameTaken)?;
+            let file = match original.check(&|_| ControlFlow::Continue(())) {
+                Ok(file) => file,
+                // The older version is still in place.
+                Err(_) if place.replaced().is_some() => return Ok(None),
+                Err(_) => return Err(StoreError::NameTaken),
+            };
             storage::discard(place.file, &place.destination)?;
             Ok(Some(file))
         });
@@ -324,13 +336,23 @@ impl Lifecycle {
 
     /// Gets all pieces, and puts the file in place.
     async fn fill(&mut self, store: &Arc<dyn PieceStore>, share: &Arc<Share>) -> Result<(), Failed> {
+        let mut take = true;
         loop {
+            if std::mem::take(&mut take) {
+                match self.take(store, share).await {
+                    Err(_) if self.handle.stop.is_cancelled() => return Err(Failed::Stopped),
+                    // The transfer finds the same, and waits for room.
+                    Ok(()) | Err(StoreError::Full) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
             match self.transfer(store, share).await {
                 Outcome::Stopped => return Err(Failed::Stopped),
                 Outcome::Trouble(StoreError::Full) => self.wait_for_room().await?,
                 Outcome::Trouble(error) => return Err(error.into()),
                 Outcome::Complete => match self.go_on(store, share).await {
-                    Ok(false) => {}
+                    // Other pieces are wanted now.
+                    Ok(false) => take = true,
                     Err(StoreError::Full) => self.wait_for_room().await?,
                     Err(StoreError::Corrupt) if !std::mem::replace(&mut self.corrupt, true) => {
                         share.replace_have(store.have());
@@ -340,6 +362,28 @@ impl Lifecycle {
                 },
             }
         }
+    }
+
+    /// Takes what is wanted from a copy on this peer's disk, if there is one.
+    async fn take(&self, store: &Arc<dyn PieceStore>, share: &Arc<Share>) -> Result<(), StoreError> {
+        let Some(copy) = self.handle.spec.copy.as_ref().map(|copy| copy.original.clone()) else {
+            return Ok(());
+        };
+        self.set(DownloadState::Downloading, None);
+        let (handle, store, share) = (self.handle.clone(), store.clone(), share.clone());
+        blocking(move || {
+            let manifest = &handle.spec.manifest;
+            storage::take(&copy, manifest, &*store, &mut |piece| {
+                share.gained(piece);
+                let length = u64::from(manifest.layout().piece_length(piece));
+                handle.view.send_modify(|view| {
+                    view.taken_bytes += length;
+                    view.done_bytes = (view.done_bytes + length).min(view.size);
+                });
+                if handle.stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+        })
+        .await
     }
 
     async fn transfer(&self, store: &Arc<dyn PieceStore>, share: &Arc<Share>) -> Outcome {

@@ -64,7 +64,11 @@ impl fmt::Display for Damage {
         if !self.files.is_empty() {
             let are = if self.files.len() == 1 { "is" } else { "are" };
             let files = units::count(self.files.len(), "file");
-            write!(f, ": {files} of the folder {are} bad: {}", named(self.files.iter().map(|(_, path)| path)))?;
+            write!(
+                f,
+                ": {files} of the folder {are} bad: {}",
+                named(self.files.iter().map(|(_, path)| path))
+            )?;
             if bad > 0 {
                 write!(f, "; {bad} of {all} pieces")?;
             }

@@ -15,8 +15,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-pub use survey::WrongFile;
-pub(crate) use survey::{Survey, pieces_without, survey};
 use proto::{
     convert::folder::{encode_index, index_length},
     domain::{
@@ -25,6 +23,8 @@ use proto::{
         manifest::RootFold,
     },
 };
+pub use survey::WrongFile;
+pub(crate) use survey::{Survey, pieces_without, survey};
 
 use super::{
     FileStamp, HashError, Hashed, Progress,
@@ -206,7 +206,8 @@ impl FolderFiles {
                 continue;
             };
             let path = root.join(entry.path.as_str());
-            let found = stamp_in(&directory, entry.path.as_str()).map_err(|error| stopped_or(&path, error))?;
+            let found =
+                stamp_in(&directory, entry.path.as_str()).map_err(|error| stopped_or(&path, error))?;
             let stamp = found.filter(|stamp| stamp.size() == file.length);
             stamps.push(Some(stamp.ok_or(HashError::Mismatch(path))?));
         }
@@ -388,7 +389,7 @@ impl FolderFiles {
             file.stamp.is_some()
                 && open.has_content(file.entry, &|_| ControlFlow::Continue(())).unwrap_or(false)
         };
-        let (right, wrong): (Vec<_>, Vec<_>) = changed.iter().partition(|file| is_right(file));
+        let (right, wrong): (Vec<_>, Vec<_>) = changed.iter().copied().partition(is_right);
         // A file that changes again has another stamp than the one from before it was read.
         Ok((self.with_stamps(right.iter().map(|file| (file.entry, file.stamp))), wrong))
     }

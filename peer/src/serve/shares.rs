@@ -314,7 +314,8 @@ impl Shares {
 fn trouble_of(wrong: &[String]) -> Option<Problem> {
     (!wrong.is_empty()).then(|| {
         let files = units::count(wrong.len(), "file");
-        let message = format!("{files} changed on disk: {}; the pieces with them are not offered", named(wrong.iter()));
+        let message =
+            format!("{files} changed on disk: {}; the pieces with them are not offered", named(wrong.iter()));
         Problem { reason: Reason::FileChanged, message }
     })
 }

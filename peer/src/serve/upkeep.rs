@@ -90,7 +90,7 @@ fn look_after_files(share: &Share) -> io::Result<()> {
     if changed == known {
         return Ok(());
     }
-    let (refused, news): (Vec<_>, Vec<_>) = changed.iter().partition(|file| known.contains(file));
+    let (refused, news): (Vec<_>, Vec<_>) = changed.iter().copied().partition(|file| known.contains(file));
     // Until they were read, they count as files that nobody has looked at.
     share.set_wrong_files(changed.iter().map(|file| WrongFile { stamp: None, ..*file }).collect());
     let (reader, mut wrong) = reader.look_again(&news)?;

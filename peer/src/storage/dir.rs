@@ -201,6 +201,54 @@ impl Places {
         }
     }
 
+    /// Moves `part` to the final name, in place of the file that has it, and syncs both directories.
+    pub(super) fn replace(&self, part: &str) -> Result<(), StoreError> {
+        let parts = self.parts()?;
+        sys::renameat(parts, part, self.parent(), &self.name)?;
+        sys::fsync(self.parent())?;
+        sys::fsync(parts)?;
+        Ok(())
+    }
+
+    /// Exchanges `tree` with what has the final name, and syncs both directories. Where the file system can't do that,
+    /// what had the final name is `old` afterwards. After a crash between these two steps, [`Self::put_back`] undoes the
+    /// first.
+    pub(super) fn exchange(&self, tree: &str, old: &str) -> Result<(), StoreError> {
+        let parts = self.parts()?;
+        match sys::renameat_with(parts, tree, self.parent(), &self.name, RenameFlags::EXCHANGE) {
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                sys::renameat(self.parent(), &self.name, parts, old)?;
+                if let Err(error) = sys::renameat(parts, tree, self.parent(), &self.name) {
+                    self.put_back(old)?;
+                    return Err(error.into());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        sys::fsync(self.parent())?;
+        sys::fsync(parts)?;
+        Ok(())
+    }
+
+    /// Gives what [`Self::exchange`] took away its final name again, if nothing has the name.
+    pub(super) fn put_back(&self, old: &str) -> Result<(), StoreError> {
+        let Ok(parts) = self.parts() else { return Ok(()) };
+        if stat(parts, old)?.is_none() {
+            return Ok(());
+        }
+        let moved = match sys::renameat_with(parts, old, self.parent(), &self.name, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.move_by_link(old),
+            Err(Errno::EXIST) => Err(StoreError::NameTaken),
+            moved => moved.map_err(StoreError::from),
+        };
+        match moved {
+            Ok(()) => Ok(sys::fsync(self.parent())?),
+            Err(StoreError::NameTaken) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes what is left of a download whose file is in place. Traces that can't be removed now do no harm.
     pub(super) fn remove_traces(&self, names: &[&str], destination: &Path) {
         if let Err(error) = self.remove(names) {

@@ -15,6 +15,8 @@
 //! name; delete `spent`. After a crash before the last rename, `spent` becomes the part again, and no byte is lost.
 //! After it, the tree is in place and the part is gone, as for a file.
 //!
+//! A new version in place of an older one changes places with it in one step; then the older one is deleted.
+//!
 //! The manifest proves that the bytes are those that were published, but not that the index is right about them:
 //! hence the comparison. It also finds what another process changed in the unfinished tree. What changes after a
 //! file was read and before the rename shows in its times.
@@ -42,7 +44,7 @@ use proto::{
 use rustix::fs::{self as sys, Advice, FlockOperation};
 
 use super::{
-    BadFolder, OpenStore, PieceReader, PieceStore, Progress, Rechecked, StoreError,
+    BadFolder, OpenStore, PieceReader, PieceStore, Progress, Rechecked, Replaced, StoreError,
     dir::{self, Places},
     fs::{Found, Names},
     ledger::Ledger,
@@ -69,6 +71,7 @@ pub(super) struct FolderStore {
     base: u64,
     umask: u32,
     reserved: u64,
+    replaced: Option<Arc<Replaced>>,
     /// Brings a file's data to the disk. Tests replace it.
     sync: fn(&File) -> io::Result<()>,
     contents: OnceLock<Contents>,
@@ -122,6 +125,7 @@ impl FolderStore {
             base,
             umask: place.umask(),
             reserved: place.reserved(),
+            replaced: place.replaced().cloned(),
             sync: File::sync_data,
             contents: OnceLock::new(),
             is_blind: AtomicBool::new(!is_known),
@@ -248,8 +252,14 @@ impl FolderStore {
     ) -> Result<Arc<dyn PieceReader>, StoreError> {
         self.places.check_path()?;
         let parts = self.places.parts()?;
+        let replaced = self.replaced.as_ref().filter(|replaced| replaced.original.path.exists());
+        replaced.map_or(Ok(()), |replaced| replaced.check())?;
         dir::rename_if_there(parts, &self.names.part, &self.names.spent)?;
-        if let Err(error) = self.places.move_into_place(&self.names.tree) {
+        let moved = match replaced {
+            Some(_) => self.places.exchange(&self.names.tree, &self.names.old),
+            None => self.places.move_into_place(&self.names.tree),
+        };
+        if let Err(error) = moved {
             dir::rename_if_there(parts, &self.names.spent, &self.names.part)?;
             return Err(error);
         }
@@ -257,6 +267,12 @@ impl FolderStore {
         let files = FolderFiles::known(&self.destination, folder, contents.index.clone(), stamps);
         let changed = |_: HashError| StoreError::Tampered("it changed while it was put in place");
         let shared = SharedFolder::new(files).map_err(changed)?;
+        // What was replaced. It may be large, and nobody has to wait for its end if this fails.
+        for old in [&self.names.tree, &self.names.old] {
+            if let Err(error) = tree::remove_tree(parts, old) {
+                tracing::warn!(%error, path = %self.destination.display(), "an older version can't be deleted");
+            }
+        }
         self.places.remove_traces(&[&self.names.spent, &self.names.state], &self.destination);
         Ok(Arc::new(shared))
     }
@@ -408,7 +424,7 @@ impl PieceStore for FolderStore {
     fn finish(&self, progress: Progress<'_>) -> Result<Arc<dyn PieceReader>, StoreError> {
         let contents = self.contents.get().filter(|_| self.have().is_full());
         let contents = contents.ok_or(StoreError::Incomplete)?;
-        if self.places.final_stat()?.is_some() {
+        if self.places.final_stat()?.is_some() && self.replaced.is_none() {
             return Err(StoreError::NameTaken);
         }
         for _ in 0..=REREADS {

@@ -28,7 +28,7 @@ use rustix::{
 };
 
 use super::{
-    PieceReader, PieceStore, Progress, Rechecked, SharedFile, StoreError,
+    PieceReader, PieceStore, Progress, Rechecked, Replaced, SharedFile, StoreError,
     dir::{self, Directory, Places},
     ledger::Ledger,
     raw, recheck,
@@ -55,6 +55,8 @@ pub struct OpenStore {
     umask: u32,
     /// The bytes on its file system that are meant for others.
     reserved: u64,
+    /// What is at the final path, and is to be replaced.
+    replaced: Option<Arc<Replaced>>,
 }
 
 /// An unfinished download on disk. See [`PieceStore`].
@@ -68,6 +70,7 @@ pub struct FsStore {
     names: Names,
     in_memory: bool,
     umask: u32,
+    replaced: Option<Arc<Replaced>>,
     /// Brings the part's data to the disk. Tests replace it.
     sync: fn(&File) -> io::Result<()>,
     watch: Mutex<Watch>,
@@ -87,12 +90,20 @@ pub(super) struct Names {
     pub(super) tree: String,
     /// A folder's part once its tree is complete.
     pub(super) spent: String,
+    /// A folder of an older version, on file systems that can't exchange two names.
+    pub(super) old: String,
 }
 
 impl Names {
     fn of(file: FileId) -> Self {
         let name = |kind| format!("{file}.{kind}");
-        Self { part: name("part"), state: name("state"), tree: name("tree"), spent: name("spent") }
+        Self {
+            part: name("part"),
+            state: name("state"),
+            tree: name("tree"),
+            spent: name("spent"),
+            old: name("old"),
+        }
     }
 }
 
@@ -109,6 +120,7 @@ impl OpenStore {
             destination,
             umask: 0o077,
             reserved: 0,
+            replaced: None,
         })
     }
 
@@ -122,6 +134,17 @@ impl OpenStore {
     #[must_use]
     pub fn with_reserved(self, reserved: u64) -> Self {
         Self { reserved, ..self }
+    }
+
+    /// The same in place of a copy that is at its final path.
+    #[must_use]
+    pub fn in_place_of(self, replaced: Option<Arc<Replaced>>) -> Self {
+        Self { replaced, ..self }
+    }
+
+    /// The copy that it replaces, if it does.
+    pub fn replaced(&self) -> Option<&Arc<Replaced>> {
+        self.replaced.as_ref()
     }
 
     /// The number of the file system of its directory.
@@ -146,7 +169,8 @@ impl OpenStore {
     /// # Errors
     /// Fails when the directory is missing or can't be read.
     pub fn is_refused(&self) -> Result<bool, StoreError> {
-        Ok(self.places()?.final_stat()?.is_some() && !self.is_left_behind()?)
+        let is_taken = self.places()?.final_stat()?.is_some();
+        Ok(is_taken && self.replaced.is_none() && !self.is_left_behind()?)
     }
 
     /// Whether there is an unfinished download to resume.
@@ -192,6 +216,7 @@ impl OpenStore {
             destination: self.destination.clone(),
             in_memory: raw::lives_in_memory(&part),
             umask: self.umask,
+            replaced: self.replaced.clone(),
             places,
             part,
             names,
@@ -211,10 +236,11 @@ impl OpenStore {
     pub(super) fn find(&self) -> Result<Found, StoreError> {
         let mut places = self.places()?;
         places.check_path()?;
-        if places.final_stat()?.is_some() {
+        let names = Names::of(self.file);
+        places.put_back(&names.old)?;
+        if places.final_stat()?.is_some() && self.replaced.is_none() {
             return Err(StoreError::NameTaken);
         }
-        let names = Names::of(self.file);
         let parts = places.make_parts()?;
         dir::rename_if_there(parts, &names.spent, &names.part)?;
         let begun = dir::open_regular(parts, &names.part)?;
@@ -261,15 +287,17 @@ pub(super) struct Found {
 /// # Errors
 /// Fails when the directory can't be changed.
 pub fn discard(file: FileId, destination: &Path) -> Result<(), StoreError> {
-    let Names { part, state, tree: unfinished, spent } = Names::of(file);
+    let Names { part, state, tree: unfinished, spent, old } = Names::of(file);
     let directory = match Directory::of(destination) {
         // The directory was deleted, or its drive is not attached.
         Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         directory => directory?,
     };
     let places = Places::of(&directory, destination)?;
+    places.put_back(&old)?;
     if let Ok(parts) = places.parts() {
         tree::remove_tree(parts, &unfinished)?;
+        tree::remove_tree(parts, &old)?;
     }
     places.remove(&[&part, &spent, &state, &format!("{state}.new")])
 }
@@ -496,7 +524,13 @@ impl FsStore {
     fn put_in_place(&self) -> Result<Arc<dyn PieceReader>, StoreError> {
         self.places.check_path()?;
         self.open_permissions()?;
-        self.places.move_into_place(&self.names.part)?;
+        match self.replaced.as_ref().filter(|replaced| replaced.original.path.exists()) {
+            Some(replaced) => {
+                replaced.check()?;
+                self.places.replace(&self.names.part)?;
+            }
+            None => self.places.move_into_place(&self.names.part)?,
+        }
         let stamp = FileStamp::of(&self.part.metadata()?);
         let shared = SharedFile::at(&self.destination, stamp)
             .map_err(|_| StoreError::Tampered("it changed while it was put in place"))?;

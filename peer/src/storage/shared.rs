@@ -42,6 +42,19 @@ impl Original {
         (folder.stamp == stamp).then(|| shared(folder))
     }
 
+    /// What is there now, whether it is right or not. For reading much of it.
+    ///
+    /// # Errors
+    /// Fails when it can't be read.
+    pub(super) fn reader_now(&self) -> Result<Arc<dyn PieceReader>, HashError> {
+        let reader = match &self.folder {
+            Some(folder) => shared(SharedFolder::new(FolderFiles::look(&self.path, folder.clone())?.0)?),
+            None => shared(SharedFile::at(&self.path, open_regular(&self.path)?.1)?),
+        };
+        let opened = reader.opened().map_err(|error| HashError::Io(self.path.clone(), error))?;
+        Ok(opened.unwrap_or(reader))
+    }
+
     /// Reads all of it, and checks every piece and the SHA-1 and BLAKE3 of the whole against the manifest.
     /// Blocks.
     ///
@@ -82,7 +95,7 @@ impl Original {
     /// The stamp that it has now, as far as the entries are known.
     pub fn stamp_now(&self) -> Option<FileStamp> {
         match (&self.manifest.header().folder, &self.folder) {
-            (Some(_), Some(folder)) => FolderFiles::find(&self.path, folder.clone()).ok()?.stamp().ok(),
+            (Some(_), Some(folder)) => FolderFiles::look(&self.path, folder.clone()).ok()?.0.stamp().ok(),
             _ => std::fs::metadata(&self.path).ok().map(|metadata| FileStamp::of(&metadata)),
         }
     }

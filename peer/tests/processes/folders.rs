@@ -13,14 +13,14 @@ use crate::support::{MIB, Peer, Tracker, wait_for};
 
 /// What lies at a path of a tree.
 #[derive(Debug, PartialEq, Eq)]
-enum Node {
+pub(crate) enum Node {
     Directory,
     Link(PathBuf),
     File { bytes: Vec<u8>, executable: bool, modified: (i64, i64) },
 }
 
 /// Everything below a directory.
-fn tree(root: &Path) -> BTreeMap<PathBuf, Node> {
+pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, Node> {
     let mut found = BTreeMap::new();
     let mut directories = vec![root.to_owned()];
     while let Some(directory) = directories.pop() {
@@ -45,14 +45,14 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, Node> {
     found
 }
 
-fn write(path: &Path, bytes: &[u8]) {
+pub(crate) fn write(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().expect("a parent")).expect("made");
     fs::write(path, bytes).expect("written");
 }
 
 /// A tree with everything that a folder may hold: files that share pieces and one that fills several, empty files
 /// and directories, links, an executable file, and names of several scripts.
-fn make_tree(root: &Path) {
+pub(crate) fn make_tree(root: &Path) {
     for number in 0..40 {
         write(&root.join(format!("small/{number:03}.txt")), &noise(number, 3_000 + number as usize * 17));
     }
@@ -72,7 +72,7 @@ fn make_tree(root: &Path) {
 }
 
 /// Two users in a group, and a tree of the first.
-fn ann_with_tree() -> (Tracker, Peer, Peer, PathBuf) {
+pub(crate) fn ann_with_tree() -> (Tracker, Peer, Peer, PathBuf) {
     let tracker = Tracker::start();
     let (ann, bob) = (tracker.user("ann"), tracker.user("bob"));
     tracker.group("g1", &[&ann, &bob]);
@@ -194,7 +194,9 @@ fn of_a_folder_only_the_pieces_with_a_changed_file_are_not_served() {
     assert_eq!(verified.json()["bad_files"], serde_json::json!(["1"]), "{verified:?}");
     ann.ok(&["daemon", "stop"]);
     ann.ok(&["whoami"]);
-    wait_for("the rest is offered after a restart", || (offered(&ann) == (left, vec!["1".into()])).then_some(()));
+    wait_for("the rest is offered after a restart", || {
+        (offered(&ann) == (left, vec!["1".into()])).then_some(())
+    });
     // With the old content back, all is served.
     fs::write(&modified, &old).expect("written");
     wait_for("all is offered", || (offered(&ann) == (all, Vec::new())).then_some(()));

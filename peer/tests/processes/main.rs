@@ -35,6 +35,7 @@ mod silence;
 mod support;
 mod swarm;
 mod terminal;
+mod updates;
 mod verbs;
 mod versions;
 

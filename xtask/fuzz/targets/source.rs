@@ -246,6 +246,7 @@ fuzz_target!(|script: Script| {
             umask: 0o022,
             begun: false,
             done_bytes: 0,
+            copy: None,
         };
         let mut view = engine.download(spec).await.expect("accepted");
         let username = "bob".parse().expect("a username");

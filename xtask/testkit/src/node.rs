@@ -164,6 +164,7 @@ impl Node {
             umask: 0o022,
             begun: false,
             done_bytes: 0,
+            copy: None,
         }
     }
 

@@ -67,6 +67,7 @@ pub(in crate::cli) fn download_json(download: &pb::Download) -> Value {
         "size": download.size,
         "files": download.files,
         "done_files": download.done_files,
+        "taken_bytes": download.taken_bytes,
         "rate": download.rate,
         "eta_seconds": download.eta_seconds,
         "sources": sources,
@@ -203,6 +204,11 @@ pub(in crate::cli) fn given(sources: &[pb::DownloadSource]) -> String {
         words.push(format!("the rest from {} more", givers.len() - MOST_SOURCES));
     }
     if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
+}
+
+/// Shows how much of a complete download was taken from a copy here.
+pub(in crate::cli) fn taken(bytes: u64) -> String {
+    if bytes == 0 { String::new() } else { format!(", {} of it from a copy here,", units::size(bytes)) }
 }
 
 /// Returns how much of a download is done, in whole percent. It is 100 only when the download has all bytes.

@@ -37,6 +37,8 @@ const REDRAW: Duration = Duration::from_millis(200);
 enum Watched {
     /// The download ended, or was only to be started.
     Ended(Box<pb::Download>),
+    /// There was nothing to update.
+    Current(Box<pb::Download>),
     /// The user pressed Ctrl-C.
     Interrupted,
     /// The time limit of `--timeout` passed.
@@ -114,9 +116,56 @@ async fn begin(
         repair: how.repair,
         follow: !how.detach,
         umask: Some(umask()),
+        update: false,
     };
     let mut control = context.daemon().await?.control();
     Ok(control.download(request).await?.into_inner())
+}
+
+/// Brings a copy to the current version, and shows the progress unless it is left to the daemon.
+pub(super) async fn update(context: &Context, file: &GroupFile, detach: bool) -> Result<Exit, Failure> {
+    let deadline = context.limit.map(|limit| Instant::now() + limit);
+    let request = pb::DownloadRequest {
+        file: named(file),
+        update: true,
+        follow: !detach,
+        umask: Some(umask()),
+        ..Default::default()
+    };
+    let begin = async {
+        let mut control = context.daemon().await?.control();
+        Ok::<_, Failure>(control.download(request).await?.into_inner())
+    };
+    let answers = tokio::select! {
+        answers = begin => answers?,
+        () = interrupt() => return Err(Failure::interrupted()),
+        () = until(deadline) => return Err(not_accepted()),
+    };
+    let watched = watch(context, answers, deadline).await?;
+    report(context, watched, detach)
+}
+
+/// Says what an update would do.
+pub(super) async fn plan_update(context: &Context, file: &GroupFile) -> Result<(), Failure> {
+    let request = pb::PlanUpdateRequest { file: named(file) };
+    let plan = context.daemon().await?.control().plan_update(request).await?.into_inner();
+    let object = json!({
+        "group": file.group,
+        "name": file.name,
+        "current": plan.current,
+        "size": plan.size,
+        "fetch_bytes": plan.fetch_bytes,
+        "take_bytes": plan.take_bytes,
+    });
+    let (name, group) = (render::name(&file.name), render::name(&file.group));
+    let (fetch, take) = (units::size(plan.fetch_bytes), units::size(plan.take_bytes));
+    let text = if plan.current {
+        format!("{name} of {group} is the current version here")
+    } else {
+        format!("an update of {name} of {group} would fetch {fetch}, and take {take} from the copy here")
+    };
+    context.style.result(&object, &text);
+    Ok(())
 }
 
 /// The names of the group's files, or of those that match.
@@ -238,7 +287,10 @@ async fn watch(
     let watched = loop {
         tokio::select! {
             answer = answers.message() => match answer? {
-                Some(pb::DownloadResponse { download: Some(download) }) => {
+                Some(pb::DownloadResponse { download: Some(download), current: true }) => {
+                    break Watched::Current(Box::new(download));
+                }
+                Some(pb::DownloadResponse { download: Some(download), .. }) => {
                     draw(&download);
                     *last = download;
                     if is_disk_full(&last) {
@@ -266,6 +318,12 @@ fn report(context: &Context, watched: Watched, detach: bool) -> Result<Exit, Fai
         }
         Watched::TimedOut(download) => Err(timed_out(&download)),
         Watched::DiskFull(download) => Err(disk_full(&download)),
+        Watched::Current(download) => {
+            let (name, group) = (render::name(&download.name), render::name(&download.group_id));
+            let text = format!("{name} of {group} is the current version here");
+            context.style.done(&render::download_json(&download), &text);
+            Ok(Exit::Done)
+        }
         Watched::Ended(download) => {
             let (object, text) = ended(&download, detach)?;
             context.style.done(&object, &text);
@@ -280,7 +338,7 @@ fn ended(download: &pb::Download, detach: bool) -> Result<(Value, String), Failu
     let (size, place) = (units::size(download.size), render::name(&download.destination));
     match download.state() {
         pb::DownloadState::Complete => {
-            let from = render::given(&download.sources);
+            let from = render::given(&download.sources) + &render::taken(download.taken_bytes);
             let text = format!("the download of {name} from {group} is complete: {size}{from} at {place}");
             Ok((render::download_json(download), text))
         }

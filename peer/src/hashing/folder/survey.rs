@@ -3,7 +3,7 @@
 use std::{collections::HashSet, io, path::Path, sync::Arc};
 
 use proto::domain::{
-    Bitfield, Manifest, PIECE_LENGTH, PieceIndex, PieceLayout,
+    Bitfield, Manifest, PIECE_LENGTH, PieceHash, PieceIndex, PieceLayout,
     folder::{Folder, contents::Part},
 };
 
@@ -61,9 +61,10 @@ pub(crate) fn survey(
     let hashed = hash_pieces(layout, &mut read, progress).map_err(|error| stopped_or(root, error))?;
     let Some((sha1, pieces)) = hashed else { return Err(HashError::Changing(root.to_owned())) };
     let pairs = layout.indices().zip(pieces.iter().zip(manifest.pieces()));
-    let is_bad = |piece: PieceIndex, got, wanted| got != wanted || unreadable.contains(&layout.offset(piece));
-    let bad: Vec<PieceIndex> =
-        pairs.filter(|(piece, (got, wanted))| is_bad(*piece, got, wanted)).map(|(piece, _)| piece).collect();
+    let is_bad = |(piece, (got, wanted)): &(PieceIndex, (&PieceHash, &PieceHash))| {
+        got != wanted || unreadable.contains(&layout.offset(*piece))
+    };
+    let bad: Vec<PieceIndex> = pairs.filter(is_bad).map(|(piece, _)| piece).collect();
     if bad.is_empty() && sha1 != manifest.header().sha1 {
         return Err(HashError::Mismatch(root.to_owned()));
     }

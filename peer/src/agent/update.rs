@@ -1,0 +1,220 @@
+//! Bringing a copy to the current version of its name.
+
+use std::{io, ops::ControlFlow, sync::Arc};
+
+use proto::domain::{Bitfield, FileId, FileName, GroupId, Manifest, folder::Folder};
+
+use super::{Agent, Login};
+use crate::{
+    engine::store_error,
+    error::PeerError,
+    hashing::{FileStamp, HashError},
+    library::{DownloadEntry, Entry, Phase},
+    storage::{self, Original, Replaced, StoreError},
+    tracker::manifests,
+};
+
+/// What an update would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UpdatePlan {
+    /// The copy is of the current version: there is nothing to do.
+    pub current: bool,
+    /// Bytes of the current version.
+    pub size: u64,
+    /// Bytes of pieces that would be fetched.
+    pub fetch_bytes: u64,
+    /// Bytes of pieces that would be taken from the copy.
+    pub take_bytes: u64,
+}
+
+/// The copy to update, and the current version of its name.
+struct Versions {
+    /// The entry in the library: the copy, or an unfinished update of it.
+    entry: Entry,
+    /// The copy.
+    copy: Entry,
+    file: FileId,
+    manifest: Arc<Manifest>,
+}
+
+impl Versions {
+    fn is_current(&self) -> bool {
+        self.copy.file == self.file
+    }
+}
+
+impl Agent {
+    /// Brings this peer's copy to the current version, or goes on with that. Returns false if it is current already.
+    ///
+    /// # Errors
+    /// Fails when there is no complete copy, when something was changed in it, or with the tracker's refusal.
+    pub(crate) async fn update(
+        self: &Arc<Self>,
+        group: &GroupId,
+        name: &FileName,
+        umask: u32,
+    ) -> Result<bool, PeerError> {
+        let login = self.login_now()?;
+        let updated = login.within(self.update_within(&login, group, name, umask)).await;
+        updated.map_err(|error| error.about(name))
+    }
+
+    async fn update_within(
+        self: &Arc<Self>,
+        login: &Arc<Login>,
+        group: &GroupId,
+        name: &FileName,
+        umask: u32,
+    ) -> Result<bool, PeerError> {
+        let versions = self.versions(login, group, name).await?;
+        if versions.is_current() && versions.entry.is_whole() {
+            return Ok(false);
+        }
+        if versions.entry.file == versions.file {
+            if !self.runs(&versions.entry) {
+                self.resume_download(group, name).await?;
+            }
+            return Ok(true);
+        }
+        // Reading it may take long. Verbs don't wait for that.
+        let (stamp, folder) = check(login, &versions.copy).await?;
+        let Versions { entry, copy, file, manifest } = versions;
+        let _guard = login.files.lock().await;
+        if login.library.find(group, name).as_ref() != Some(&entry) {
+            return Err(PeerError::DestinationExists(copy.path));
+        }
+        if entry.is_unfinished() {
+            // It was an update to a version that is not the current one any more.
+            if self.runs(&entry) {
+                self.parts.engine.stop(entry.file, true).await?;
+            } else {
+                self.parts.engine.discard(entry.file, entry.path.clone()).await?;
+            }
+        }
+        let size = manifest.layout().length();
+        self.check_room(&copy.path, size)?;
+        if let Some(folder) = folder {
+            login.keep_folder(copy.file, folder).await;
+        }
+        self.parts.engine.unshare(copy.file);
+        login.set_problem(copy.file, None);
+        let new = Entry {
+            file,
+            size,
+            shared: true,
+            stamp: None,
+            outdated: false,
+            download: Some(DownloadEntry {
+                sequential: false,
+                verify: false,
+                phase: Phase::Active,
+                umask,
+                begun: false,
+                done_bytes: 0,
+                replaces: Some(Box::new(Entry {
+                    stamp: Some(stamp),
+                    outdated: copy.file != file,
+                    ..copy.clone()
+                })),
+            }),
+            ..copy
+        };
+        self.parts.engine.forget_ended(file);
+        let kept = login.keep(new.clone(), &manifest).await;
+        kept.map_err(|error| PeerError::Io { path: self.parts.home.directory().to_owned(), error })?;
+        let started = self.run_download(login, &new, manifest).await;
+        if started.is_err() {
+            self.give_up(login, &new).await;
+        }
+        started.map(|()| true)
+    }
+
+    /// What an update would do. Reads the copy, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::update`]; also if nobody can tell what is in a folder.
+    pub(crate) async fn plan_update(
+        &self,
+        group: &GroupId,
+        name: &FileName,
+    ) -> Result<UpdatePlan, PeerError> {
+        let login = self.login_now()?;
+        let plan = async {
+            let versions = self.versions(&login, group, name).await?;
+            let size = versions.manifest.layout().length();
+            if versions.is_current() {
+                return Ok(UpdatePlan { current: true, size, fetch_bytes: 0, take_bytes: 0 });
+            }
+            check(&login, &versions.copy).await?;
+            let Versions { copy, file, manifest, .. } = versions;
+            let folder = match manifest.header().folder {
+                Some(_) => Some(self.fetch_folder(group, name, file, Arc::clone(&manifest)).await?),
+                None => None,
+            };
+            let copy = original(&login, &copy).await?;
+            let stop = login.stop.clone();
+            let taken = login.tasks.spawn_blocking(move || {
+                let (layout, mut bytes) = (manifest.layout(), 0);
+                let all = Bitfield::full(layout);
+                let found =
+                    storage::find_pieces(&copy, &manifest, folder.as_deref(), &all, &mut |piece, _| {
+                        bytes += u64::from(layout.piece_length(piece));
+                        Ok(if stop.is_cancelled() {
+                            ControlFlow::Break(())
+                        } else {
+                            ControlFlow::Continue(())
+                        })
+                    });
+                found.map(|()| bytes)
+            });
+            let taken = taken.await.map_err(PeerError::internal)?;
+            let take_bytes = taken.map_err(PeerError::internal)?;
+            Ok(UpdatePlan { current: false, size, fetch_bytes: size - take_bytes, take_bytes })
+        };
+        login.within(plan).await.map_err(|error| error.about(name))
+    }
+
+    /// Finds the copy to update, and fetches the current manifest.
+    async fn versions(&self, login: &Login, group: &GroupId, name: &FileName) -> Result<Versions, PeerError> {
+        let entry = login.library.find(group, name);
+        let (file, manifest) = manifests::fetch(self.tracker(), group, name).await?;
+        let entry = entry.ok_or_else(|| PeerError::NoCopy(group.clone(), name.clone()))?;
+        let copy = match entry.replaces() {
+            Some(old) => old.clone(),
+            None if entry.is_unfinished() => {
+                return Err(PeerError::Unfinished(group.clone(), name.clone()));
+            }
+            None => entry.clone(),
+        };
+        if copy.folder != manifest.header().folder.is_some() {
+            return Err(PeerError::OtherKind { path: copy.path, group: group.clone(), name: name.clone() });
+        }
+        Ok(Versions { entry, copy, file, manifest: Arc::new(manifest) })
+    }
+}
+
+async fn original(login: &Login, copy: &Entry) -> Result<Original, PeerError> {
+    let manifest = login.manifest(copy).await?;
+    let folder = login.folder(copy, &manifest).await;
+    Ok(Original { path: copy.path.clone(), manifest, folder })
+}
+
+/// Checks that the copy is what this peer put there, with nothing added. Returns its stamp, and the entries of a folder.
+async fn check(login: &Login, copy: &Entry) -> Result<(FileStamp, Option<Arc<Folder>>), PeerError> {
+    let (original, path, stamp) = (original(login, copy).await?, copy.path.clone(), copy.stamp);
+    let stop = login.stop.clone();
+    let checked = login.tasks.spawn_blocking(move || {
+        let go_on = |_| if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let reader = match stamp.and_then(|stamp| original.open(stamp)) {
+            Some(reader) => reader,
+            None => original.check(&go_on).map_err(|error| match error {
+                HashError::Mismatch(path) => StoreError::Modified(path),
+                error => StoreError::Io(io::Error::other(error)),
+            })?,
+        };
+        let (folder, stamp) = (reader.folder(), reader.stamp().unwrap_or_default());
+        Replaced { original: Original { folder: folder.clone(), ..original }, stamp }.check()?;
+        Ok((stamp, folder))
+    });
+    checked.await.map_err(PeerError::internal)?.map_err(|error| store_error(&path, error).into())
+}
