@@ -9,6 +9,7 @@
 //! - `uploads`, `downloads`: the operations on files.
 //! - `update`: bringing a copy to the current version.
 //! - `entries`: what is in a folder of a group.
+//! - `reading`: reading a file before all of it is there.
 //! - `doctor`: diagnosis of what is wrong.
 
 mod doctor;
@@ -16,6 +17,7 @@ mod downloads;
 mod entries;
 mod explain;
 mod login;
+mod reading;
 mod tasks;
 mod update;
 mod uploads;

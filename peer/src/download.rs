@@ -10,6 +10,7 @@
 //!   the tracker named.
 //! - `local`: what arriving data waits for on this side.
 //! - `reservations`: the space that running downloads still need.
+//! - `wishes`: which bytes its readers wait for.
 //! - `view`: what is shown of a download.
 
 mod assembly;
@@ -27,6 +28,7 @@ pub(crate) mod reservations;
 mod source;
 mod source_directory;
 mod view;
+pub(crate) mod wishes;
 
 #[cfg(fuzzing)]
 pub use frames::parse;

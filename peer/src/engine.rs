@@ -10,6 +10,7 @@
 //! Non-goals: which files to resume after a restart, which the library decides, and what to print.
 
 mod config;
+mod reader;
 
 use std::{collections::HashMap, io, ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration};
 
@@ -32,6 +33,7 @@ pub use crate::{
     totals::Stats,
 };
 pub use config::EngineConfig;
+pub use reader::Reader;
 
 use crate::{
     domain::upload,
@@ -100,6 +102,9 @@ pub enum EngineError {
     /// The copy that is to be replaced is not what this peer put there.
     #[error("{} changed, or is not of this version, and would be lost; move it away, then update again", .0.display())]
     Modified(PathBuf),
+    /// The file can't be read now.
+    #[error("{}", .0.message)]
+    Unreadable(Problem),
     /// The disk is full.
     #[error("no space is left on the disk of {}; free some space", .0.display())]
     DiskFull(PathBuf),
@@ -119,6 +124,7 @@ impl EngineError {
             Self::Unknown => Reason::NotShared,
             Self::Io(_, error) => Reason::of_io(error),
             Self::NoFolder(problem) => problem.reason,
+            Self::Unreadable(problem) => problem.reason,
             Self::DiskFull(_) => Reason::DiskFull,
         }
     }

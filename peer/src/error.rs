@@ -1,5 +1,7 @@
 //! The errors that the daemon answers with: one enum, and one table from it to the wire.
 
+mod reading;
+
 use std::path::PathBuf;
 
 use proto::{
@@ -9,6 +11,8 @@ use proto::{
 };
 use tonic::{Code, Status};
 use transport::{ConnectError, ConnectFault};
+
+pub(crate) use self::reading::ReadError;
 
 use crate::{
     engine::EngineError,
@@ -71,6 +75,9 @@ pub enum PeerError {
     /// The engine refused.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The file can't be read from this peer.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Another file is at the destination.
     #[error("{} already exists and was not changed; choose another destination", .0.display())]
     DestinationExists(PathBuf),
@@ -238,6 +245,7 @@ impl PeerError {
             Self::RelativePath(_) => Reason::InvalidRequest,
             Self::Hash(error) => error.reason(),
             Self::Engine(error) => error.reason(),
+            Self::Read(error) => error.reason(),
             Self::DestinationExists(_) | Self::DownloadingElsewhere { .. } | Self::InTheWay { .. } => {
                 Reason::DestinationExists
             }

@@ -14,6 +14,7 @@ pub mod meter;
 pub mod picker;
 pub mod pieces;
 pub mod reach;
+pub mod reading;
 mod request_id;
 pub mod reuse;
 pub mod running;

@@ -49,6 +49,9 @@ impl World {
         }
         self.report_all(no);
         self.feed(no, Event::Tick);
+        if self.is_reader(no) {
+            self.read_from(no, 0.0);
+        }
     }
 
     pub(super) fn go(&mut self, no: No, how: State) {

@@ -66,6 +66,18 @@ pub(super) struct Leech {
     /// The moment at which it had half of the file, and the time left that its state machine estimated then.
     pub(super) halfway: Option<(Moment, Duration)>,
     pub(super) finished: Option<Moment>,
+    /// `None` for a leecher that does not read.
+    pub(super) reading: Option<Reading>,
+}
+
+/// A leecher's reader. It takes bytes as fast as they come.
+pub(super) struct Reading {
+    /// The index of the piece that it wants next.
+    pub(super) next: u64,
+    /// Since when it waits for the first piece of the place that it went to; `None` once that piece is there.
+    pub(super) since: Option<Moment>,
+    /// How long it waited for the first piece of each place that it went to.
+    pub(super) waits: Vec<Duration>,
 }
 
 /// Bytes that a peer sent and received.

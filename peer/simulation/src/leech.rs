@@ -31,6 +31,7 @@ impl World {
             begun: START,
             halfway: None,
             finished: None,
+            reading: None,
         }
     }
 
@@ -188,11 +189,15 @@ impl World {
         }
         self.feed(no, Event::Received(request, bytes));
         self.note_halfway(no);
+        let read = quantum.last && !lies && self.is_reader(no);
         if quantum.last && lies {
             self.feed(no, Event::Bad(request, piece));
         } else if quantum.last {
             self.gain(no, piece);
             self.feed(no, Event::Verified(request, piece));
+        }
+        if read {
+            self.read_on(no);
         }
     }
 

@@ -15,6 +15,7 @@ mod host;
 mod leech;
 mod measure;
 mod outcome;
+mod reading;
 mod scenario;
 mod serve;
 mod tracker;

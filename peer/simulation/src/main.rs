@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::Parser;
 
-use simulation::{COLUMNS, Scenario, run};
+use simulation::{COLUMNS, Outcome, Scenario, run};
 
 /// Simulates a swarm in virtual time: the product's own state machines over a model of the network.
 ///
@@ -42,5 +42,11 @@ fn main() {
     let start = Instant::now();
     let outcome = run(&scenario);
     println!("| {COLUMNS} |\n|{} \n| {outcome} |", "---|".repeat(COLUMNS.split('|').count()));
+    if scenario.readers > 0 {
+        let Outcome { crowd_p95, first, seek, .. } = outcome;
+        println!(
+            "p95 of the others {crowd_p95:.3}; first piece after {first:.2} s, after a seek {seek:.2} s"
+        );
+    }
     eprintln!("{} events in {:.1?}", outcome.events, start.elapsed());
 }

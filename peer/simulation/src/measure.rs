@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    host::Tally,
+    host::{Reading, Tally},
     outcome::{Outcome, middle},
     world::{START, World},
 };
@@ -17,9 +17,18 @@ impl World {
         let leeches = || world.hosts.iter().filter_map(|host| host.leech.as_ref());
         let mut took: Vec<_> = leeches().filter_map(|leech| Some(leech.finished? - leech.begun)).collect();
         took.sort_unstable();
-        let quantile = |part: f64| {
+        let quantile = |took: &[Duration], part: f64| {
             let at = ((took.len() as f64 * part).ceil() as usize).clamp(1, took.len().max(1));
             took.get(at - 1).map_or(f64::INFINITY, |time| over_least(*time))
+        };
+        let crowd = leeches().filter(|leech| leech.reading.is_none());
+        let mut crowd: Vec<_> = crowd.filter_map(|leech| Some(leech.finished? - leech.begun)).collect();
+        crowd.sort_unstable();
+        let waited = |place: usize| {
+            let readers = leeches().filter_map(|leech| leech.reading.as_ref());
+            let wait =
+                |reading: &Reading| reading.waits.get(place).map_or(f64::INFINITY, Duration::as_secs_f64);
+            middle(readers.map(wait).collect())
         };
         let off = leeches().filter_map(|leech| {
             let ((at, eta), finished) = (leech.halfway?, leech.finished?);
@@ -37,8 +46,11 @@ impl World {
         Outcome {
             unfinished: world.left,
             ratio: total,
-            p50: quantile(0.5),
-            p99: quantile(0.99),
+            p50: quantile(&took, 0.5),
+            p99: quantile(&took, 0.99),
+            crowd_p95: quantile(&crowd, 0.95),
+            first: waited(0),
+            seek: waited(1),
             copies: world.hosts[0].tally.sent as f64 / world.layout.length() as f64,
             wasted: 100.0 * (received - verified) / received,
             twice: 100.0 * sum(|tally| tally.twice) / received,

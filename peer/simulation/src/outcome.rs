@@ -13,6 +13,12 @@ pub struct Outcome {
     pub p50: f64,
     /// 99th percentile of the time of a leecher, over the least time.
     pub p99: f64,
+    /// 95th percentile of the time of a leecher that does not read, over the least time.
+    pub crowd_p95: f64,
+    /// Median time in seconds until a reader's first piece was there.
+    pub first: f64,
+    /// Median time in seconds until a reader had the first piece of the place that it went to.
+    pub seek: f64,
     /// Copies of the file that the seeder sent.
     pub copies: f64,
     /// Bytes that leechers received and could not use, in percent of all received bytes.
@@ -43,6 +49,9 @@ impl Outcome {
             ratio: median(|outcome| outcome.ratio),
             p50: median(|outcome| outcome.p50),
             p99: median(|outcome| outcome.p99),
+            crowd_p95: median(|outcome| outcome.crowd_p95),
+            first: median(|outcome| outcome.first),
+            seek: median(|outcome| outcome.seek),
             copies: median(|outcome| outcome.copies),
             wasted: median(|outcome| outcome.wasted),
             twice: median(|outcome| outcome.twice),

@@ -57,6 +57,9 @@ pub struct Scenario {
     /// Peers that claim to have all pieces and send garbage, as a share of the leechers
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub liars: f64,
+    /// Leechers that read the file while it arrives, and go to 80 % of it after a quarter of the least time
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub readers: u32,
     /// Check the invariants of the state machines after each event; this is slow
     #[arg(long)]
     pub check: bool,

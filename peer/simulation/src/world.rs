@@ -37,6 +37,8 @@ const MESSAGE: u64 = 110;
 pub(super) enum Happening {
     /// A peer comes.
     Comes(No),
+    /// A reader goes to another place in the file.
+    Seeks(No),
     /// A peer leaves, with or without a message.
     Goes(No, State),
     /// The download state machine is to be woken.
@@ -126,6 +128,7 @@ impl World {
         }
         world.add_liars();
         world.plan_churn();
+        world.plan_readers();
         world.clock.plan(START, Happening::Expires);
         world
     }
@@ -170,6 +173,7 @@ impl World {
         let Some(happening) = self.clock.next() else { return false };
         match happening {
             Happening::Comes(no) => self.come(no),
+            Happening::Seeks(no) => self.seek(no),
             Happening::Goes(no, how) => self.go(no, how),
             Happening::DownloadDue(no) => self.download_due(no),
             Happening::UploadDue(no) => self.upload_due(no),

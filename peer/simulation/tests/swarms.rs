@@ -64,3 +64,16 @@ fn nobody_receives_faster_than_the_downlink() {
     assert_eq!(outcome.unfinished, 0, "{outcome}");
     assert!(outcome.p50 >= 2.0, "{outcome}");
 }
+
+#[test]
+fn a_reader_gets_its_bytes_soon_and_the_crowd_loses_little() {
+    for seed in 1..=3 {
+        let without = simulate(&format!("--seed {seed}"));
+        let with = simulate(&format!("--readers 1 --seed {seed}"));
+        assert_eq!(with.unfinished, 0, "{with}");
+        let factor = with.crowd_p95 / without.crowd_p95;
+        assert!(factor <= 1.1, "the crowd takes {factor:.3} times as long");
+        // All leechers come at once, and one seeder has everything: its queue takes five seconds.
+        assert!(with.first <= 5.0 && with.seek <= 6.0, "{with:?}");
+    }
+}

@@ -267,6 +267,23 @@ pub enum Verb {
         #[arg(long, short)]
         follow: bool,
     },
+    /// Write a file to standard output, also while it is being downloaded
+    #[command(
+        after_help = "Only verified bytes are written, in order. What has not arrived yet is fetched first.\n\
+                      NAME/PATH is a file of a folder.\n\
+                      Example: peer cat g1 movie.mp4 --offset 1000000 | mpv -"
+    )]
+    Cat {
+        /// Which
+        #[command(flatten)]
+        file: GroupFile,
+        /// The first byte
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        offset: u64,
+        /// How many bytes [default: all up to the end]
+        #[arg(long, value_name = "N")]
+        length: Option<u64>,
+    },
     /// Say why a download is as fast as it is: one verdict, then the evidence
     #[command(after_help = "Example: peer explain g1 movie.mp4")]
     Explain(GroupFile),
@@ -619,6 +636,7 @@ mod tests {
             "peer download_file g n d",
             "peer show-downloads --follow",
             "peer show_downloads",
+            "peer cat g n --offset 5 --length 7",
             "peer explain g n",
             "peer who g n --follow",
             "peer stop-download g n --discard",

@@ -57,6 +57,20 @@ fn line_of(text: &str, json: bool) {
     std::process::exit(Exit::Other as i32);
 }
 
+/// Writes bytes to standard output as they are. If the reader has closed the pipe, it has seen enough, and the process
+/// ends with exit code 0.
+///
+/// # Errors
+/// Fails when the output can't be written for another reason.
+pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        std::process::exit(0);
+    }
+    written
+}
+
 /// Writes a note for the user to standard error.
 pub(super) fn note(text: &str) {
     write_note(&escape(text));

@@ -111,6 +111,7 @@ pub(super) fn time_limit(verb: &Verb, config: &Config) -> Option<Duration> {
         | Verb::Download { .. }
         | Verb::Get { .. }
         | Verb::Update { .. }
+        | Verb::Cat { .. }
         | Verb::Verify(_)
         | Verb::Hash { .. }
         | Verb::Shell => true,

@@ -1,6 +1,7 @@
 //! The verbs, one file for each group of verbs.
 
 mod account;
+mod cat;
 pub(super) mod daemon;
 mod download;
 mod files;
@@ -63,6 +64,7 @@ pub(super) async fn dispatch(verb: Verb, context: &Context) -> Result<Exit, Fail
         Verb::Verify(file) => files::verify(context, &file).await,
         Verb::Ticket(file) => files::ticket(context, &file).await,
 
+        Verb::Cat { file, offset, length } => cat::cat(context, &file, offset, length).await,
         Verb::Explain(file) => download::explain(context, &file).await,
         Verb::Who { file, follow } => files::who(context, &file, follow).await,
         Verb::Download { group, name, rest, options } => {

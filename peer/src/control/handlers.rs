@@ -92,6 +92,7 @@ impl ControlService for Control {
     type ListDownloadsStream = Answers<pb::ListDownloadsResponse>;
     type VerifyStream = Answers<pb::VerifyResponse>;
     type ListEntriesStream = Answers<pb::ListEntriesResponse>;
+    type ReadStream = Answers<pb::ReadResponse>;
 
     async fn login(
         &self,
@@ -387,6 +388,20 @@ impl ControlService for Control {
     ) -> Result<Response<pb::ExplainResponse>, Status> {
         let (group, name) = file_name(request.into_inner().file)?;
         Ok(Response::new(convert::explanation(self.agent.explain(&group, &name)?)))
+    }
+
+    async fn read(&self, request: Request<pb::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        let pb::ReadRequest { file, path, offset, length } = request.into_inner();
+        let (group, name) = file_name(file)?;
+        let readable = self.agent.readable(&group, &name, &path).await?;
+        let reader = self.agent.read(&readable, offset, length)?;
+        let first = Ok(pb::ReadResponse { size: readable.size(), ..Default::default() });
+        // Nothing is read ahead of the caller, who takes one message at a time.
+        let bytes = futures_util::stream::try_unfold(reader, |mut reader| async {
+            let data = reader.next().await.map_err(PeerError::from)?;
+            Ok(data.map(|data| (pb::ReadResponse { data, size: 0 }, reader)))
+        });
+        Ok(Response::new(Box::pin(tokio_stream::once(first).chain(bytes))))
     }
 
     async fn shutdown(

@@ -22,12 +22,14 @@ use super::{
     source::{self, SourceConnection, is_usable},
     source_directory::SourceDirectory,
     view,
+    wishes::Wishes,
 };
 use crate::{
     domain::{
         Moment,
         download::{Action, Download, DownloadRequestId, Event, Failure, Options},
         reach::unreached,
+        reading,
         running::RunningClock,
     },
     observe::with_same_id,
@@ -63,6 +65,7 @@ pub(super) struct Driver<'a> {
     context: Arc<Context>,
     directory: &'a SourceDirectory,
     view: &'a watch::Sender<DownloadView>,
+    wishes: &'a Wishes,
     machine: Download,
     start: Instant,
     clock: RunningClock,
@@ -105,6 +108,7 @@ impl<'a> Driver<'a> {
         context: Arc<Context>,
         directory: &'a SourceDirectory,
         view: &'a watch::Sender<DownloadView>,
+        wishes: &'a Wishes,
         seed: u64,
     ) -> Self {
         let options = Options { sequential: context.spec.sequential, ..Options::default() };
@@ -119,6 +123,7 @@ impl<'a> Driver<'a> {
             context,
             directory,
             view,
+            wishes,
             machine,
             start: now,
             clock: RunningClock::default(),
@@ -163,6 +168,7 @@ impl<'a> Driver<'a> {
         recheck::start(&self.context);
         self.feed(Event::Tick);
         self.follow_limit();
+        self.follow_readers();
         self.sync_sources();
         while !self.complete {
             let wakeup = self.machine.next_wakeup().map(|at| self.start + self.clock.elapsed_at(at));
@@ -187,6 +193,7 @@ impl<'a> Driver<'a> {
                     self.feed(Event::Tick);
                 }
                 () = self.directory.changed.notified() => self.sync_sources(),
+                () = self.wishes.changed.notified() => self.follow_readers(),
                 _ = beat.tick() => if let Err(error) = self.beat().await {
                     return Outcome::Trouble(error);
                 },
@@ -233,6 +240,11 @@ impl<'a> Driver<'a> {
         if std::mem::replace(&mut self.limit, limit) != limit {
             self.feed(Event::Limit(limit));
         }
+    }
+
+    fn follow_readers(&mut self) {
+        let layout = self.context.spec.manifest.layout();
+        self.feed(Event::Urgent(reading::urgent(layout, self.wishes.all())));
     }
 
     fn feed(&mut self, event: Event) {

@@ -25,6 +25,7 @@ use super::{
     reservations::Reservations,
     source_directory::SourceDirectory,
     view,
+    wishes::Wishes,
 };
 use crate::{
     limiter::Limiter,
@@ -63,6 +64,8 @@ pub(crate) struct Handle {
     pub(crate) view: watch::Sender<DownloadView>,
     pub(crate) directory: SourceDirectory,
     pub(crate) stop: CancellationToken,
+    /// Which bytes are read while they arrive.
+    pub(crate) wishes: Arc<Wishes>,
     /// Notified when a full disk should be tried again now.
     pub(crate) retry: Notify,
     pub(crate) spec: DownloadSpec,
@@ -80,6 +83,7 @@ impl Handle {
             view,
             directory: SourceDirectory::default(),
             stop: CancellationToken::new(),
+            wishes: Arc::default(),
             retry: Notify::new(),
             spec,
             space: OnceLock::new(),
@@ -448,7 +452,8 @@ async fn transfer(
         rechecks: tools.rechecks.clone(),
         reports: sender,
     });
-    Driver::new(context, &handle.directory, &handle.view, tools.seed).run(reports, &handle.stop).await
+    let Handle { directory, view, wishes, .. } = handle;
+    Driver::new(context, directory, view, wishes, tools.seed).run(reports, &handle.stop).await
 }
 
 /// Fetches the entries of a folder from these sources, and keeps nothing. Nobody is told that this peer has these

@@ -108,6 +108,11 @@ impl Have {
         true
     }
 
+    /// Watches for changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
     /// Returns a follower that starts with the present pieces.
     pub(crate) fn follow(&self) -> Follower {
         let changes = self.changes.subscribe();

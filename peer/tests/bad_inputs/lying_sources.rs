@@ -10,7 +10,7 @@ use testkit::{
     world::{SharedFile, World},
 };
 
-/// Downloads from a liar and from an honest source that is not fast. `is_blamed` says whether the lie counts
+/// Downloads from a liar and from an honest source that is not fast, and reads the file meanwhile. `is_blamed` says whether the lie counts
 /// against its source.
 async fn completes_beside(lie: Lie, is_blamed: bool) {
     let (trust, file) = (World::new(), SharedFile::of_pieces(6));
@@ -21,6 +21,14 @@ async fn completes_beside(lie: Lie, is_blamed: bool) {
 
     // The liar is alone at first, so that it is certainly asked.
     let (destination, mut view) = file.downloaded_by(&leecher, vec![liar.source()]).await;
+    let mut reader = leecher.engine.read(file.id, 0..u64::MAX).unwrap();
+    let reading = tokio::spawn(async move {
+        let mut read = Vec::new();
+        while let Some(bytes) = reader.next().await.unwrap() {
+            read.extend_from_slice(&bytes);
+        }
+        read
+    });
     until(&mut view, |view| {
         liar.asked() > 0
             || view.sources.iter().any(|source| source.state == SourceState::Backoff)
@@ -31,6 +39,7 @@ async fn completes_beside(lie: Lie, is_blamed: bool) {
     let end = until_complete(&mut view).await;
 
     assert!(std::fs::read(&destination).unwrap() == *file.content);
+    assert!(reading.await.unwrap() == *file.content, "a reader got other bytes");
     assert_eq!(leecher.engine.stats().downloaded_bytes, file.content.len() as u64);
     let told = end.sources.iter().find(|source| source.peer == liar.peer).expect("the liar is named");
     // The pieces themselves are right. Only what follows them is wrong.

@@ -7,6 +7,7 @@ mod disk;
 mod faults;
 mod limits;
 mod many;
+mod reading;
 mod serving;
 mod swarm;
 mod transfer;

@@ -25,6 +25,7 @@ mod outcomes;
 mod places;
 mod planted;
 mod reach;
+mod reading;
 mod repair;
 mod revocation;
 mod scenario;

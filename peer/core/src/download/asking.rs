@@ -7,7 +7,7 @@ use domain::{PIECE_LENGTH, PeerId, PieceIndex};
 use super::{
     Action, Download, Moment,
     endgame::Races,
-    request::{OpenRequest, SOON, SPECULATIVE_SET},
+    request::{NEAR, OpenRequest, SOON, SPECULATIVE_SET},
 };
 use crate::picker::Wanted;
 
@@ -30,14 +30,14 @@ const MAX_STREAMS: usize = 4;
 const RENEW_NEAR: Duration = Duration::from_millis(10);
 /// The same for a request that is far back in the queue.
 const RENEW_FAR: Duration = Duration::from_millis(1000);
-/// A request at a place up to this one may be served at any moment.
-const NEAR: u32 = 3;
 
 /// What to request from a source.
 struct Choice {
     pieces: Vec<PieceIndex>,
     max: u32,
     reserved: bool,
+    /// Those of the pieces that are urgent.
+    urgent: Vec<PieceIndex>,
     /// Pieces were left out because other sources will send them.
     avoided: bool,
 }
@@ -83,8 +83,11 @@ impl Download {
     }
 
     fn ask(&mut self, now: Moment, peer: PeerId, choice: Choice, actions: &mut Vec<Action>) {
-        let Choice { pieces, max, reserved, .. } = choice;
-        let request = self.requests.add(OpenRequest::new(peer, now, pieces.clone(), max, reserved));
+        let Choice { pieces, max, reserved, urgent, .. } = choice;
+        let in_order = reserved && (self.options.sequential || !urgent.is_empty());
+        let mut open = OpenRequest::new(peer, now, pieces.clone(), max, reserved);
+        open.urgent = urgent;
+        let request = self.requests.add(open);
         if reserved {
             for &piece in &pieces {
                 self.pieces.reserve(piece, request);
@@ -99,20 +102,25 @@ impl Download {
             request,
             pieces,
             max_pieces: if reserved { 0 } else { max },
-            in_order: reserved && self.options.sequential,
+            in_order,
         });
     }
 
     /// Chooses open pieces; in the endgame, pieces that the source should deliver sooner than others.
     fn choose(&mut self, now: Moment, peer: PeerId, races: &mut Races) -> Choice {
-        let mut choice = Choice { pieces: Vec::new(), max: 1, reserved: false, avoided: false };
+        let mut choice =
+            Choice { pieces: Vec::new(), max: 1, reserved: false, urgent: Vec::new(), avoided: false };
+        let may_race = |download: &Self| download.limit == 0 || !download.is_filled(now);
+        if let Some(late) = self.late_urgent(now, peer).filter(|_| may_race(self)) {
+            (choice.pieces, choice.urgent) = (vec![late], vec![late]);
+            return choice;
+        }
         if !self.sources.get(&peer).is_none_or(|source| source.exhausted) {
             self.choose_open(now, peer, &mut choice);
             if !choice.pieces.is_empty() || choice.avoided {
                 return choice;
             }
         }
-        let may_race = |download: &Self| download.limit == 0 || !download.is_filled(now);
         if self.is_endgame() && self.sources.contains_key(&peer) && may_race(self) {
             choice.pieces = self.worth_racing(now, peer, races);
         }
@@ -125,7 +133,7 @@ impl Download {
         let busy = self.sources.values().filter(|source| !source.sending.is_empty()).count() as u32;
         let most = SPECULATIVE_SET as u64;
         let room = self.room(now).map(|bytes| (bytes / u64::from(PIECE_LENGTH)).clamp(1, most) as u32);
-        let Some(source) = self.sources.get_mut(&peer) else { return };
+        let Some(source) = self.sources.get(&peer) else { return };
         // Fewer at a time towards the end, so that all sources end together.
         let share = (self.availability.open() as u32).div_ceil(2 * busy.max(1));
         let depth = if source.contended { 1 } else { source.depth(now).min(share) };
@@ -142,6 +150,12 @@ impl Download {
         } else {
             SPECULATIVE_SET
         };
+        choice.urgent = self.urgent_for(now, peer, if reserved { count.div_ceil(2) } else { 1 });
+        if !reserved && !choice.urgent.is_empty() {
+            choice.pieces.clone_from(&choice.urgent);
+            return;
+        }
+        let Some(source) = self.sources.get_mut(&peer) else { return };
         let wanted = Wanted {
             layout: self.layout,
             availability: &self.availability,
@@ -150,6 +164,11 @@ impl Download {
         let (has, finds) = (&source.has, &mut source.finds);
         self.picker.pick(&wanted, has, finds, count, &mut self.rng, &mut choice.pieces);
         source.exhausted = choice.pieces.is_empty();
+        if !choice.urgent.is_empty() {
+            choice.pieces.retain(|piece| !choice.urgent.contains(piece));
+            choice.pieces.splice(..0, choice.urgent.iter().copied());
+            choice.pieces.truncate(count);
+        }
         if !reserved {
             choice.avoided = self.avoid_duplicates(now, peer, &mut choice.pieces);
         } else if !choice.pieces.is_empty() {

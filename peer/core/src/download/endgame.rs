@@ -51,16 +51,29 @@ impl Download {
     pub(super) fn worth_racing(&self, now: Moment, peer: PeerId, races: &mut Races) -> Vec<PieceIndex> {
         let source = &self.sources[&peer];
         let mine = self.expected(now, source);
-        let factor = if self.limit > 0 { LIMITED_RACE } else { RACE };
-        let is_slower = |arrival: Arrival| match arrival {
-            Arrival::At(after) => after > mine.mul_f64(factor),
-            Arrival::Never => true,
-            Arrival::There => false,
-        };
         let races = races.get(self, now).iter();
+        let is_slower = |arrival: Arrival| self.is_slower(arrival, mine);
         let candidates = races.filter(|(piece, arrival)| source.has.contains(*piece) && is_slower(*arrival));
         let others = candidates.map(|(piece, _)| *piece).filter(|piece| !self.is_sending(peer, *piece));
         others.take(SPECULATIVE_SET).collect()
+    }
+
+    /// Whether this source should deliver a claimed piece sooner than the source that it is requested from.
+    pub(super) fn is_late(&self, now: Moment, peer: PeerId, piece: PieceIndex) -> bool {
+        let state = self.pieces.state(piece);
+        let is_claimed = matches!(state, PieceState::Reserved(_) | PieceState::InFlight(_));
+        let is_slower = |source| self.is_slower(self.arrival(now, piece, state), self.expected(now, source));
+        is_claimed && self.sources.get(&peer).is_some_and(is_slower) && !self.is_sending(peer, piece)
+    }
+
+    /// Whether an arrival is so late that a copy which takes `mine` is worth its cost.
+    fn is_slower(&self, arrival: Arrival, mine: Duration) -> bool {
+        let factor = if self.limit > 0 { LIMITED_RACE } else { RACE };
+        match arrival {
+            Arrival::At(after) => after > mine.mul_f64(factor),
+            Arrival::Never => true,
+            Arrival::There => false,
+        }
     }
 
     /// Whether the source is sending the piece, or has reserved it and is sending.
@@ -81,7 +94,7 @@ impl Download {
     /// Whether a second request that started a piece in flight should continue, because it should finish
     /// sooner.
     pub(super) fn is_worth_racing(&self, now: Moment, id: DownloadRequestId, piece: PieceIndex) -> bool {
-        if !self.is_endgame() {
+        if !self.is_endgame() && !self.is_raced(piece) {
             return false;
         }
         let mine = self.transfer_time(now, &self.sources[&self.requests[id].source]);

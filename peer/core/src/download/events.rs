@@ -39,6 +39,9 @@ impl Download {
         let first_heard = request.heard.is_none();
         request.set.remove(at);
         request.left -= 1;
+        let was_urgent = request.urgent.contains(&piece);
+        request.urgent.retain(|urgent| *urgent != piece);
+        self.urgent.note_started(was_urgent);
         request.begin(piece, now);
         let Some(source) = self.sources.get_mut(&peer) else { return };
         if first_heard {

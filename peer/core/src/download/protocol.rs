@@ -68,6 +68,9 @@ pub enum Event {
     Held(DownloadRequestId),
     /// The wait that `Held` reported is over.
     Freed(DownloadRequestId),
+    /// The pieces that readers of the file wait for from now on, the most urgent one first. Replaces those of the
+    /// last such event. At most [`MAX_URGENT`](super::MAX_URGENT) count. Empty when nobody reads.
+    Urgent(Vec<PieceIndex>),
     /// The rate limit of all downloads together, from now on, in bytes a second; 0 for no limit.
     Limit(u64),
     /// The request's stream ended. `Ok` means that the source ended it. It may have sent all of the set or

@@ -10,6 +10,8 @@ use crate::Moment;
 pub(super) const SPECULATIVE_SET: usize = 128;
 /// How long a request may be silent before it is cancelled.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// A request at a place up to this one may be served at any moment.
+pub(super) const NEAR: u32 = 3;
 /// A request that was silent for this long is not expected to bring anything soon.
 pub(super) const SOON: Duration = Duration::from_secs(1);
 /// The least bytes of a piece that must arrive in [`PATIENCE`]. This is less than the thinnest line brings,
@@ -30,6 +32,8 @@ pub(super) struct OpenRequest {
     pub(super) source: PeerId,
     /// The pieces that were requested and have not started, in order of index.
     pub(super) set: Vec<PieceIndex>,
+    /// Those of the set that were requested because they are urgent.
+    pub(super) urgent: Vec<PieceIndex>,
     /// How many more pieces may start.
     pub(super) left: u32,
     /// The pieces of the set are reserved for it, except those that another request has started.
@@ -69,6 +73,7 @@ impl OpenRequest {
         Self {
             source,
             set,
+            urgent: Vec::new(),
             left: max,
             reserved,
             asked: now,
@@ -143,7 +148,7 @@ impl OpenRequest {
 
     /// Notes that there is a further piece that the request could ask for.
     pub(super) fn could_have_more(&mut self) {
-        self.stale |= !self.reserved && self.set.len() < SPECULATIVE_SET;
+        self.stale |= !self.reserved && self.urgent.is_empty() && self.set.len() < SPECULATIVE_SET;
     }
 
     /// How long the source has been silent.

@@ -5,6 +5,7 @@ mod pieces;
 mod properties;
 mod requests;
 mod sources;
+mod urgent;
 
 use std::collections::{BTreeMap, BTreeSet};
 

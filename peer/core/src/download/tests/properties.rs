@@ -57,6 +57,11 @@ fn chaos(pieces: u32, seed: u64, bad: u8) {
             }
             continue;
         }
+        if rng.random_ratio(1, 10) {
+            let first = rng.random_range(0..pieces) as usize;
+            bench.feed(Event::Urgent(layout.indices().skip(first).take(4).collect()));
+            continue;
+        }
         let open: Vec<_> = bench.open.iter().map(|(id, asked)| (*id, asked.clone())).collect();
         if open.is_empty() {
             continue;
