@@ -33,7 +33,7 @@ use crate::{
         running::RunningClock,
     },
     observe::with_same_id,
-    ports::{Attempt, DownloadState, DownloadView, Obstacle, SourceAddr, SourceState},
+    ports::{Attempt, DownloadState, DownloadView, Obstacle, SourceAddr, SourceState, SourceView},
     storage::StoreError,
 };
 
@@ -73,6 +73,8 @@ pub(super) struct Driver<'a> {
     limit: u64,
     tasks: JoinSet<()>,
     sources: HashMap<PeerId, Used>,
+    /// The sources of the transfers before this one, with what they sent.
+    earlier: Vec<SourceView>,
     /// The requests whose reports the machine still wants.
     requests: HashMap<DownloadRequestId, (PeerId, CancellationToken)>,
     found: HashSet<PeerId>,
@@ -130,6 +132,7 @@ impl<'a> Driver<'a> {
             limit: 0,
             tasks: JoinSet::new(),
             sources: HashMap::new(),
+            earlier: view.borrow().sources.clone(),
             requests: HashMap::new(),
             found: HashSet::new(),
             banned: HashSet::new(),
@@ -448,6 +451,7 @@ impl<'a> Driver<'a> {
             link.map_or((0, 0), |link| link.uploads())
         };
         view::update(&mut new, &self.machine, now, self.directory, layout, &uploads);
+        view::add_earlier(&mut new.sources, &self.earlier);
         new.local = self.local.shown();
         if let (Some((done, all)), Some(folder)) = (&mut new.files, self.context.store.folder()) {
             let contents = folder.contents();

@@ -91,6 +91,17 @@ pub(super) fn update(
         !view.sources.is_empty() && view.sources.iter().all(|source| source.state == SourceState::Banned);
 }
 
+/// Adds what the sources sent in earlier transfers of the same download.
+pub(super) fn add_earlier(sources: &mut Vec<SourceView>, earlier: &[SourceView]) {
+    for before in earlier {
+        match sources.iter_mut().find(|source| source.peer == before.peer) {
+            Some(source) => source.bytes += before.bytes,
+            None => sources.push(before.clone()),
+        }
+    }
+    sources.sort_unstable_by_key(|source| source.peer);
+}
+
 /// The reason why a source is of no use now, if it isn't.
 fn cause(source: &download::SourceSnapshot, user: &Username, directory: &SourceDirectory) -> Option<String> {
     use download::SourcePhase::{Banned, Connecting, Idle, Resting, Sending, Waiting};

@@ -83,6 +83,8 @@ fn groups_users_files_and_downloads_are_completed() {
     completes(&ann, &["stop-share", ""], &["g1", "g2"]);
     completes(&ann, &["stop-share", "g1", ""], &["movie.mp4", "music.mp3"]);
     completes(&bob, &["verify", "g1", "m"], &["movie.mp4"]);
+    completes(&bob, &["update", "g1", "m"], &["movie.mp4"]);
+    completes(&bob, &["list-files", "g1", "mu"], &["music.mp3"]);
     // Verbs, flags and paths as ever.
     completes(&bob, &["stop-d"], &["stop-download"]);
     completes(&bob, &["download", "--seq"], &["--sequential"]);

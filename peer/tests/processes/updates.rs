@@ -107,6 +107,11 @@ fn a_folder_takes_equal_files_from_wherever_they_lie() {
     assert!(!bob.path("out/.minitorrent").exists());
     let (fetched, taken) = fetched_and_taken(&bob, "data");
     assert!(fetched <= 4 * 524_288 && taken > 12 * MIB as u64, "{fetched} and {taken}");
+    assert_eq!(
+        fetched + taken,
+        bob.download("g1", "data").expect("it is listed")["size"],
+        "each byte is counted once"
+    );
     bob.ok(&["verify", "g1", "data"]);
     // What somebody added would be lost.
     write(&root.join("000/new"), &noise(61, 5_000));

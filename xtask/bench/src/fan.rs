@@ -37,7 +37,7 @@ fn race(
     let what = format!("{what}, {} MiB", bytes >> 20);
     let rivals = present(report, &what, rivals);
     let file = lab.file(bytes)?;
-    let swarm = Swarm::new(&lab.data_path, lab.dir(), &file)?;
+    let swarm = Swarm::new(lab.data_path()?, lab.dir(), &file)?;
     let peers = usize::from(seeders + leechers);
     let ours = Ours::on_loopback(lab.dir(), &lab.bin, peers)?;
     let seeding: Vec<usize> = (1..=usize::from(seeders)).collect();

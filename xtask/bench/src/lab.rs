@@ -2,6 +2,7 @@
 //! rounds.
 
 use std::{
+    cell::OnceCell,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -22,8 +23,8 @@ const MEMORY: &str = "/dev/shm";
 pub(crate) struct Lab {
     /// The directory of our binaries.
     pub(crate) bin: PathBuf,
-    /// The program of the data path's benchmark.
-    pub(crate) data_path: PathBuf,
+    /// The program of the data path's benchmark, once it was needed.
+    data_path: OnceCell<PathBuf>,
     /// Number of rounds of each measurement.
     pub(crate) rounds: usize,
     /// Whether this is a smoke run: one round with small files.
@@ -35,10 +36,18 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new(bin: PathBuf, quick: bool, against: Option<PathBuf>) -> Result<Self> {
-        let data_path = build_bench("peer", "data_path")?;
         let dir = Path::new(MEMORY).join(format!("minitorrent-bench-{}", std::process::id()));
         fs::create_dir_all(&dir).with_context(|| format!("{} can't be made", dir.display()))?;
-        Ok(Self { bin, data_path, rounds: if quick { 1 } else { 5 }, quick, against, dir })
+        Ok(Self { bin, data_path: OnceCell::new(), rounds: if quick { 1 } else { 5 }, quick, against, dir })
+    }
+
+    /// The program of the data path's benchmark. It is built when it is first needed.
+    pub(crate) fn data_path(&self) -> Result<&Path> {
+        if self.data_path.get().is_none() {
+            let built = build_bench("peer", "data_path")?;
+            return Ok(self.data_path.get_or_init(|| built));
+        }
+        self.data_path.get().map(PathBuf::as_path).context("it was built")
     }
 
     /// The directory in memory.
@@ -69,7 +78,7 @@ impl Lab {
     /// Runs a fetch of the data path's benchmark. Returns its duration and its processor time, both in
     /// seconds.
     pub(crate) fn fetch(&self, args: &[&str]) -> Result<(f64, f64)> {
-        let mut command = Command::new(&self.data_path);
+        let mut command = Command::new(self.data_path()?);
         command.args(args);
         let out = cmd::capture(command)?;
         let json: Value = serde_json::from_str(out.trim()).with_context(|| format!("not JSON: {out:?}"))?;
@@ -78,7 +87,7 @@ impl Lab {
 
     /// Starts a server of the data path's benchmark.
     pub(crate) fn server(&self, args: &[&str]) -> Result<Server> {
-        Server::start(Command::new(&self.data_path).args(args))
+        Server::start(Command::new(self.data_path()?).args(args))
     }
 }
 

@@ -10,6 +10,7 @@ mod announce;
 mod crowd;
 mod earlier;
 mod fan;
+mod folders;
 mod hash;
 mod lab;
 mod ours;
@@ -38,6 +39,7 @@ const SECTIONS: &[Section] = &[
     ("crowd", crowd::run),
     ("wan", wan::run),
     ("hash", hash::run),
+    ("folders", folders::run),
     ("tracker", tracker::run),
     ("earlier", earlier::run),
 ];

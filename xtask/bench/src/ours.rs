@@ -14,7 +14,8 @@ use serde_json::Value;
 use super::{lab::Lab, probe};
 use testbed::{Host, Hosts as _, cmd, peer_json, processes::Processes, programs::Server, try_peer, wait_for};
 
-const GROUP: &str = "bench";
+/// The group of all users.
+pub(crate) const GROUP: &str = "bench";
 const PASSWORD: &str = "correct-horse-battery-9";
 
 /// Time limit of a download.
@@ -89,7 +90,7 @@ impl Ours {
         let seeder = peer_json(&self.hosts, 1, &["status"])?;
         let text =
             |key: &str| seeder[key].as_str().with_context(|| format!("`{key}` is missing in {seeder}"));
-        let mut command = Command::new(&lab.data_path);
+        let mut command = Command::new(lab.data_path()?);
         command.arg("stall").arg(socket).arg(self.hosts.ca()).args([GROUP, name]);
         command.args([text("listen")?, text("tls_name")?, &streams.to_string()]);
         Server::start(&mut command)
@@ -149,6 +150,16 @@ impl Ours {
             fs::remove_file(copy)?;
         }
         Ok(())
+    }
+
+    /// As [`Self::check_and_forget`], for a folder that peer `n` has.
+    pub(crate) fn check_and_forget_folder(&self, n: usize, name: &str, original: &Path) -> Result<()> {
+        let copy = self.copy_of(n, name);
+        let mut compare = cmd::command("diff", &["-rq"]);
+        compare.arg(original).arg(&copy);
+        cmd::capture(compare).with_context(|| format!("peer{n}'s copy is not the folder"))?;
+        self.run(n, &["stop-share", GROUP, name])?;
+        Ok(fs::remove_dir_all(copy)?)
     }
 
     /// Unpublishes `name`, so that no peer shares or lists it any more.

@@ -67,7 +67,7 @@ pub(crate) fn present(report: &mut Report, what: &str, wanted: &[Rival]) -> Vec<
 fn against_rivals(lab: &Lab, report: &mut Report, file: &Path, bytes: u64) -> Result<()> {
     let what = format!("1 to 1, {} MiB, call to exit", bytes >> 20);
     let rivals = present(report, &what, &rivals::ALL);
-    let swarm = Swarm::new(&lab.data_path, lab.dir(), file)?;
+    let swarm = Swarm::new(lab.data_path()?, lab.dir(), file)?;
     let ours = Ours::on_loopback(lab.dir(), &lab.bin, 2)?;
     let (mut times, mut cpu) = (Times::new(), Vec::new());
     // Round 0 is a warm-up.
