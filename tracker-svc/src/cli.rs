@@ -189,7 +189,7 @@ struct Serve {
     #[arg(long, value_name = "ADDR")]
     metrics: Option<String>,
     /// Redis server by which the trackers of one network share their swarms: redis://HOST:PORT, rediss://HOST:PORT
-    /// or unix://PATH [env: TRACKER_SWARM]
+    /// or unix://PATH, or a Redis Cluster: redis-cluster://HOST:PORT,HOST:PORT [env: TRACKER_SWARM]
     #[arg(long, value_name = "URL")]
     swarm: Option<String>,
     /// File with the password of that server [env: TRACKER_SWARM_PASSWORD_FILE]

@@ -61,7 +61,7 @@ pub struct Config {
     pub allow_insecure: bool,
     /// The address that serves Prometheus metrics.
     pub metrics: Option<SocketAddr>,
-    /// The Redis server by which trackers of one network share their swarms.
+    /// The Redis server, or cluster, by which trackers of one network share their swarms.
     pub swarm: Option<String>,
     /// The file with the password of that server.
     pub swarm_password_file: Option<PathBuf>,
@@ -137,10 +137,10 @@ fn certificate(settings: &Settings) -> Result<OwnCertificate, SettingsError> {
 
 /// Reads the address of a Redis server. A password in it would be shown with the settings.
 fn swarm(text: &str) -> Result<String, String> {
-    let has_scheme = ["redis://", "rediss://", "unix://"].iter().any(|scheme| text.starts_with(scheme));
-    if !has_scheme {
+    let schemes = ["redis", "rediss", "unix", "redis-cluster", "rediss-cluster"];
+    if !text.split_once("://").is_some_and(|(scheme, _)| schemes.contains(&scheme)) {
         return Err(format!(
-            "{text:?} is not an address like redis://HOST:6379, rediss://HOST:6379 or unix://PATH"
+            "{text:?} is not an address like redis://HOST:6379, rediss://HOST:6379, unix://PATH or redis-cluster://HOST:6379,HOST:6379"
         ));
     }
     let authority = text.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
@@ -192,7 +192,9 @@ mod tests {
 
     #[test]
     fn a_swarm_store_is_an_address_without_a_password() {
-        for good in ["redis://h:6379", "rediss://user@h/1", "unix:///run/redis.sock"] {
+        for good in
+            ["redis://h:6379", "rediss://user@h/1", "unix:///run/redis.sock", "redis-cluster://a,b:7000"]
+        {
             assert_eq!(config(&[("swarm", good)]).expect("good").swarm.as_deref(), Some(good));
         }
         for (bad, part) in [("h:6379", "redis://HOST"), ("redis://:secret@h", "--swarm-password-file")] {

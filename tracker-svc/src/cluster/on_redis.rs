@@ -1,10 +1,13 @@
-//! A board on Redis 7.0 or later, or Valkey.
+//! A board on Redis 7.0 or later, or Valkey: one server, or a Redis Cluster.
 //!
 //! - `mt:{NN}:INSTANCE`, a hash: what one tracker says about shard NN of the files. Field `n` is the number of its
 //!   last news, the others are facts by their keys. All keys about one file have the same hash tag.
 //! - `mt:{live}:until`, a sorted set: the trackers, with the time of the server's clock until which each lives.
 //! - `mt:{live}:news`, a hash: the number of news of each tracker.
-//! - `mt:news`, a channel: the news.
+//! - `mt:{NN}:news`, a channel: the news of a shard.
+//!
+//! No command and no transaction has keys with different hash tags, so a cluster takes them all. There each server passes
+//! on what is published at any of them, so one of them is enough to listen at.
 //!
 //! What a tracker says about a shard, and its number, change in one transaction. What nobody renews is deleted by
 //! the server.
@@ -12,10 +15,12 @@
 use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::try_join_all};
 use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo as _, Pipeline, RedisError,
-    aio::{MultiplexedConnection, PubSub},
+    AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo as _, Pipeline,
+    RedisError,
+    aio::{ConnectionLike, PubSub},
+    cluster::{ClusterClient, ClusterClientBuilder},
 };
 use tokio::time::timeout;
 use tonic::async_trait;
@@ -29,8 +34,8 @@ const CONNECT: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(2);
 /// The most fields that one command sets.
 const FIELDS: usize = 500;
-/// The channel of the news.
-const CHANNEL: &str = "mt:news";
+/// The channels of the news of all shards.
+const CHANNELS: &str = "mt:{[0-9][0-9]}:news";
 /// The field with the number of the last news.
 const NUMBER: &[u8] = b"n";
 /// Says that a tracker lives. Its first write needs memory, so that a full server refuses the whole.
@@ -56,31 +61,78 @@ return answer";
 const UNTIL: &str = "mt:{live}:until";
 const NEWS: &str = "mt:{live}:news";
 
-/// A Redis server.
-pub(crate) struct Redis(Client);
+/// A Redis server, or a Redis Cluster.
+pub(crate) struct Redis {
+    /// The server, or some servers of the cluster.
+    servers: Vec<Client>,
+    cluster: Option<ClusterClient>,
+}
 
 impl Redis {
-    /// The server at this address: `redis://HOST:PORT`, `rediss://` with TLS, or `unix://PATH`. The password is in
-    /// the first line of a file, if one is given.
+    /// The server at this address: `redis://HOST:PORT`, `rediss://` with TLS, or `unix://PATH`. Or the cluster with
+    /// these servers: `redis-cluster://HOST:PORT,HOST:PORT`, or `rediss-cluster://` with TLS. The password is in the
+    /// first line of a file, if one is given.
     ///
     /// # Errors
     /// Fails if it is no such address, or if the file can't be read.
     pub(crate) fn at(url: &str, password: Option<&Path>) -> Result<Self, BoardError> {
-        let mut server = url.into_connection_info()?;
-        if let Some(path) = password {
-            let text = std::fs::read_to_string(path);
-            let text = text.map_err(|error| BoardError(format!("{}: {error}", path.display())))?;
+        let password = password.map(read_password).transpose()?;
+        let server = |url: &str| -> Result<ConnectionInfo, BoardError> {
+            let server = url.into_connection_info()?;
             let settings = server.redis_settings().clone();
-            server =
-                server.set_redis_settings(settings.set_password(text.lines().next().unwrap_or_default()));
-        }
-        Ok(Self(Client::open(server)?))
+            Ok(match &password {
+                Some(password) => server.set_redis_settings(settings.set_password(password)),
+                None => server,
+            })
+        };
+        let Some((scheme, servers)) = url.split_once("-cluster://") else {
+            return Ok(Self { servers: vec![Client::open(server(url)?)?], cluster: None });
+        };
+        let servers = servers.split(',').map(|address| server(&format!("{scheme}://{address}")));
+        let servers: Vec<_> = servers.collect::<Result<_, _>>()?;
+        let cluster = ClusterClientBuilder::new(servers.clone())
+            .connection_timeout(CONNECT)
+            .response_timeout(ANSWER)
+            .overall_response_timeout(Some(ANSWER))
+            .build()?;
+        let servers = servers.into_iter().map(Client::open).collect::<Result<_, _>>()?;
+        Ok(Self { servers, cluster: Some(cluster) })
     }
 }
 
-struct Open {
-    calls: MultiplexedConnection,
+fn read_password(path: &Path) -> Result<String, BoardError> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| BoardError(format!("{}: {error}", path.display())))?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+struct Open<C> {
+    calls: C,
     news: PubSub,
+}
+
+impl<C: ConnectionLike + Clone + Send + Sync> Open<C> {
+    /// Runs pipelines side by side. In a cluster each goes to the server that has its keys.
+    async fn run<T: FromRedisValue + Send>(
+        &self,
+        all: impl IntoIterator<Item = Pipeline>,
+    ) -> Result<Vec<T>, BoardError> {
+        let run = |one: Pipeline| {
+            let mut calls = self.calls.clone();
+            async move { one.query_async(&mut calls).await }
+        };
+        Ok(try_join_all(all.into_iter().map(run)).await?)
+    }
+
+    /// As [`Self::run`], with one command for each shard.
+    async fn of_each_shard(&self, command: impl Fn(usize) -> redis::Cmd) -> Result<(), BoardError> {
+        let one = |shard| {
+            let mut one = redis::pipe();
+            one.add_command(command(shard)).ignore();
+            one
+        };
+        self.run::<()>((0..SHARDS).map(one)).await.map(drop)
+    }
 }
 
 impl From<RedisError> for BoardError {
@@ -95,16 +147,39 @@ impl Board for Redis {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(Some(ANSWER));
-        let silent = |_| BoardError("the server does not answer".to_owned());
-        let calls = self.0.get_multiplexed_async_connection_with_config(&config).await?;
-        let news = async {
-            let mut news = self.0.get_async_pubsub().await?;
-            news.subscribe(CHANNEL).await?;
-            Ok::<_, RedisError>(news)
-        };
-        let news = timeout(ANSWER, news).await.map_err(silent)??;
-        Ok(Box::new(Open { calls, news }))
+        let mut opened = Err(silent());
+        for server in &self.servers {
+            opened = listen(server).await.map(|news| (server, news));
+            if opened.is_ok() {
+                break;
+            }
+        }
+        let (server, news) = opened?;
+        Ok(match &self.cluster {
+            None => {
+                let calls = server.get_multiplexed_async_connection_with_config(&config).await?;
+                Box::new(Open { calls, news }) as Box<dyn Connection>
+            }
+            Some(cluster) => {
+                let calls = timeout(ANSWER, cluster.get_async_connection()).await.map_err(|_| silent())??;
+                Box::new(Open { calls, news })
+            }
+        })
     }
+}
+
+fn silent() -> BoardError {
+    BoardError("the server does not answer".to_owned())
+}
+
+/// Listens for news at a server.
+async fn listen(server: &Client) -> Result<PubSub, BoardError> {
+    let news = async {
+        let mut news = server.get_async_pubsub().await?;
+        news.psubscribe(CHANNELS).await?;
+        Ok::<_, RedisError>(news)
+    };
+    Ok(timeout(ANSWER, news).await.map_err(|_| silent())??)
 }
 
 /// The key of what a tracker says about a shard.
@@ -112,17 +187,21 @@ fn key(of: &Instance, shard: usize) -> Vec<u8> {
     [format!("mt:{{{shard:02}}}:").as_bytes(), of].concat()
 }
 
+/// The channel of the news of a shard.
+fn channel(shard: usize) -> String {
+    format!("mt:{{{shard:02}}}:news")
+}
+
 #[async_trait]
 #[allow(private_interfaces, reason = "as the trait")]
-impl Connection for Open {
+impl<C: ConnectionLike + Clone + Send + Sync> Connection for Open<C> {
     async fn beat(&mut self, me: Instance, news: u64) -> Result<Beat, BoardError> {
         let (lives, forgotten) = (LIVES.as_millis() as u64, FORGOTTEN.as_millis() as u64);
-        let mut all = redis::pipe();
-        all.cmd("EVAL").arg(BEAT).arg(2).arg(UNTIL).arg(NEWS).arg(&me[..]).arg(lives).arg(news);
-        for shard in 0..SHARDS {
-            all.cmd("PEXPIRE").arg(key(&me, shard)).arg(forgotten).ignore();
-        }
-        let (answer,): (Vec<Vec<u8>>,) = all.query_async(&mut self.calls).await?;
+        let mut beat = redis::cmd("EVAL");
+        beat.arg(BEAT).arg(2).arg(UNTIL).arg(NEWS).arg(&me[..]).arg(lives).arg(news);
+        let answer: Vec<Vec<u8>> = beat.query_async(&mut self.calls).await?;
+        self.of_each_shard(|shard| redis::cmd("PEXPIRE").arg(key(&me, shard)).arg(forgotten).to_owned())
+            .await?;
         let number = |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<u64>().ok());
         let [clock, known, live @ ..] = &answer[..] else {
             return Err(BoardError("the server's answer is too short".to_owned()));
@@ -135,18 +214,19 @@ impl Connection for Open {
     }
 
     async fn post(&mut self, news: &[News], total: u64) -> Result<(), BoardError> {
-        for said in news {
+        let write = |said: &News| {
             let key = key(&said.instance, said.shard);
             let mut all = redis::pipe();
             all.atomic();
-            write(&mut all, said, &key);
+            write_facts(&mut all, said, &key);
             // A message that says that the whole was written anew repeats nothing of it.
             let told = if said.whole { News { changes: Vec::new(), ..said.clone() } } else { said.clone() };
             all.cmd("HSET").arg(&key).arg(NUMBER).arg(said.number).ignore();
             all.cmd("PEXPIRE").arg(&key).arg(FORGOTTEN.as_millis() as u64).ignore();
-            all.cmd("PUBLISH").arg(CHANNEL).arg(told.encode()).ignore();
-            all.exec_async(&mut self.calls).await?;
-        }
+            all.cmd("PUBLISH").arg(channel(said.shard)).arg(told.encode()).ignore();
+            all
+        };
+        self.run::<()>(news.iter().map(write)).await?;
         if let Some(News { instance, .. }) = news.first() {
             let mut known = redis::cmd("HSET");
             known.arg(NEWS).arg(&instance[..]).arg(total);
@@ -156,12 +236,13 @@ impl Connection for Open {
     }
 
     async fn read(&mut self, of: Instance, shards: &[usize]) -> Result<Vec<Said>, BoardError> {
-        let mut all = redis::pipe();
-        for &shard in shards {
-            all.cmd("HGETALL").arg(key(&of, shard));
-        }
-        let answers: Vec<Vec<(Vec<u8>, Vec<u8>)>> = all.query_async(&mut self.calls).await?;
-        let said = |fields: Vec<(Vec<u8>, Vec<u8>)>| {
+        let read = |&shard: &usize| {
+            let mut one = redis::pipe();
+            one.cmd("HGETALL").arg(key(&of, shard));
+            one
+        };
+        let answers: Vec<(Vec<(Vec<u8>, Vec<u8>)>,)> = self.run(shards.iter().map(read)).await?;
+        let said = |(fields,): (Vec<(Vec<u8>, Vec<u8>)>,)| {
             let mut said = Said { number: 0, facts: Vec::with_capacity(fields.len()) };
             for (field, value) in fields {
                 if field == NUMBER {
@@ -185,15 +266,13 @@ impl Connection for Open {
         let mut all = redis::pipe();
         all.cmd("ZREM").arg(UNTIL).arg(&me[..]).ignore();
         all.cmd("HDEL").arg(NEWS).arg(&me[..]).ignore();
-        for shard in 0..SHARDS {
-            all.cmd("DEL").arg(key(&me, shard)).ignore();
-        }
-        Ok(all.exec_async(&mut self.calls).await?)
+        all.exec_async(&mut self.calls).await?;
+        self.of_each_shard(|shard| redis::cmd("DEL").arg(key(&me, shard)).to_owned()).await
     }
 }
 
 /// Adds the commands that write facts.
-fn write(all: &mut Pipeline, said: &News, key: &[u8]) {
+fn write_facts(all: &mut Pipeline, said: &News, key: &[u8]) {
     if said.whole {
         all.cmd("DEL").arg(key).ignore();
     }

@@ -1,11 +1,11 @@
 //! Two trackers that share a store and a Redis server. Each knows where the peers of the other are.
 
 use testkit::{
-    redis::Redis,
+    redis::{Redis, RedisCluster},
     wait::{PATIENCE, eventually_within},
 };
 use tokio::time::Instant;
-use tracker_core::swarm::LEASE;
+use tracker_core::swarm::{AnnouncingPeer, FileAnnounce, Holds, LEASE};
 
 use super::*;
 
@@ -13,8 +13,8 @@ use super::*;
 const PROPAGATION: Duration = Duration::from_millis(250);
 
 /// Two trackers, and a seeder at the first and a leecher at the second.
-struct Scene {
-    redis: Redis,
+struct Scene<R = Redis> {
+    redis: R,
     a: Tracker,
     b: Tracker,
     ann: User,
@@ -27,8 +27,14 @@ impl Scene {
     async fn start() -> Self {
         let redis = Redis::start();
         let url = redis.url();
-        let a = Tracker(testkit::tracker::Tracker::start_with(&[("swarm", &url)]).await);
-        let b = Tracker(a.beside(&[("swarm", &url)]).await);
+        Self::at(redis, &url).await
+    }
+}
+
+impl<R> Scene<R> {
+    async fn at(redis: R, url: &str) -> Self {
+        let a = Tracker(testkit::tracker::Tracker::start_with(&[("swarm", url)]).await);
+        let b = Tracker(a.beside(&[("swarm", url)]).await);
         let (ann, bob) = (a.user("ann").await, a.user("bob").await);
         let group = a.group("films", &[&ann, &bob]).await;
         let file = a.file(&ann, &group, "movie.mp4").await;
@@ -240,5 +246,86 @@ async fn trackers_go_on_with_their_own_peers_without_redis_and_are_complete_agai
         }
         scene.both_name("all have left", PATIENCE, &[]).await;
     }
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_cluster_is_a_swarm_store_and_loses_one_of_its_servers() {
+    let cluster = RedisCluster::start();
+    let url = cluster.url();
+    let mut scene = Scene::at(cluster, &url).await;
+    let (seeder, leecher) = (scene.a.peer(&scene.ann).await, scene.a.peer(&scene.bob).await);
+    // More files, so that all servers have some.
+    let mut files = vec![scene.file];
+    for number in 0..9 {
+        files.push(scene.a.file(&scene.ann, &scene.group, &format!("more{number}")).await);
+    }
+    let all = |holding: fn() -> Holding| -> Vec<_> {
+        files.iter().map(|file| has(&scene.group, *file, holding())).collect()
+    };
+    let seeds = scene.a.welcomed(&scene.ann, seeder, all(|| Holding::Complete(true))).await;
+    let mut leeches = scene.b.welcomed(&at(&scene.b, &scene.bob), leecher, all(nothing)).await;
+    let mut found = 0;
+    while found < files.len() {
+        let answer = timeout(PATIENCE, leeches.answers.message()).await.expect("in time").unwrap().unwrap();
+        found +=
+            answer.changes.iter().filter(|change| peers(&change.sources) == [seeder.to_string()]).count();
+    }
+    // Some of the swarms are lost, and the cluster takes no more until the server is back.
+    scene.redis.kill_one();
+    eventually("the trackers say so", async || {
+        !scene.a.swarm_store_answers() && !scene.b.swarm_store_answers()
+    })
+    .await;
+    let third = scene.b.peer(&scene.ann).await;
+    let second = scene.b.welcomed(&at(&scene.b, &scene.ann), third, all(|| Holding::Complete(true))).await;
+    scene.redis.start_one();
+    scene.both_name("all are known", LEASE, &[seeder, third]).await;
+    eventually("the trackers say so", async || {
+        scene.a.swarm_store_answers() && scene.b.swarm_store_answers()
+    })
+    .await;
+    drop((seeds, leeches, second));
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_and_file_takes_little_memory_in_redis() {
+    const PEERS: u32 = 20_000;
+    let scene = Scene::start().await;
+    let used = || -> u64 {
+        let info = scene.redis.call(&["INFO", "memory"]);
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("a line");
+        line.trim().parse().expect("a number")
+    };
+    let facts = "local facts = 0
+        for _, key in ipairs(redis.call('KEYS', 'mt:{[0-9]*')) do facts = facts + redis.call('HLEN', key) end
+        return facts";
+    let before = used();
+    let layout = PieceLayout::new(1 << 30).expect("a length");
+    for number in 0..PEERS {
+        let who = AnnouncingPeer {
+            id: rand::random::<[u8; 32]>().into(),
+            user: format!("user{number}").parse().expect("a name"),
+            addresses: "192.0.2.17:7800 198.51.100.17:7800".into(),
+            load: 0,
+        };
+        let file = FileId::try_from(&rand::random::<[u8; 16]>()[..]).expect("an id");
+        let announce = FileAnnounce {
+            group: scene.group.clone(),
+            file,
+            layout,
+            holds: Holds::All,
+            wants_sources: false,
+        };
+        scene.a.0.hub.announce(&who, announce, || false).expect("all of it");
+    }
+    eventually("Redis has all facts", async || {
+        scene.redis.call(&["EVAL", facts, "0"]).parse::<u32>().is_ok_and(|facts| facts >= PEERS)
+    })
+    .await;
+    let each = (used() - before) / u64::from(PEERS);
+    println!("a peer and file takes {each} bytes in Redis");
+    assert!(each < 400, "{each}");
     scene.end().await;
 }

@@ -1,4 +1,4 @@
-//! A Redis server of the machine's package, on a Unix socket in a directory of its own.
+//! Redis servers of the machine's package: one on a Unix socket in a directory of its own, or a cluster.
 
 use std::{
     path::PathBuf,
@@ -105,6 +105,109 @@ impl Redis {
     pub fn start_again(&mut self) {
         self.child = Self::spawn(&self.dir).expect("it starts again");
         self.wait();
+    }
+}
+
+/// A Redis Cluster of three servers without replicas, on loopback ports. It is killed when dropped.
+pub struct RedisCluster {
+    servers: Vec<Node>,
+}
+
+struct Node {
+    dir: tempfile::TempDir,
+    port: u16,
+    bus: u16,
+    child: Child,
+}
+
+impl RedisCluster {
+    /// Starts the servers, and waits until they are a cluster.
+    pub fn start() -> Self {
+        let cluster = Self { servers: (0..3).map(|_| Node::start()).collect() };
+        let [first, others @ ..] = &cluster.servers[..] else { unreachable!("there are three") };
+        for (number, node) in cluster.servers.iter().enumerate() {
+            let (begin, end) = (number * 16_384 / 3, (number + 1) * 16_384 / 3 - 1);
+            node.call(&["CLUSTER", "ADDSLOTSRANGE", &begin.to_string(), &end.to_string()]);
+        }
+        for node in others {
+            first.call(&["CLUSTER", "MEET", "127.0.0.1", &node.port.to_string(), &node.bus.to_string()]);
+        }
+        cluster.wait();
+        cluster
+    }
+
+    /// Waits until each server has all slots.
+    fn wait(&self) {
+        wait_for("the cluster is whole", || {
+            let is_whole = |node: &Node| node.call(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+            self.servers.iter().all(is_whole).then_some(())
+        });
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        let addresses: Vec<_> = self.servers.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        format!("redis-cluster://{}", addresses.join(","))
+    }
+
+    /// Kills one of the three servers at once, with what it held.
+    pub fn kill_one(&mut self) {
+        let node = self.servers.last_mut().unwrap();
+        node.child.kill().unwrap();
+        node.child.wait().unwrap();
+    }
+
+    /// Starts the killed server again. It knows its slots, and is empty.
+    pub fn start_one(&mut self) {
+        let node = self.servers.last_mut().unwrap();
+        node.child = Node::spawn(&node.dir, node.port, node.bus);
+        self.wait();
+    }
+}
+
+impl Node {
+    fn start() -> Self {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, bus) = {
+            let both = (free(), free());
+            (both.0.local_addr().unwrap().port(), both.1.local_addr().unwrap().port())
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let child = Self::spawn(&dir, port, bus);
+        let node = Self { dir, port, bus, child };
+        wait_for("redis answers", || (node.call(&["PING"]) == "PONG").then_some(()));
+        node
+    }
+
+    fn spawn(dir: &tempfile::TempDir, port: u16, bus: u16) -> Child {
+        let mut command = Command::new("redis-server");
+        command.args([
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
+        command.args(["--cluster-enabled", "yes", "--cluster-port", &bus.to_string()]);
+        command.args(["--cluster-node-timeout", "1000"]);
+        command.current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        command.spawn().expect("redis-server is installed: apt-get install redis-server")
+    }
+
+    fn call(&self, args: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(args).output();
+        String::from_utf8_lossy(&output.expect("redis-cli runs").stdout).trim().to_owned()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
