@@ -16,31 +16,35 @@ mod handlers;
 mod socket;
 mod tracker_choice;
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
-use http::Response;
 use proto::pb::{
     auth_service_server::AuthServiceServer, control_service_server::ControlServiceServer,
     file_service_server::FileServiceServer, group_service_server::GroupServiceServer,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, body::Body, service::Routes};
-use tower::{Layer as _, Service, layer::util::Stack};
+use tonic::{Request, service::Routes};
+use tower::{Layer as _, layer::util::Stack, util::BoxCloneSyncService};
 use transport::{MiddlewareLayer, RequestIds};
 
 use self::tracker_choice::same_tracker;
 pub(crate) use self::{socket::Socket, tracker_choice::TRACKER_METADATA};
-use crate::{agent::Agent, observe::CarryRequestId};
+use crate::{
+    agent::Agent,
+    observe::CarryRequestId,
+    page::{ControlService, Page},
+};
 
 /// Returns the service that answers all calls on the socket. Cancelling `shutdown` ends the daemon.
-pub(crate) fn service(
-    agent: &Arc<Agent>,
-    shutdown: CancellationToken,
-) -> impl Service<http::Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
-+ Clone
-+ Send
-+ use<> {
-    let control = handlers::Control::new(Arc::clone(agent), shutdown);
+pub(crate) fn service(agent: &Arc<Agent>, shutdown: &CancellationToken) -> ControlService {
+    service_with(agent, shutdown, &Arc::default())
+}
+
+/// As [`service`]. The page of the daemon uses the same service.
+fn service_with(agent: &Arc<Agent>, shutdown: &CancellationToken, page: &Arc<Page>) -> ControlService {
+    let parts = (Arc::clone(agent), shutdown.clone(), Arc::clone(page));
+    let again = Arc::new(move || service_with(&parts.0, &parts.1, &parts.2));
+    let control = handlers::Control::new(Arc::clone(agent), shutdown.clone(), Arc::clone(page), again);
     let guarded = Arc::clone(agent);
     let guard = move |request: Request<()>| {
         same_tracker(&guarded, request.metadata())?;
@@ -53,5 +57,6 @@ pub(crate) fn service(
             agent,
             &["CreateUser", "ChangePassword", "GetTrackerKeys"],
         ));
-    Stack::new(MiddlewareLayer(CarryRequestId), MiddlewareLayer(RequestIds)).layer(routes)
+    let layers = Stack::new(MiddlewareLayer(CarryRequestId), MiddlewareLayer(RequestIds));
+    BoxCloneSyncService::new(layers.layer(routes))
 }

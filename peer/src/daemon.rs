@@ -193,7 +193,7 @@ impl Bound {
         supervise(tasks, "peers", shutdown, async move {
             transport::serve(self.peers, Security::Tls(tls), peers, limits, stop).await
         });
-        let control = control::service(agent, shutdown.clone());
+        let control = control::service(agent, shutdown);
         let stop = shutdown.clone();
         supervise(tasks, "control", shutdown, async move {
             let limits = Limits::control().within(open_files / 8);

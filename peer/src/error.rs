@@ -18,6 +18,7 @@ use crate::{
     engine::EngineError,
     hashing::{Damage, HashError},
     library::Entry,
+    page::PageError,
     paths::word,
     units,
 };
@@ -78,6 +79,9 @@ pub enum PeerError {
     /// The file can't be read from this peer.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The page can't be served.
+    #[error(transparent)]
+    Page(#[from] PageError),
     /// Another file is at the destination.
     #[error("{} already exists and was not changed; choose another destination", .0.display())]
     DestinationExists(PathBuf),
@@ -246,6 +250,7 @@ impl PeerError {
             Self::Hash(error) => error.reason(),
             Self::Engine(error) => error.reason(),
             Self::Read(error) => error.reason(),
+            Self::Page(error) => error.reason(),
             Self::DestinationExists(_) | Self::DownloadingElsewhere { .. } | Self::InTheWay { .. } => {
                 Reason::DestinationExists
             }

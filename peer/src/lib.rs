@@ -20,6 +20,7 @@ mod limiter;
 pub mod memory;
 mod metrics;
 mod observe;
+mod page;
 mod paths;
 mod ports;
 mod serve;

@@ -1,5 +1,8 @@
 //! The arguments as typed. [`super::resolve`] combines them with the environment and the configuration file.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -69,6 +72,16 @@ pub struct Global {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Print a link to the page of this peer, for a browser on this machine
+    #[command(
+        after_help = "The link works once, for five minutes. The browser then stays logged in for twelve hours.\n\
+                      Example: peer ui"
+    )]
+    Ui {
+        /// Address and port of the page [default: a free port of 127.0.0.1]
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<String>,
+    },
     /// Run the daemon in the foreground, or stop the one that runs
     #[command(after_help = "Example: peer daemon --listen [::]:7801 --upload-limit 5MiB")]
     Daemon(DaemonArgs),
@@ -563,135 +576,4 @@ pub struct PasswordSource {
     /// Read the password from standard input rather than asking [or name a file in PEER_PASSWORD_FILE]
     #[arg(long)]
     pub password_stdin: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split_whitespace())
-    }
-
-    #[test]
-    fn the_command_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_spelling_is_taken() {
-        let lines = [
-            "peer daemon --listen 127.0.0.1:0 --advertise a:1 --advertise b --upload-limit 1K --download-limit 0 --metrics 127.0.0.1:0",
-            "peer daemon stop",
-            "peer create-user u",
-            "peer create_user u",
-            "peer change-password --password-stdin",
-            "peer login u --password-stdin",
-            "peer logout",
-            "peer logout-all",
-            "peer whoami",
-            "peer status",
-            "peer doctor",
-            "peer create-group g",
-            "peer create_group g",
-            "peer list-groups --mine",
-            "peer list_groups",
-            "peer join-group g --wait",
-            "peer join_group g",
-            "peer leave-group g",
-            "peer leave_group g",
-            "peer list-requests g",
-            "peer list_requests g",
-            "peer requests list_requests g",
-            "peer requests list-requests g",
-            "peer accept-request g u",
-            "peer accept_request g u",
-            "peer reject-request g u",
-            "peer reject_request g u",
-            "peer list-members g",
-            "peer remove-member g u",
-            "peer transfer-group g u",
-            "peer delete-group g",
-            "peer invite g --uses 30 --expires 2d --file n --qr",
-            "peer list-invites g",
-            "peer list_invites g",
-            "peer revoke-invite g 7",
-            "peer revoke_invite g 7",
-            "peer join minitorrent://t:1/g#f.s --user u --password-stdin",
-            "peer get minitorrent://t:1/g/n#f.s d --user u",
-            "peer get minitorrent://t:1/g/n#f.s",
-            "peer list-files g",
-            "peer list_files g",
-            "peer list-files g n",
-            "peer upload p g --name n",
-            "peer upload_file p g",
-            "peer upload p --name n g",
-            "peer upload p q r g",
-            "peer upload p g --replace",
-            "peer share p g",
-            "peer unpublish g n",
-            "peer download g n d -d --sequential --verify",
-            "peer download_file g n d",
-            "peer show-downloads --follow",
-            "peer show_downloads",
-            "peer cat g n --offset 5 --length 7",
-            "peer explain g n",
-            "peer who g n --follow",
-            "peer stop-download g n --discard",
-            "peer stop_download g n",
-            "peer resume-download g n",
-            "peer download g n d --repair",
-            "peer download g n",
-            "peer download g n m o d",
-            "peer download g --all d",
-            "peer download g --match *.mp4 --match *.srt d",
-            "peer update g n --dry-run",
-            "peer update g n -d",
-            "peer clear-downloads",
-            "peer clear_downloads",
-            "peer list-shares",
-            "peer stop-share g n",
-            "peer stop_share g n",
-            "peer verify g n",
-            "peer hash p",
-            "peer limit --up 500K --down 1MiB",
-            "peer export-cert d",
-            "peer ticket g n",
-            "peer shell",
-            "peer completions bash",
-            "peer man",
-            "peer config show",
-        ];
-        for line in lines {
-            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err().map(|error| error.to_string()));
-        }
-        for line in ["peer", "peer fly", "peer create-group", "peer create-group g h", "peer daemon now"] {
-            assert!(parse(line).is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn global_flags_stand_before_or_after_the_verb() {
-        let all = "--home h --tracker https://t:1 --ca c --ca-sha256 f --json -q --no-autostart --timeout 5";
-        for line in [format!("peer {all} list-groups"), format!("peer list-groups {all}")] {
-            let global = parse(&line).expect("good").global;
-            assert_eq!(global.home, Some("h".into()));
-            assert_eq!(global.tracker.as_deref(), Some("https://t:1"));
-            assert_eq!((global.ca.as_deref(), global.ca_sha256.as_deref()), (Some("c"), Some("f")));
-            assert!(global.json && global.quiet && global.no_autostart);
-            assert_eq!(global.timeout.as_deref(), Some("5"));
-        }
-    }
-
-    #[test]
-    fn every_verb_has_an_example() {
-        for verb in
-            Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
-        {
-            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.contains("Example: peer "), "{}", verb.get_name());
-        }
-    }
 }

@@ -21,6 +21,7 @@ use crate::{
     error::PeerError,
     hashing::scan::ScanOptions,
     observe::with_same_id,
+    page::{ControlService as Whole, Page},
     paths,
 };
 
@@ -29,10 +30,15 @@ const FOLLOW: Duration = Duration::from_millis(500);
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// Makes the whole service of the socket once more, for the page.
+pub(super) type Again = dyn Fn() -> Whole + Send + Sync;
+
 /// The service. See the module's documentation.
 pub(super) struct Control {
     agent: Arc<Agent>,
     shutdown: CancellationToken,
+    page: Arc<Page>,
+    again: Arc<Again>,
 }
 
 impl Control {
@@ -66,8 +72,13 @@ impl Control {
         })))
     }
 
-    pub(super) fn new(agent: Arc<Agent>, shutdown: CancellationToken) -> Self {
-        Self { agent, shutdown }
+    pub(super) fn new(
+        agent: Arc<Agent>,
+        shutdown: CancellationToken,
+        page: Arc<Page>,
+        again: Arc<Again>,
+    ) -> Self {
+        Self { agent, shutdown, page, again }
     }
 }
 
@@ -395,13 +406,22 @@ impl ControlService for Control {
         let (group, name) = file_name(file)?;
         let readable = self.agent.readable(&group, &name, &path).await?;
         let reader = self.agent.read(&readable, offset, length)?;
-        let first = Ok(pb::ReadResponse { size: readable.size(), ..Default::default() });
+        let root = reader.root().as_bytes().to_vec().into();
+        let first = Ok(pb::ReadResponse { size: readable.size(), root, ..Default::default() });
         // Nothing is read ahead of the caller, who takes one message at a time.
         let bytes = futures_util::stream::try_unfold(reader, |mut reader| async {
             let data = reader.next().await.map_err(PeerError::from)?;
-            Ok(data.map(|data| (pb::ReadResponse { data, size: 0 }, reader)))
+            Ok(data.map(|data| (pb::ReadResponse { data, ..Default::default() }, reader)))
         });
         Ok(Response::new(Box::pin(tokio_stream::once(first).chain(bytes))))
+    }
+
+    async fn open_page(
+        &self,
+        request: Request<pb::OpenPageRequest>,
+    ) -> Result<Response<pb::OpenPageResponse>, Status> {
+        let link = self.page.link(&request.into_inner().listen, &*self.again, &self.shutdown).await;
+        Ok(Response::new(pb::OpenPageResponse { url: link.map_err(PeerError::from)? }))
     }
 
     async fn shutdown(

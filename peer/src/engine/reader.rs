@@ -7,7 +7,7 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use proto::{
-    domain::{FileId, Manifest, PIECE_LENGTH, PieceIndex, folder::Folder},
+    domain::{Blake3, FileId, Manifest, PIECE_LENGTH, PieceIndex, folder::Folder},
     reason::Reason,
 };
 
@@ -67,6 +67,11 @@ impl Engine {
 }
 
 impl Reader {
+    /// The BLAKE3 root of the file that the manifest describes.
+    pub fn root(&self) -> Blake3 {
+        self.manifest.header().blake3
+    }
+
     /// Waits for the next bytes, which are of one piece. Returns `None` at the end.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, missing_docs)]
 
 mod access;
+mod browser;
 mod callers;
 mod cluster;
 mod completion;
@@ -22,6 +23,7 @@ mod lying_tracker;
 mod manners;
 mod operate;
 mod outcomes;
+mod page;
 mod places;
 mod planted;
 mod reach;

@@ -60,6 +60,7 @@ const ADAPTERS: &[&str] = &[
     "peer/src/library.rs",      // stores manifests as the frames that the tracker streams
     "peer/src/daemon",          // composes the daemon's services
     "peer/src/cli",             // calls the daemon's socket
+    "peer/src/page",            // calls the same service
     "xtask/src",                // contains the rule itself
     "xtask/testkit/src",        // calls and serves as tests need it
     "xtask/fuzz",               // feeds messages to what parses them

@@ -121,6 +121,13 @@ pub(super) async fn doctor(context: &Context) -> Result<Exit, Failure> {
     Ok(if bad { Exit::Other } else { Exit::Done })
 }
 
+pub(super) async fn page(context: &Context, listen: Option<String>) -> Result<(), Failure> {
+    let request = pb::OpenPageRequest { listen: listen.unwrap_or_default() };
+    let url = context.daemon().await?.control().open_page(request).await?.into_inner().url;
+    context.style.result(&json!({"url": url}), &url);
+    Ok(())
+}
+
 pub(super) async fn limit(context: &Context, up: Option<&str>, down: Option<&str>) -> Result<(), Failure> {
     let rate = |text: Option<&str>| text.map(units::parse_rate).transpose().map_err(Failure::usage);
     let request = pb::SetLimitsRequest { upload: rate(up)?, download: rate(down)? };
