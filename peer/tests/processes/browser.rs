@@ -140,7 +140,7 @@ impl Drop for Chromium {
 fn a_browser_logs_in_by_a_link_and_sees_a_download_finish() {
     let Some(browser) = Chromium::start() else { return };
     let tracker = Tracker::start();
-    let ann = tracker.user_with("ann", &[("PEER_UPLOAD_LIMIT", "6MiB")]);
+    let ann = tracker.user_with("ann", &[("PEER_UPLOAD_LIMIT", "2MiB")]);
     let bob = tracker.user("bob");
     tracker.group("g1", &[&ann, &bob]);
     let original = ann.shares("g1", "<i>größe 文件.mp4", 24 * MIB, 1);
@@ -169,7 +169,6 @@ fn a_browser_logs_in_by_a_link_and_sees_a_download_finish() {
 
     browser.go(&home);
     browser.waits_for("#downloads [data-state=downloading] svg.map rect");
-    browser.pictures("download");
     // A part from far ahead is there before the whole is.
     let part = browser.script(
         "return fetch('/read/g1/' + encodeURIComponent('<i>größe 文件.mp4'), \
@@ -178,6 +177,7 @@ fn a_browser_logs_in_by_a_link_and_sees_a_download_finish() {
     );
     let bytes = fs::read(&original).expect("a file");
     assert_eq!(part, json!([206, bytes[20_000_000..20_000_004], true]));
+    browser.pictures("download");
     browser.waits_for("#downloads [data-state=complete]");
     assert!(fs::read(&to).expect("a file") == bytes);
     browser.pictures("complete");
