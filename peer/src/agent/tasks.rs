@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use proto::{
-    domain::{FileId, FileName, GroupId, Manifest, folder::Folder},
+    domain::{FileId, FileName, GroupId, Manifest, PIECE_LENGTH, folder::Folder},
     reason::Reason,
 };
 use tokio::{
@@ -490,6 +490,10 @@ async fn local_copy(login: &Login, entry: &Entry, wanted: &Manifest) -> Result<O
         let folder = login.folder(old, &manifest).await;
         let original = Original { path: old.path.clone(), manifest, folder };
         return Ok(Some(LocalCopy { original, replaced: Some(old.stamp.unwrap_or_default()) }));
+    }
+    // A small file is fetched sooner than all others of its length are looked at.
+    if entry.size <= u64::from(PIECE_LENGTH) {
+        return Ok(None);
     }
     let is_candidate = |other: &Entry| {
         other.is_whole()
