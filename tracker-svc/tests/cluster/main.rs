@@ -7,6 +7,7 @@
 mod migration;
 mod outages;
 mod races;
+mod rotation;
 mod sharing;
 
 use std::{process::Command, time::Duration};

@@ -121,7 +121,8 @@ pub(crate) const LINES: &[Line] = &[
           "proto/transport/tests/transport.rs::certificates_change_without_rebinding"]),
     line("F34", "another ticket key, under load", "nothing fails; the old key ends after twice a ticket's life",
         &["faults.rs::a_transfer_outlives_the_key_of_its_ticket",
-          "tracker-svc/src/keys.rs::a_new_key_is_known_before_it_signs_and_an_old_one_after"]),
+          "tracker-svc/src/keys.rs::a_new_key_is_known_before_it_signs_and_an_old_one_after",
+          "tracker-svc/tests/cluster/rotation.rs::ticket_keys_rotate_while_all_trackers_are_up_and_each_knows_what_the_other_signs_with"]),
     // Resources.
     line("F35", "a seeder that is frozen, and goes on later", "others are used; it takes part again",
         &["peer/tests/processes/faults.rs::a_seeder_that_is_frozen_is_left_for_another_and_takes_part_again",
