@@ -43,7 +43,7 @@ use crate::{
         recheck,
         reservations::Reservations,
     },
-    hashing::{Damage, FileStamp, HashError, folder::pieces_without},
+    hashing::{Damage, FileStamp, HashError},
     limiter::Limiter,
     observe::with_same_id,
     serve::{
@@ -260,8 +260,12 @@ impl Engine {
     /// Fails when the path is not a readable regular file ([`Reason::PathNotFound`], [`Reason::Io`]), or when
     /// the file does not match the manifest ([`Reason::FileChanged`]). Nothing is shared then.
     pub async fn share(&self, spec: ShareSpec) -> Result<Option<FileStamp>, EngineError> {
-        let original =
-            Original { path: spec.path.clone(), manifest: spec.manifest.clone(), folder: spec.folder };
+        let original = Original {
+            path: spec.path.clone(),
+            manifest: spec.manifest.clone(),
+            folder: spec.folder,
+            only: spec.only.clone(),
+        };
         let stamp = spec.stamp;
         let opened =
             tokio::task::spawn_blocking(move || match stamp.and_then(|stamp| original.open(stamp)) {
@@ -276,7 +280,7 @@ impl Engine {
             damage => damage.map(|damage| damage.wrong_files()).unwrap_or_default(),
         };
         let (stamp, layout) = (reader.stamp(), spec.manifest.layout());
-        let have = reader.folder().map(|folder| pieces_without(layout, &folder, &wrong));
+        let have = reader.pieces_without(layout, &wrong);
         let share = self.inner.shares.add(Offer {
             group: spec.group,
             file: spec.file,
@@ -286,6 +290,7 @@ impl Engine {
             reader,
             wants_sources: false,
             folder: None,
+            only: spec.only,
             problem: None,
         });
         share.set_wrong_files(wrong);
@@ -300,6 +305,7 @@ impl Engine {
             path: spec.path.clone(),
             manifest: spec.manifest.clone(),
             folder: spec.folder.clone(),
+            only: spec.only.clone(),
         };
         let now = original.stamp_now();
         let share = self.inner.shares.add(Offer {
@@ -311,6 +317,7 @@ impl Engine {
             reader: Arc::new(expected),
             wants_sources: false,
             folder: spec.folder,
+            only: spec.only,
             problem: Some(problem),
         });
         share.refuse_as(now);
@@ -335,12 +342,13 @@ impl Engine {
         check_destination(&destination)
             .map_err(|why| EngineError::BadDestination(destination.clone(), why))?;
         let (file, manifest, path) = (spec.file, spec.manifest.clone(), destination.clone());
-        let umask = spec.umask;
+        let (umask, only) = (spec.umask, spec.only.clone());
         let replaced = spec.copy.as_ref().and_then(|copy| {
             Some(Arc::new(Replaced { original: copy.original.clone(), stamp: copy.replaced? }))
         });
         let opened = tokio::task::spawn_blocking(move || {
-            let place = OpenStore::at(file, manifest, path)?.with_umask(umask).in_place_of(replaced);
+            let place =
+                OpenStore::at(file, manifest, path)?.with_umask(umask).in_place_of(replaced).with_only(only);
             if place.is_refused()? { Err(StoreError::NameTaken) } else { Ok(place) }
         });
         let place = opened.await.map_err(|error| EngineError::task(&destination, error))?;

@@ -124,6 +124,20 @@ pub enum PeerError {
     /// This peer has no copy of the file to update.
     #[error("this peer has no copy of {1} of {0}; `peer download {0} {1}` fetches it")]
     NoCopy(GroupId, FileName),
+    /// `--only` was given for a file.
+    #[error("{0} is a file; --only chooses from a folder")]
+    NotAFolder(FileName),
+    /// A pattern is malformed.
+    #[error("{0}")]
+    Pattern(String),
+    /// A part of the folder is at another place.
+    #[error("a part of {name} is at {}; more of it can be downloaded to that place only", .path.display())]
+    PartElsewhere {
+        /// The folder.
+        name: FileName,
+        /// The part.
+        path: PathBuf,
+    },
     /// The new version is a folder and the copy is a file, or the other way round.
     #[error(
         "{} is a file and the new version is a folder, or the other way round; move it away, and `peer download {group} {name}`",
@@ -259,7 +273,8 @@ impl PeerError {
             Self::NoRoom { .. } => Reason::DiskFull,
             Self::NoParent(_) => Reason::PathNotFound,
             Self::NoCopy(..) => Reason::NotShared,
-            Self::OtherKind { .. } => Reason::DestinationExists,
+            Self::OtherKind { .. } | Self::PartElsewhere { .. } => Reason::DestinationExists,
+            Self::NotAFolder(_) | Self::Pattern(_) => Reason::InvalidRequest,
             Self::NoDownload(..) => Reason::DownloadNotFound,
             Self::DownloadComplete(..) => Reason::AlreadyExists,
             Self::NotShared(..) | Self::Unfinished(..) => Reason::NotShared,

@@ -58,6 +58,9 @@ pub(crate) struct Entry {
     /// Another version of it took its place in the group. It is kept, and not offered.
     #[serde(default)]
     pub outdated: bool,
+    /// Patterns of the entries of a folder that this peer wants or has. Empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
     /// How the file is or was downloaded; absent for a file that was uploaded from here.
     pub download: Option<DownloadEntry>,
 }
@@ -114,6 +117,12 @@ impl Entry {
     /// The phase of the download, if it is one.
     pub(crate) fn phase(&self) -> Option<&Phase> {
         self.download.as_ref().map(|download| &download.phase)
+    }
+
+    /// Whether what these patterns choose is part of what this peer wants or has.
+    pub(crate) fn covers(&self, only: &[String]) -> bool {
+        let own = &self.only;
+        own.is_empty() || (!only.is_empty() && only.iter().all(|pattern| own.contains(pattern)))
     }
 
     /// The older version that the download replaces.
@@ -437,6 +446,7 @@ mod tests {
             shared: true,
             stamp: None,
             outdated: false,
+            only: Vec::new(),
             download: Some(DownloadEntry {
                 sequential: false,
                 verify: true,

@@ -32,6 +32,8 @@ pub struct ShareSpec {
     pub stamp: Option<FileStamp>,
     /// The entries of a folder, if they are known. Without them the folder is listed and hashed again.
     pub folder: Option<Arc<Folder>>,
+    /// Patterns of the entries of a folder that are here. Empty for all.
+    pub only: Vec<String>,
 }
 
 /// A file to download.
@@ -58,6 +60,8 @@ pub struct DownloadSpec {
     pub done_bytes: u64,
     /// A copy on this peer's disk from which pieces are taken.
     pub copy: Option<LocalCopy>,
+    /// Patterns of the entries of a folder that are wanted, as in a gitignore file. Empty for all.
+    pub only: Vec<String>,
 }
 
 /// A copy on this peer's disk that may hold pieces of a download: of an older version, or of the same content.

@@ -22,6 +22,7 @@
 //!
 //! Files are not memory-mapped: shortening a mapped file would kill the process.
 
+mod chosen;
 mod claims;
 mod copy;
 mod dir;
@@ -50,11 +51,13 @@ use std::{
 use bytes::Bytes;
 use proto::{
     convert::folder::IndexError,
-    domain::{Bitfield, PieceIndex, folder::Folder},
+    domain::{Bitfield, PieceIndex, PieceLayout, folder::Folder},
 };
 
 use crate::hashing::FileStamp;
 pub use crate::hashing::{Progress, folder::WrongFile};
+pub use chosen::check_pattern;
+pub(crate) use chosen::{Chosen, choose, is_chosen};
 pub use copy::copy;
 pub use dir::{device, make_directories, room};
 pub use fs::{FsStore, OpenStore, check_destination, discard, take_back};
@@ -108,6 +111,13 @@ pub trait PieceReader: Send + Sync + 'static {
         None
     }
 
+    /// The pieces of a complete folder that can be offered: all but those that a file touches that is wrong or was not
+    /// chosen. `None` for anything else.
+    fn pieces_without(&self, layout: PieceLayout, wrong: &[WrongFile]) -> Option<Bitfield> {
+        let _ = (layout, wrong);
+        None
+    }
+
     /// The files of a complete folder that are not those that were verified, with their present stamps.
     ///
     /// # Errors
@@ -144,6 +154,13 @@ pub trait PieceStore: PieceReader {
 
     /// The pieces that are to be fetched now: all, or only those that tell which ones follow.
     fn wanted(&self) -> Bitfield;
+
+    /// The files that are wanted of a folder, and how many of them lie in these pieces. `None` for a file, and before
+    /// that is known.
+    fn files_in(&self, have: &Bitfield) -> Option<(u32, u32)> {
+        let _ = have;
+        None
+    }
 
     /// Goes on to the pieces that are to be fetched next, once all that are wanted are there. Returns false if there
     /// are none. Waits for the disk.
@@ -236,6 +253,9 @@ pub enum StoreError {
     /// another one.
     #[error("{0}; the folder was published like that")]
     BadFolder(BadFolder),
+    /// No entry of the folder matches the patterns.
+    #[error("nothing in the folder matches --only; `peer list-files GROUP NAME` lists what is in it")]
+    NothingChosen,
     /// Any other error.
     #[error(transparent)]
     Io(io::Error),

@@ -45,6 +45,7 @@ pub(super) async fn serve(tls: bool, path: &Path, dir: &Path) -> Result<()> {
             path: std::path::absolute(path)?,
             stamp: Some(hashed.stamp),
             folder: None,
+            only: Vec::new(),
         })
         .await?;
 
@@ -91,6 +92,7 @@ pub(super) async fn fetch(tls: bool, path: &Path, dir: &Path, address: &str, to:
         begun: false,
         done_bytes: 0,
         copy: None,
+        only: Vec::new(),
     };
     let mut view = engine.download(spec).await?;
     let source = SourceAddr {

@@ -40,6 +40,8 @@ pub(crate) struct DownloadOptions {
     pub verify: bool,
     /// Mend the copy that is at the destination.
     pub repair: bool,
+    /// Patterns of the entries of a folder to download. Empty for all.
+    pub only: Vec<String>,
     /// The caller's umask.
     pub umask: u32,
 }
@@ -78,6 +80,15 @@ impl Agent {
         name: &FileName,
         options: DownloadOptions,
     ) -> Result<(), PeerError> {
+        let here = login.library.find(group, name).filter(|entry| !entry.outdated);
+        if let Some(entry) = here.filter(|entry| !entry.only.is_empty()) {
+            if !is_same_place(&entry.path, &options.destination) {
+                return Err(PeerError::PartElsewhere { name: name.clone(), path: entry.path });
+            }
+            if !entry.covers(&options.only) {
+                return self.widen(login, entry, &options.only, options.umask).await;
+            }
+        }
         let (plan, entry) = match self.plan(login, group, name, &options) {
             // The tracker's refusal counts for more than what lies at the destination.
             Err(exists @ PeerError::DestinationExists(_)) => {
@@ -109,6 +120,9 @@ impl Agent {
         // files.
         let (file, manifest) = manifests::fetch(self.tracker(), group, name).await?;
         let manifest = Arc::new(manifest);
+        if manifest.header().folder.is_none() && !options.only.is_empty() {
+            return Err(PeerError::NotAFolder(name.clone()));
+        }
         let guard = login.files.lock().await;
         let (plan, known) = self.plan(login, group, name, &options)?;
         let is_current = known.as_ref().is_some_and(|known| known.file == file);
@@ -136,9 +150,15 @@ impl Agent {
             }
             _ => (false, 0),
         };
+        // What goes on has what was asked for then. More of it was handled above.
+        let only =
+            known.as_ref().filter(|_| start == Start::Resume).map_or(&options.only, |known| &known.only);
+        let only = only.clone();
         let size = manifest.layout().length();
         if !matches!(start, Start::Resume | Start::Repair) {
-            self.check_room(&options.destination, manifest.layout().length())?;
+            // How much of a folder is wanted is known once its index is here.
+            let least = if options.only.is_empty() { manifest.layout().length() } else { 0 };
+            self.check_room(&options.destination, least)?;
             self.parts.engine.unshare(file);
         }
         make_parent(&options)?;
@@ -153,6 +173,7 @@ impl Agent {
             shared: true,
             stamp: None,
             outdated: false,
+            only,
             download: Some(DownloadEntry {
                 sequential: options.sequential,
                 verify: options.verify,
@@ -385,7 +406,11 @@ impl Agent {
                 Some(download) if state != DownloadState::Complete => download.done_bytes,
                 _ => entry.size,
             };
-            DownloadView { state, done_bytes, ..DownloadView::queued(entry.size) }
+            // Of a part of a folder, the library knows how much there was to download.
+            let is_part = state == DownloadState::Complete && !entry.only.is_empty();
+            let part = entry.download.as_ref().map_or(entry.size, |download| download.done_bytes);
+            let (done_bytes, size) = if is_part { (part, part) } else { (done_bytes, entry.size) };
+            DownloadView { state, done_bytes, ..DownloadView::queued(size) }
         });
         view.problem = view.problem.or(problem);
         if view.state == DownloadState::Stalled {
@@ -505,7 +530,7 @@ fn refusal(refused: Refused, entry: Option<&Entry>, destination: &Path) -> PeerE
 async fn compare(login: &Login, entry: &Entry, destination: PathBuf) -> Result<(), PeerError> {
     let manifest = login.manifest(entry).await?;
     let folder = login.folder(entry, &manifest).await;
-    let original = Original { path: destination.clone(), manifest, folder };
+    let original = Original { path: destination.clone(), manifest, folder, only: entry.only.clone() };
     let same = tokio::task::spawn_blocking(move || original.check(&|_| ControlFlow::Continue(())).is_ok());
     if same.await.map_err(PeerError::internal)? {
         Ok(())
@@ -523,7 +548,8 @@ async fn copy(
 ) -> Result<(), PeerError> {
     make_parent(options)?;
     let folder = login.folder(entry, &manifest).await;
-    let original = Original { path: entry.path.clone(), manifest: manifest.clone(), folder };
+    let original =
+        Original { path: entry.path.clone(), manifest: manifest.clone(), folder, only: Vec::new() };
     let stamp = entry.stamp;
     let destination = resolved(&options.destination)?;
     let place = OpenStore::at(entry.file, manifest, destination)

@@ -96,6 +96,7 @@ impl Agent {
             begun: false,
             done_bytes: 0,
             copy: None,
+            only: Vec::new(),
         };
         Ok(self.parts.engine.fetch_folder(spec, sources, PATIENCE).await?)
     }

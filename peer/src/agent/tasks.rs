@@ -370,6 +370,7 @@ impl Agent {
             begun: options.is_some_and(|options| options.begun),
             done_bytes: options.map_or(0, |options| options.done_bytes),
             copy,
+            only: entry.only.clone(),
         };
         let view = match self.parts.engine.download(spec).await {
             Ok(view) => view,
@@ -488,7 +489,7 @@ async fn local_copy(login: &Login, entry: &Entry, wanted: &Manifest) -> Result<O
     if let Some(old) = entry.replaces() {
         let manifest = login.manifest(old).await?;
         let folder = login.folder(old, &manifest).await;
-        let original = Original { path: old.path.clone(), manifest, folder };
+        let original = Original { path: old.path.clone(), manifest, folder, only: old.only.clone() };
         return Ok(Some(LocalCopy { original, replaced: Some(old.stamp.unwrap_or_default()) }));
     }
     // A small file is fetched sooner than all others of its length are looked at.
@@ -505,7 +506,7 @@ async fn local_copy(login: &Login, entry: &Entry, wanted: &Manifest) -> Result<O
         let Ok(manifest) = login.manifest(&other).await else { continue };
         if manifest.pieces() == wanted.pieces() {
             let folder = login.folder(&other, &manifest).await;
-            let original = Original { path: other.path, manifest, folder };
+            let original = Original { path: other.path, manifest, folder, only: Vec::new() };
             return Ok(Some(LocalCopy { original, replaced: None }));
         }
     }
@@ -541,6 +542,7 @@ impl Login {
             path: entry.path.clone(),
             stamp: entry.stamp,
             folder,
+            only: entry.only.clone(),
         })
     }
 

@@ -77,7 +77,7 @@ impl Agent {
             return Ok(true);
         }
         // Reading it may take long. Verbs don't wait for that.
-        let (stamp, folder) = check(login, &versions.copy).await?;
+        let checked = check(login, &versions.copy).await?;
         let Versions { entry, copy, file, manifest } = versions;
         let _guard = login.files.lock().await;
         if login.library.find(group, name).as_ref() != Some(&entry) {
@@ -91,8 +91,66 @@ impl Agent {
                 self.parts.engine.discard(entry.file, entry.path.clone()).await?;
             }
         }
+        let only = copy.only.clone();
+        self.replace(login, copy, checked, (file, manifest), only, umask).await.map(|()| true)
+    }
+
+    /// Adds to the part of a folder that this peer wants or has: what these patterns choose, or all without patterns.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub(super) async fn widen(
+        self: &Arc<Self>,
+        login: &Arc<Login>,
+        entry: Entry,
+        only: &[String],
+        umask: u32,
+    ) -> Result<(), PeerError> {
+        if manifests::current(self.tracker(), &entry.group, &entry.name).await? != entry.file {
+            return Err(PeerError::outdated(&entry));
+        }
+        let mut all = entry.only.clone();
+        all.extend(only.iter().filter(|pattern| !entry.only.contains(pattern)).cloned());
+        if only.is_empty() {
+            all.clear();
+        }
+        let checked = if entry.is_whole() { Some(check(login, &entry).await?) } else { None };
+        let manifest = login.manifest(&entry).await?;
+        let _guard = login.files.lock().await;
+        if login.library.find_file(entry.file).as_ref() != Some(&entry) {
+            return Err(PeerError::DestinationExists(entry.path));
+        }
+        let file = entry.file;
+        if let Some(checked) = checked {
+            return self.replace(login, entry, checked, (file, manifest), all, umask).await;
+        }
+        if self.runs(&entry) {
+            self.parts.engine.stop(file, false).await?;
+        }
+        self.parts.engine.forget_ended(file);
+        login.update(file, |entry| entry.only = all);
+        self.set_phase(login, file, Phase::Active);
+        let entry = login.library.find_file(file).unwrap_or(entry);
+        let started = self.run_download(login, &entry, manifest).await;
+        if let Err(error) = &started {
+            self.set_phase(login, file, Phase::failed(error.reason(), error.to_string()));
+        }
+        started
+    }
+
+    /// Starts the download of another version, or of more of a folder, that takes the place of this peer's copy at the
+    /// end.
+    async fn replace(
+        self: &Arc<Self>,
+        login: &Arc<Login>,
+        copy: Entry,
+        (stamp, folder): (FileStamp, Option<Arc<Folder>>),
+        (file, manifest): (FileId, Arc<Manifest>),
+        only: Vec<String>,
+        umask: u32,
+    ) -> Result<(), PeerError> {
         let size = manifest.layout().length();
-        self.check_room(&copy.path, size)?;
+        self.check_room(&copy.path, if only.is_empty() { size } else { 0 })?;
         if let Some(folder) = folder {
             login.keep_folder(copy.file, folder).await;
         }
@@ -104,6 +162,7 @@ impl Agent {
             shared: true,
             stamp: None,
             outdated: false,
+            only,
             download: Some(DownloadEntry {
                 sequential: false,
                 verify: false,
@@ -126,7 +185,7 @@ impl Agent {
         if started.is_err() {
             self.give_up(login, &new).await;
         }
-        started.map(|()| true)
+        started
     }
 
     /// What an update would do. Reads the copy, and changes nothing.
@@ -196,7 +255,7 @@ impl Agent {
 async fn original(login: &Login, copy: &Entry) -> Result<Original, PeerError> {
     let manifest = login.manifest(copy).await?;
     let folder = login.folder(copy, &manifest).await;
-    Ok(Original { path: copy.path.clone(), manifest, folder })
+    Ok(Original { path: copy.path.clone(), manifest, folder, only: copy.only.clone() })
 }
 
 /// Checks that the copy is what this peer put there, with nothing added. Returns its stamp, and the entries of a folder.

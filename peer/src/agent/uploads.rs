@@ -125,6 +125,7 @@ impl Agent {
             shared: true,
             stamp: Some(stamp),
             outdated: false,
+            only: Vec::new(),
             download: None,
         };
         let kept = login.keep(entry, &manifest).await;
@@ -139,6 +140,7 @@ impl Agent {
             path,
             stamp: Some(stamp),
             folder,
+            only: Vec::new(),
         };
         self.parts.engine.share(spec).await?;
         login.set_problem(published.file, None);
@@ -235,7 +237,8 @@ impl Agent {
                 // It is not shared. The copy that the library knows is read all the same.
                 let manifest = login.manifest(&entry).await?;
                 let folder = login.folder(&entry, &manifest).await;
-                let original = Original { path: entry.path.clone(), manifest, folder };
+                let original =
+                    Original { path: entry.path.clone(), manifest, folder, only: entry.only.clone() };
                 let examined = tokio::task::spawn_blocking(move || original.examine(&told));
                 let damage = examined.await.map_err(PeerError::internal)??.damage;
                 damage.map_or(Ok(()), |damage| Err(damaged(Box::new(damage))))

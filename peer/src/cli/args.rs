@@ -445,6 +445,9 @@ pub struct DownloadOptions {
     /// Download the files whose names match: a pattern as in a gitignore file. Repeatable
     #[arg(long = "match", value_name = "GLOB", conflicts_with = "all")]
     pub matching: Vec<String>,
+    /// Download a part of a folder: a pattern as in a gitignore file. Repeatable; a later call adds to it
+    #[arg(long, value_name = "GLOB", conflicts_with = "repair")]
+    pub only: Vec<String>,
     /// Return at once; the daemon continues the download
     #[arg(short, long)]
     pub detach: bool,

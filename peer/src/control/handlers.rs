@@ -22,7 +22,7 @@ use crate::{
     hashing::scan::ScanOptions,
     observe::with_same_id,
     page::{ControlService as Whole, Page},
-    paths,
+    paths, storage,
 };
 
 /// The time to wait before a download is looked up again.
@@ -219,7 +219,11 @@ impl ControlService for Control {
             let current = !self.agent.update(&group, &name, umask).await?;
             return self.follow_download(group, name, None, request.follow, current);
         }
+        for pattern in &request.only {
+            storage::check_pattern(pattern).map_err(PeerError::Pattern)?;
+        }
         let options = DownloadOptions {
+            only: request.only,
             destination: absolute(request.destination, &request.destination_bytes)?,
             make_parents: request.make_parents,
             sequential: request.sequential,

@@ -453,12 +453,7 @@ impl<'a> Driver<'a> {
         view::update(&mut new, &self.machine, now, self.directory, layout, &uploads);
         view::add_earlier(&mut new.sources, &self.earlier);
         new.local = self.local.shown();
-        if let (Some((done, all)), Some(folder)) = (&mut new.files, self.context.store.folder()) {
-            let contents = folder.contents();
-            // Empty files are known with the index. The casts can't overflow: a folder has few files.
-            let empty = all.saturating_sub(contents.files() as u32);
-            *done = empty + contents.files_in(layout, self.machine.have()) as u32;
-        }
+        new.files = self.context.store.files_in(self.machine.have()).or(new.files);
         for source in new.sources.iter().filter(|source| source.state == SourceState::Banned) {
             if self.banned.insert(source.peer) {
                 self.context.memory.ban(source.peer, self.directory.username(source.peer).as_ref());

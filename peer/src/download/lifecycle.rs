@@ -32,7 +32,7 @@ use crate::{
     paths::word,
     ports::{DownloadSpec, DownloadState, DownloadView, Problem, SourceAddr, TicketRefused, TicketSource},
     serve::shares::{Offer, Share, Shares},
-    storage::{self, IndexStore, OpenStore, Opener, Original, PieceReader, PieceStore, StoreError},
+    storage::{self, IndexStore, OpenStore, Opener, PieceReader, PieceStore, StoreError},
     totals::Totals,
     trust_memory::TrustMemory,
 };
@@ -149,6 +149,7 @@ fn problem(error: &StoreError) -> Problem {
         }
         StoreError::InUse => Reason::AlreadyExists,
         StoreError::Corrupt | StoreError::Incomplete | StoreError::BadFolder(_) => Reason::Corrupt,
+        StoreError::NothingChosen => Reason::FileNotFound,
         StoreError::Unsynced(_) | StoreError::Tampered(_) => Reason::Io,
         StoreError::Linked | StoreError::Displaced | StoreError::Gone => Reason::PathNotFound,
         StoreError::Io(error) => Reason::of_io(error),
@@ -295,14 +296,13 @@ impl Lifecycle {
     /// Finishes a download that a crash interrupted after the file was in place and before its traces were
     /// removed. Returns whether there was one.
     async fn take_up_finished(&self) -> Result<bool, Failed> {
-        let (place, manifest) = (self.place.clone(), self.handle.spec.manifest.clone());
+        let place = self.place.clone();
         let found = blocking(move || {
             if !place.is_left_behind()? {
                 return Ok(None);
             }
             place.check_path()?;
-            let original = Original { path: place.destination.clone(), manifest, folder: None };
-            let file = match original.check(&|_| ControlFlow::Continue(())) {
+            let file = match place.left().check(&|_| ControlFlow::Continue(())) {
                 Ok(file) => file,
                 // The older version is still in place.
                 Err(_) if place.replaced().is_some() => return Ok(None),
@@ -313,7 +313,8 @@ impl Lifecycle {
         });
         let Some(file) = found.await? else { return Ok(false) };
         let layout = self.handle.spec.manifest.layout();
-        self.offer(Bitfield::full(layout), file, false);
+        let have = file.pieces_without(layout, &[]).unwrap_or_else(|| Bitfield::full(layout));
+        self.offer(have, file, false);
         self.handle.view.send_modify(|view| view::complete(view, layout));
         Ok(true)
     }
@@ -334,6 +335,7 @@ impl Lifecycle {
             reader,
             wants_sources,
             folder: None,
+            only: spec.only.clone(),
             problem: None,
         })
     }
@@ -392,6 +394,11 @@ impl Lifecycle {
 
     async fn transfer(&self, store: &Arc<dyn PieceStore>, share: &Arc<Share>) -> Outcome {
         self.set(DownloadState::Downloading, None);
+        if store.folder().is_some() && !self.handle.spec.only.is_empty() {
+            let layout = self.handle.spec.manifest.layout();
+            let size = store.wanted().iter(layout).map(|piece| u64::from(layout.piece_length(piece))).sum();
+            self.handle.view.send_modify(|view| view.size = size);
+        }
         transfer(&self.handle, &self.tools, store, share).await
     }
 
@@ -416,6 +423,8 @@ impl Lifecycle {
             store.finish(&go_on)
         });
         share.set_reader(reader.await?);
+        // Of a part of a folder, some pieces were only here to be checked.
+        share.set_wrong_files(Vec::new());
         share.set_wants_sources(false);
         Ok(())
     }
@@ -480,6 +489,7 @@ pub(crate) async fn fetch_folder(
         reader: index.clone(),
         wants_sources: false,
         folder: None,
+        only: Vec::new(),
         problem: None,
     });
     let handle = Handle::new(spec);

@@ -18,13 +18,13 @@ use parking_lot::Mutex;
 use proto::{
     convert::folder::{encode_index, index_length},
     domain::{
-        Blake3, FileHeader, FileName, Manifest, PieceHash, PieceLayout, Sha1,
-        folder::{EntryKind, FileEntry, Folder, FolderShape, contents::Part},
+        Bitfield, Blake3, FileHeader, FileName, Manifest, PieceHash, PieceLayout, Sha1,
+        folder::{Entry, EntryKind, FileEntry, Folder, FolderShape, contents::Part},
         manifest::RootFold,
     },
 };
 pub use survey::WrongFile;
-pub(crate) use survey::{Survey, pieces_without, survey};
+pub(crate) use survey::{Survey, survey};
 
 use super::{
     FileStamp, HashError, Hashed, Progress,
@@ -32,6 +32,7 @@ use super::{
     hash_pieces,
     scan::{ScanOptions, scan},
 };
+use crate::storage::{Chosen, is_chosen};
 
 /// Bytes that are read at a time of a single file.
 const READ: usize = 256 << 10;
@@ -89,7 +90,7 @@ fn hash_once(
     let Some((sha1, pieces)) = hashed else { return Ok(None) };
     // The lengths of all files must still be those of the scan.
     let folder = Arc::new(reading.folder);
-    let Ok(files) = FolderFiles::find(root, folder.clone()) else { return Ok(None) };
+    let Ok(files) = FolderFiles::find(root, folder.clone(), None) else { return Ok(None) };
     let header = header(name, layout, sha1, &pieces, &folder);
     Ok(Manifest::new(header, pieces).ok().map(|manifest| (manifest, files)))
 }
@@ -182,6 +183,8 @@ struct Known {
     index: Vec<u8>,
     /// The stamp of each entry that is a file.
     stamps: Vec<Option<FileStamp>>,
+    /// The others were not downloaded, and are not missed.
+    chosen: Chosen,
 }
 
 /// A folder that is being read: its directory, and the file that was read last.
@@ -197,14 +200,18 @@ impl FolderFiles {
     /// # Errors
     /// [`HashError::Mismatch`] with the file that is not as the folder says; [`HashError::NotFound`];
     /// [`HashError::Io`].
-    pub(crate) fn find(root: &Path, folder: Arc<Folder>) -> Result<Self, HashError> {
+    pub(crate) fn find(root: &Path, folder: Arc<Folder>, chosen: Chosen) -> Result<Self, HashError> {
         let directory = open_root(root).map_err(|error| stopped_or(root, error))?;
         let mut stamps = Vec::with_capacity(folder.entries().len());
-        for entry in folder.entries() {
+        for (number, entry) in folder.entries().iter().enumerate() {
             let EntryKind::File(file) = &entry.kind else {
                 stamps.push(None);
                 continue;
             };
+            if !is_chosen(&chosen, number) {
+                stamps.push(None);
+                continue;
+            }
             let path = root.join(entry.path.as_str());
             let found =
                 stamp_in(&directory, entry.path.as_str()).map_err(|error| stopped_or(&path, error))?;
@@ -212,20 +219,24 @@ impl FolderFiles {
             stamps.push(Some(stamp.ok_or(HashError::Mismatch(path))?));
         }
         let index = encode_index(&folder);
-        Ok(Self::known(root, folder, index, stamps))
+        Ok(Self::known(root, folder, index, stamps, chosen))
     }
 
     /// As [`Self::find`], with the files that are not as the folder says. They never count as unchanged.
     ///
     /// # Errors
     /// [`HashError::NotFound`] or [`HashError::Io`] for the folder itself.
-    pub(crate) fn look(root: &Path, folder: Arc<Folder>) -> Result<(Self, Vec<WrongFile>), HashError> {
+    pub(crate) fn look(
+        root: &Path,
+        folder: Arc<Folder>,
+        chosen: Chosen,
+    ) -> Result<(Self, Vec<WrongFile>), HashError> {
         let directory = open_root(root).map_err(|error| stopped_or(root, error))?;
         let mut stamps = Vec::with_capacity(folder.entries().len());
         let mut wrong = Vec::new();
         for (number, entry) in folder.entries().iter().enumerate() {
             let stamp = match &entry.kind {
-                EntryKind::File(file) => {
+                EntryKind::File(file) if is_chosen(&chosen, number) => {
                     let found = stamp_in(&directory, entry.path.as_str()).ok().flatten();
                     let right = found.filter(|stamp| stamp.size() == file.length);
                     if right.is_none() {
@@ -233,22 +244,43 @@ impl FolderFiles {
                     }
                     right
                 }
-                EntryKind::Link(_) | EntryKind::EmptyDirectory => None,
+                EntryKind::File(_) | EntryKind::Link(_) | EntryKind::EmptyDirectory => None,
             };
             stamps.push(stamp);
         }
         let index = encode_index(&folder);
-        Ok((Self::known(root, folder, index, stamps), wrong))
+        Ok((Self::known(root, folder, index, stamps, chosen), wrong))
     }
 
-    /// The folder at `root`, which has this index, and whose files have these stamps.
+    /// The folder at `root`, which has this index, and whose chosen files have these stamps.
     pub(crate) fn known(
         root: &Path,
         folder: Arc<Folder>,
         index: Vec<u8>,
         stamps: Vec<Option<FileStamp>>,
+        chosen: Chosen,
     ) -> Self {
-        Self { known: Arc::new(Known { root: root.to_owned(), folder, index, stamps }), open: None }
+        Self { known: Arc::new(Known { root: root.to_owned(), folder, index, stamps, chosen }), open: None }
+    }
+
+    /// The pieces that can be offered: all but those that a file touches that is wrong or was not chosen.
+    pub(crate) fn pieces_without(&self, layout: PieceLayout, wrong: &[WrongFile]) -> Bitfield {
+        let mut without = Bitfield::empty(layout);
+        let others =
+            (0..self.folder().entries().len()).filter(|entry| !is_chosen(&self.known.chosen, *entry));
+        for entry in wrong.iter().map(|file| file.entry).chain(others) {
+            self.folder().contents().add_pieces(entry, layout, &mut without);
+        }
+        let mut pieces = Bitfield::full(layout);
+        without.iter(layout).for_each(|piece| {
+            pieces.remove(piece);
+        });
+        pieces
+    }
+
+    /// Which of its entries are here, if not all are.
+    pub(crate) fn chosen(&self) -> &Chosen {
+        &self.known.chosen
     }
 
     /// The same folder, held open for reading much of it.
@@ -337,7 +369,10 @@ impl FolderFiles {
     pub(crate) fn changed(&self) -> io::Result<Vec<WrongFile>> {
         let directory = open_root(&self.known.root)?;
         let entries = self.folder().entries().iter().zip(&self.known.stamps).enumerate();
-        let files = entries.filter(|(_, (entry, _))| matches!(entry.kind, EntryKind::File(_)));
+        let is_file = |number, entry: &Entry| {
+            matches!(entry.kind, EntryKind::File(_)) && is_chosen(&self.known.chosen, number)
+        };
+        let files = entries.filter(|(number, (entry, _))| is_file(*number, entry));
         let changed = files.filter_map(|(number, (entry, known))| {
             let stamp = stamp_in(&directory, entry.path.as_str()).ok().flatten();
             (stamp.is_none() || stamp != *known).then_some(WrongFile { entry: number, stamp })
@@ -350,7 +385,7 @@ impl FolderFiles {
         let known = &self.known;
         let mut stamps = known.stamps.clone();
         files.into_iter().for_each(|(entry, stamp)| stamps[entry] = stamp);
-        Self::known(&known.root, known.folder.clone(), known.index.clone(), stamps)
+        Self::known(&known.root, known.folder.clone(), known.index.clone(), stamps, known.chosen.clone())
     }
 
     /// Whether the content of a file has the hash that the folder says. The folder must be held open.
@@ -392,6 +427,11 @@ impl FolderFiles {
         let (right, wrong): (Vec<_>, Vec<_>) = changed.iter().copied().partition(is_right);
         // A file that changes again has another stamp than the one from before it was read.
         Ok((self.with_stamps(right.iter().map(|file| (file.entry, file.stamp))), wrong))
+    }
+
+    /// The files that were found, with their stamps.
+    fn stamps(&self) -> impl Iterator<Item = (usize, FileStamp)> + '_ {
+        self.known.stamps.iter().enumerate().filter_map(|(entry, stamp)| Some((entry, (*stamp)?)))
     }
 
     /// The stamp that a file had when it was found.

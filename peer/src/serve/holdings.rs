@@ -133,6 +133,7 @@ mod tests {
             reader: Arc::new(MemStore::new(manifest)),
             wants_sources: true,
             folder: None,
+            only: Vec::new(),
             problem: None,
         });
         let mut holdings = Holdings::new(shares.clone());

@@ -21,7 +21,7 @@ use super::{
     news::{News, NewsFollower},
 };
 use crate::{
-    hashing::{FileStamp, damage::named, folder::pieces_without},
+    hashing::{FileStamp, damage::named},
     ports::{Problem, ShareView},
     storage::{Original, PieceReader, WrongFile},
     units,
@@ -36,6 +36,7 @@ pub(crate) struct Share {
     pub(crate) have: Have,
     reader: RwLock<Arc<dyn PieceReader>>,
     folder: Option<Arc<Folder>>,
+    only: Vec<String>,
     wants_sources: AtomicBool,
     uploaded: AtomicU64,
     turns: AtomicU64,
@@ -60,6 +61,7 @@ impl Share {
             path: self.path.clone(),
             manifest: self.manifest.clone(),
             folder: self.reader().folder().or_else(|| self.folder.clone()),
+            only: self.only.clone(),
         }
     }
 
@@ -197,8 +199,8 @@ impl Share {
 
     /// Offers all pieces of a complete folder but those that these files touch.
     pub(crate) fn set_wrong_files(&self, wrong: Vec<WrongFile>) {
-        if let Some(folder) = self.reader().folder() {
-            self.replace_have(pieces_without(self.manifest.layout(), &folder, &wrong));
+        if let Some(pieces) = self.reader().pieces_without(self.manifest.layout(), &wrong) {
+            self.replace_have(pieces);
         }
         *self.wrong.lock() = wrong;
     }
@@ -249,6 +251,8 @@ pub(crate) struct Offer {
     pub(crate) wants_sources: bool,
     /// The entries of a folder that is not there now. The reader knows those of a folder that is.
     pub(crate) folder: Option<Arc<Folder>>,
+    /// Patterns of the entries of a folder that are here. Empty for all.
+    pub(crate) only: Vec<String>,
     /// The reason why the file can't be offered now, if there is one.
     pub(crate) problem: Option<Problem>,
 }
@@ -264,6 +268,7 @@ impl Shares {
             path: offer.path,
             reader: RwLock::new(offer.reader),
             folder: offer.folder,
+            only: offer.only,
             wants_sources: AtomicBool::new(offer.wants_sources),
             uploaded: AtomicU64::new(0),
             turns: AtomicU64::new(0),

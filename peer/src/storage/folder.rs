@@ -17,6 +17,9 @@
 //!
 //! A new version in place of an older one changes places with it in one step; then the older one is deleted.
 //!
+//! Of a folder of which only a part is wanted, the pieces are fetched that hold a part of a wanted file. What they hold of
+//! other files is kept until the end, so that the pieces can be checked and passed on, and does not appear in the tree.
+//!
 //! The manifest proves that the bytes are those that were published, but not that the index is right about them:
 //! hence the comparison. It also finds what another process changed in the unfinished tree. What changes after a
 //! file was read and before the rename shows in its times.
@@ -38,15 +41,16 @@ use proto::{
     convert::folder::decode_index,
     domain::{
         Bitfield, Manifest, PIECE_LENGTH, PieceIndex, PieceLayout,
-        folder::{Folder, FolderShape},
+        folder::{EntryKind, Folder, FolderShape},
     },
 };
 use rustix::fs::{self as sys, Advice, FlockOperation};
 
 use super::{
-    BadFolder, OpenStore, PieceReader, PieceStore, Progress, Rechecked, Replaced, StoreError,
+    BadFolder, OpenStore, PieceReader, PieceStore, Progress, Rechecked, Replaced, StoreError, choose,
     dir::{self, Places},
     fs::{Found, Names},
+    is_chosen,
     ledger::Ledger,
     raw, recheck,
     shared::SharedFolder,
@@ -72,6 +76,7 @@ pub(super) struct FolderStore {
     umask: u32,
     reserved: u64,
     replaced: Option<Arc<Replaced>>,
+    only: Vec<String>,
     /// Brings a file's data to the disk. Tests replace it.
     sync: fn(&File) -> io::Result<()>,
     contents: OnceLock<Contents>,
@@ -84,6 +89,25 @@ pub(super) struct FolderStore {
 struct Contents {
     index: Vec<u8>,
     tree: Tree,
+    /// The pieces of the index, and of the entries that are wanted.
+    wanted: Bitfield,
+    /// The number of files that are wanted, and of those among them that are empty.
+    files: (u32, u32),
+}
+
+impl Contents {
+    fn new(index: Vec<u8>, tree: Tree, layout: PieceLayout, index_pieces: Bitfield) -> Self {
+        let (mut wanted, mut files) = (index_pieces, (0, 0));
+        for (number, entry) in tree.folder().entries().iter().enumerate() {
+            if let EntryKind::File(file) = &entry.kind
+                && is_chosen(tree.chosen(), number)
+            {
+                files = (files.0 + 1, files.1 + u32::from(file.length == 0));
+                tree.folder().contents().add_pieces(number, layout, &mut wanted);
+            }
+        }
+        Self { index, tree, wanted, files }
+    }
 }
 
 impl OpenStore {
@@ -126,11 +150,14 @@ impl FolderStore {
             umask: place.umask(),
             reserved: place.reserved(),
             replaced: place.replaced().cloned(),
+            only: place.only().to_vec(),
             sync: File::sync_data,
             contents: OnceLock::new(),
             is_blind: AtomicBool::new(!is_known),
         };
-        store.check_room()?;
+        // Of a part, the index says how much it is.
+        let known = if store.only.is_empty() { Bitfield::full(layout) } else { store.index_pieces() };
+        store.check_room(&known)?;
         if store.part.metadata()?.len() != layout.length() - base {
             sys::ftruncate(&store.part, layout.length() - base)?;
         }
@@ -148,17 +175,26 @@ impl FolderStore {
         self.layout().offset(piece) >= self.base
     }
 
+    /// The pieces that hold a part of the index.
+    fn index_pieces(&self) -> Bitfield {
+        let mut pieces = Bitfield::empty(self.layout());
+        self.layout().indices().filter(|piece| self.is_of_index(*piece)).for_each(|piece| {
+            pieces.insert(piece);
+        });
+        pieces
+    }
+
     fn tree(&self) -> Option<&Tree> {
         self.contents.get().map(|contents| &contents.tree)
     }
 
-    /// Checks that there is room for the pieces that are missing.
-    fn check_room(&self) -> Result<(), StoreError> {
+    /// Checks that there is room for those of these pieces that are missing.
+    fn check_room(&self, wanted: &Bitfield) -> Result<(), StoreError> {
         let layout = self.layout();
         let (have, unverified) = (self.ledger.have(), self.ledger.unverified());
         let is_missing = |piece: &PieceIndex| !have.contains(*piece) && !unverified.contains(*piece);
         let length = |piece| u64::from(layout.piece_length(piece));
-        let missing: u64 = layout.indices().filter(is_missing).map(length).sum();
+        let missing: u64 = wanted.iter(layout).filter(is_missing).map(length).sum();
         if missing > 0 && self.places.room()? < missing.saturating_add(self.reserved) {
             return Err(StoreError::Full);
         }
@@ -264,7 +300,13 @@ impl FolderStore {
             return Err(error);
         }
         let folder = contents.tree.folder().clone();
-        let files = FolderFiles::known(&self.destination, folder, contents.index.clone(), stamps);
+        let files = FolderFiles::known(
+            &self.destination,
+            folder,
+            contents.index.clone(),
+            stamps,
+            contents.tree.chosen().clone(),
+        );
         let changed = |_: HashError| StoreError::Tampered("it changed while it was put in place");
         let shared = SharedFolder::new(files).map_err(changed)?;
         // What was replaced. It may be large, and nobody has to wait for its end if this fails.
@@ -342,15 +384,20 @@ impl PieceStore for FolderStore {
     }
 
     fn wanted(&self) -> Bitfield {
-        let layout = self.layout();
-        if self.tree().is_some() {
-            return Bitfield::full(layout);
+        match self.contents.get() {
+            Some(contents) => contents.wanted.clone(),
+            None => self.index_pieces(),
         }
-        let mut wanted = Bitfield::empty(layout);
-        layout.indices().filter(|piece| self.is_of_index(*piece)).for_each(|piece| {
-            wanted.insert(piece);
-        });
-        wanted
+    }
+
+    fn files_in(&self, have: &Bitfield) -> Option<(u32, u32)> {
+        let contents = self.contents.get()?;
+        let tree = &contents.tree;
+        let (all, empty) = contents.files;
+        let chosen = |entry| is_chosen(tree.chosen(), entry);
+        // The cast can't overflow: a folder has few files.
+        let done = tree.folder().contents().files_in(self.layout(), have, chosen) as u32;
+        Some((done + empty, all))
     }
 
     fn advance(&self) -> Result<bool, StoreError> {
@@ -358,7 +405,11 @@ impl PieceStore for FolderStore {
             return Ok(false);
         }
         let (index, folder) = self.read_index()?;
-        let tree = Tree::open(self.places.parts()?, &self.names.tree, Arc::new(folder), self.umask)?;
+        let chosen = choose(&folder, &self.only);
+        if chosen.as_ref().is_some_and(|chosen| !chosen.contains(&true)) {
+            return Err(StoreError::NothingChosen);
+        }
+        let tree = Tree::open(self.places.parts()?, &self.names.tree, Arc::new(folder), chosen, self.umask)?;
         if self.is_blind.load(Ordering::Relaxed) {
             let layout = self.layout();
             let mut found = Bitfield::empty(layout);
@@ -370,9 +421,10 @@ impl PieceStore for FolderStore {
             self.ledger.claims().claim(&found);
             self.is_blind.store(false, Ordering::Relaxed);
         }
-        self.check_room()?;
+        let contents = Contents::new(index, tree, self.layout(), self.index_pieces());
+        self.check_room(&contents.wanted)?;
         // Nobody else sets it: a download advances from one task.
-        Ok(self.contents.set(Contents { index, tree }).is_ok())
+        Ok(self.contents.set(contents).is_ok())
     }
 
     fn unverified(&self) -> Bitfield {
@@ -407,6 +459,10 @@ impl PieceStore for FolderStore {
 
     fn verify(&self, progress: Progress<'_>) -> Result<(), StoreError> {
         let layout = self.layout();
+        if !self.only.is_empty() {
+            // The whole can't be read. The end compares each file with its hash.
+            return Ok(());
+        }
         let hashed = hashing::hash_pieces(layout, &mut |offset, into| self.read(offset, into), progress)?;
         let Some((sha1, pieces)) = hashed else { return Err(StoreError::Tampered("it was cut short")) };
         let pairs = pieces.iter().zip(self.manifest.pieces()).zip(layout.indices());
@@ -422,13 +478,17 @@ impl PieceStore for FolderStore {
     }
 
     fn finish(&self, progress: Progress<'_>) -> Result<Arc<dyn PieceReader>, StoreError> {
-        let contents = self.contents.get().filter(|_| self.have().is_full());
-        let contents = contents.ok_or(StoreError::Incomplete)?;
+        let contents = self.contents.get().ok_or(StoreError::Incomplete)?;
+        let have = self.have();
+        if contents.wanted.iter(self.layout()).any(|piece| !have.contains(piece)) {
+            return Err(StoreError::Incomplete);
+        }
         if self.places.final_stat()?.is_some() && self.replaced.is_none() {
             return Err(StoreError::NameTaken);
         }
         for _ in 0..=REREADS {
             let stamps = self.complete(&contents.tree, progress)?;
+            contents.tree.remove_others(self.layout(), &contents.wanted)?;
             contents.tree.open_permissions()?;
             self.checkpoint(false)?;
             if contents.tree.is_unchanged(&stamps) {

@@ -28,8 +28,9 @@ use rustix::{
 };
 
 use super::{
-    PieceReader, PieceStore, Progress, Rechecked, Replaced, SharedFile, StoreError,
+    Original, PieceReader, PieceStore, Progress, Rechecked, Replaced, SharedFile, StoreError,
     dir::{self, Directory, Places},
+    index,
     ledger::Ledger,
     raw, recheck,
     state::{State, Subject},
@@ -57,6 +58,8 @@ pub struct OpenStore {
     reserved: u64,
     /// What is at the final path, and is to be replaced.
     replaced: Option<Arc<Replaced>>,
+    /// Patterns of the entries of a folder that are wanted. Empty for all.
+    only: Vec<String>,
 }
 
 /// An unfinished download on disk. See [`PieceStore`].
@@ -121,6 +124,7 @@ impl OpenStore {
             umask: 0o077,
             reserved: 0,
             replaced: None,
+            only: Vec::new(),
         })
     }
 
@@ -140,6 +144,30 @@ impl OpenStore {
     #[must_use]
     pub fn in_place_of(self, replaced: Option<Arc<Replaced>>) -> Self {
         Self { replaced, ..self }
+    }
+
+    /// The same with a part of a folder: the entries that match these patterns.
+    #[must_use]
+    pub fn with_only(self, only: Vec<String>) -> Self {
+        Self { only, ..self }
+    }
+
+    /// The patterns of the entries of a folder that are wanted. Empty for all.
+    pub(super) fn only(&self) -> &[String] {
+        &self.only
+    }
+
+    /// The complete file or folder of a download that was left behind.
+    pub fn left(&self) -> Original {
+        let Names { spent, .. } = Names::of(self.file);
+        let spent = self.places().and_then(|places| dir::open_regular(places.parts()?, spent));
+        let folder = spent.ok().flatten().and_then(|part| index::entries_in(&part, &self.manifest));
+        Original {
+            path: self.destination.clone(),
+            manifest: self.manifest.clone(),
+            folder: folder.map(Arc::new),
+            only: self.only.clone(),
+        }
     }
 
     /// The copy that it replaces, if it does.

@@ -1,6 +1,6 @@
 //! The index of a folder alone, in memory: to list what is in a folder without downloading the folder.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt as _, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -130,4 +130,13 @@ impl PieceStore for IndexStore {
     fn discard(&self) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+/// The entries of the folder with this manifest, whose index is in this part. `None` if it is not there.
+pub(super) fn entries_in(part: &File, manifest: &Manifest) -> Option<Folder> {
+    let (shape, layout) = (manifest.header().folder?, manifest.layout());
+    let start = layout.length() - shape.index_length - shape.index_pieces(layout);
+    let mut index = vec![0; usize::try_from(shape.index_length).ok()?];
+    part.read_exact_at(&mut index, start).ok()?;
+    decode_index(&index, shape, layout.length()).ok()
 }

@@ -5,7 +5,7 @@ use std::{fs, io, path::PathBuf};
 
 use proto::domain::folder::{EntryKind, Folder};
 
-use super::{Original, StoreError};
+use super::{Original, StoreError, choose, is_chosen};
 use crate::hashing::FileStamp;
 
 /// The copy that a new version replaces.
@@ -38,7 +38,7 @@ impl Replaced {
     /// Something below the folder that is not one of its entries, and not a directory above one.
     fn other(&self, folder: &Folder) -> io::Result<Option<PathBuf>> {
         let root = &self.original.path;
-        let entries = folder.entries();
+        let (entries, chosen) = (folder.entries(), choose(folder, &self.original.only));
         let mut directories = vec![root.clone()];
         while let Some(directory) = directories.pop() {
             for found in fs::read_dir(&directory)? {
@@ -47,7 +47,8 @@ impl Replaced {
                     return Ok(Some(path));
                 };
                 let at = entries.partition_point(|entry| entry.path.as_str() < text);
-                let own = entries.get(at).filter(|entry| entry.path.as_str() == text);
+                let own =
+                    entries.get(at).filter(|entry| entry.path.as_str() == text && is_chosen(&chosen, at));
                 let kind = fs::symlink_metadata(&path)?.file_type();
                 let below = format!("{text}/");
                 let is_above = || {

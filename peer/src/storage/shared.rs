@@ -10,9 +10,9 @@ use std::{
     sync::Arc,
 };
 
-use proto::domain::{Manifest, folder::Folder};
+use proto::domain::{Bitfield, Manifest, PieceLayout, folder::Folder};
 
-use super::{PieceReader, raw};
+use super::{PieceReader, choose, raw};
 use crate::hashing::{
     self, Damage, FileStamp, HashError, Progress,
     folder::{FolderFiles, WrongFile, manifest_of_folder, survey},
@@ -29,6 +29,8 @@ pub struct Original {
     pub manifest: Arc<Manifest>,
     /// The entries of the folder, if they are known. Without them the folder is listed and hashed anew.
     pub folder: Option<Arc<Folder>>,
+    /// Patterns of the entries that are there. Empty for all.
+    pub only: Vec<String>,
 }
 
 impl Original {
@@ -38,7 +40,9 @@ impl Original {
             let has_length = stamp.size() == self.manifest.layout().length();
             return has_length.then(|| SharedFile::at(&self.path, stamp).ok()).flatten().map(shared);
         }
-        let folder = SharedFolder::new(FolderFiles::find(&self.path, self.folder.clone()?).ok()?).ok()?;
+        let folder = self.folder.clone()?;
+        let chosen = choose(&folder, &self.only);
+        let folder = SharedFolder::new(FolderFiles::find(&self.path, folder, chosen).ok()?).ok()?;
         (folder.stamp == stamp).then(|| shared(folder))
     }
 
@@ -48,7 +52,9 @@ impl Original {
     /// Fails when it can't be read.
     pub(super) fn reader_now(&self) -> Result<Arc<dyn PieceReader>, HashError> {
         let reader = match &self.folder {
-            Some(folder) => shared(SharedFolder::new(FolderFiles::look(&self.path, folder.clone())?.0)?),
+            Some(folder) => shared(SharedFolder::new(
+                FolderFiles::look(&self.path, folder.clone(), choose(folder, &self.only))?.0,
+            )?),
             None => shared(SharedFile::at(&self.path, open_regular(&self.path)?.1)?),
         };
         let opened = reader.opened().map_err(|error| HashError::Io(self.path.clone(), error))?;
@@ -87,7 +93,7 @@ impl Original {
             }
             return Ok(Examined { reader: SharedFolder::new(files).map(shared)?, damage: None });
         };
-        let surveyed = survey(&self.path, &self.manifest, folder, progress)?;
+        let surveyed = survey(&self.path, &self.manifest, folder, choose(folder, &self.only), progress)?;
         let damage = surveyed.damage(&self.path);
         Ok(Examined { reader: SharedFolder::new(surveyed.files).map(shared)?, damage })
     }
@@ -95,7 +101,9 @@ impl Original {
     /// The stamp that it has now, as far as the entries are known.
     pub fn stamp_now(&self) -> Option<FileStamp> {
         match (&self.manifest.header().folder, &self.folder) {
-            (Some(_), Some(folder)) => FolderFiles::look(&self.path, folder.clone()).ok()?.0.stamp().ok(),
+            (Some(_), Some(folder)) => {
+                FolderFiles::look(&self.path, folder.clone(), choose(folder, &self.only)).ok()?.0.stamp().ok()
+            }
             _ => std::fs::metadata(&self.path).ok().map(|metadata| FileStamp::of(&metadata)),
         }
     }
@@ -243,6 +251,10 @@ impl PieceReader for SharedFolder {
 
     fn folder(&self) -> Option<Arc<Folder>> {
         Some(self.files.folder().clone())
+    }
+
+    fn pieces_without(&self, layout: PieceLayout, wrong: &[WrongFile]) -> Option<Bitfield> {
+        Some(self.files.pieces_without(layout, wrong))
     }
 
     fn changed_files(&self) -> io::Result<Vec<WrongFile>> {

@@ -24,7 +24,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use proto::domain::{
-    Blake3, Manifest, PIECE_LENGTH,
+    Bitfield, Blake3, Manifest, PIECE_LENGTH, PieceLayout,
     folder::{
         Entry, EntryKind, FileEntry, Folder,
         contents::{Part, Segment},
@@ -37,7 +37,7 @@ use rustix::{
 };
 
 use super::{
-    StoreError, dir, raw, recheck,
+    Chosen, StoreError, dir, is_chosen, raw, recheck,
     watch::{Seen, Watch},
 };
 use crate::hashing::{
@@ -60,6 +60,8 @@ const WATCHED: u64 = 16 << 20;
 pub(super) struct Tree {
     root: File,
     folder: Arc<Folder>,
+    /// The entries that become part of the tree.
+    chosen: Chosen,
     /// The permissions that files and directories do not get.
     umask: u32,
     /// The files that were used last, the latest at the end.
@@ -106,6 +108,7 @@ impl Tree {
         parts: &File,
         name: &str,
         folder: Arc<Folder>,
+        chosen: Chosen,
         umask: u32,
     ) -> Result<Self, StoreError> {
         let root = match make_directory(parts, name, 0o700) {
@@ -118,6 +121,7 @@ impl Tree {
             in_memory: raw::lives_in_memory(&root),
             root,
             folder,
+            chosen,
             umask,
             open: Mutex::default(),
             unsynced: Mutex::default(),
@@ -126,6 +130,7 @@ impl Tree {
         let first = tree.folder.contents().segments(0..1).next();
         if let Some(Segment { part: Part::File(entry), .. }) = first
             && tree.entry(entry).length >= WATCHED
+            && is_chosen(&tree.chosen, entry)
         {
             let file = tree.file(entry, true)?;
             // The watch begins before any byte of the file is read.
@@ -143,6 +148,11 @@ impl Tree {
     /// Whether the tree is what has this name in the directory.
     pub(super) fn is_at(&self, parts: &File, name: &str) -> Result<bool, StoreError> {
         dir::is_same(parts, name, &self.root)
+    }
+
+    /// The entries that become part of it.
+    pub(super) fn chosen(&self) -> &Chosen {
+        &self.chosen
     }
 
     /// Whether nobody deleted it.
@@ -347,6 +357,10 @@ impl Tree {
         let mut buffer = vec![0; READ];
         let mut done = 0;
         for (number, entry) in self.folder.entries().iter().enumerate() {
+            if !is_chosen(&self.chosen, number) {
+                stamps.push(None);
+                continue;
+            }
             let EntryKind::File(expected) = &entry.kind else {
                 self.make(entry)?;
                 stamps.push(None);
@@ -379,6 +393,52 @@ impl Tree {
             let now = || open_below(&self.root, entry.path.as_str()).and_then(|file| file.metadata());
             stamp.is_none_or(|stamp| now().is_ok_and(|found| FileStamp::of(&found) == stamp))
         })
+    }
+
+    /// Removes what these pieces hold of entries that were not chosen, and the directories that were made for them.
+    ///
+    /// # Errors
+    /// The disk's error.
+    pub(super) fn remove_others(&self, layout: PieceLayout, pieces: &Bitfield) -> Result<(), StoreError> {
+        if self.chosen.is_none() {
+            return Ok(());
+        }
+        self.open.lock().retain(|(entry, _)| is_chosen(&self.chosen, *entry));
+        let segments =
+            pieces.iter(layout).flat_map(|piece| self.folder.contents().segments(layout.range(piece)));
+        let mut last = None;
+        for segment in segments {
+            let Part::File(entry) = segment.part else { continue };
+            if last.replace(entry) != Some(entry) && !is_chosen(&self.chosen, entry) {
+                self.remove_entry(self.folder.entries()[entry].path.as_str())?;
+            }
+        }
+        self.unsynced.lock().all = true;
+        Ok(())
+    }
+
+    /// Removes a file, and the directories above it that are empty then.
+    fn remove_entry(&self, path: &str) -> Result<(), StoreError> {
+        let (mut path, mut flags) = (path, AtFlags::empty());
+        loop {
+            let (directories, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let above = match directories {
+                "" => self.root.try_clone()?,
+                path => match open_with(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    above => above?,
+                },
+            };
+            match sys::unlinkat(&above, name, flags) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+            if directories.is_empty() {
+                return Ok(());
+            }
+            (path, flags) = (directories, AtFlags::REMOVEDIR);
+        }
     }
 
     /// Gives the root the permissions of a new directory.

@@ -113,6 +113,7 @@ async fn content_that_differs_from_the_manifest_is_not_shared() {
             path: path.clone(),
             stamp: None,
             folder: None,
+            only: Vec::new(),
         };
         peer.engine.share(spec).await.expect_err("it is not what was published");
         assert!(peer.engine.shares().is_empty());

@@ -43,6 +43,7 @@ async fn idle_shares_hold_no_file_open_and_let_the_program_sleep() {
                 path: path(number),
                 stamp: Some(hashed.stamp),
                 folder: None,
+                only: Vec::new(),
             })
             .await
             .unwrap();

@@ -24,6 +24,7 @@ mod manners;
 mod operate;
 mod outcomes;
 mod page;
+mod parts;
 mod places;
 mod planted;
 mod reach;

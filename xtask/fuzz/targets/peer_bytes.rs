@@ -61,7 +61,15 @@ impl World {
         let group = "g1".parse().expect("a group");
         let manifest = Arc::new(manifest.clone());
         let root = manifest.header().blake3;
-        let spec = ShareSpec { group, file: file(), manifest, path, stamp: Some(stamp), folder: None };
+        let spec = ShareSpec {
+            group,
+            file: file(),
+            manifest,
+            path,
+            stamp: Some(stamp),
+            folder: None,
+            only: Vec::new(),
+        };
         engine.share(spec).await.expect("shared");
         let now =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();

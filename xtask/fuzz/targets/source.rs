@@ -247,6 +247,7 @@ fuzz_target!(|script: Script| {
             begun: false,
             done_bytes: 0,
             copy: None,
+            only: Vec::new(),
         };
         let mut view = engine.download(spec).await.expect("accepted");
         let username = "bob".parse().expect("a username");

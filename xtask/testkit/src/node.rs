@@ -146,7 +146,15 @@ impl Node {
         self.world.know(file, &manifest);
         let group = GROUP.parse().unwrap();
         self.engine
-            .share(ShareSpec { group, file, manifest, path: path.into(), stamp, folder: None })
+            .share(ShareSpec {
+                group,
+                file,
+                manifest,
+                path: path.into(),
+                stamp,
+                folder: None,
+                only: Vec::new(),
+            })
             .await
             .unwrap();
     }
@@ -165,6 +173,7 @@ impl Node {
             begun: false,
             done_bytes: 0,
             copy: None,
+            only: Vec::new(),
         }
     }
 

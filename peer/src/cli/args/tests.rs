@@ -77,6 +77,7 @@ fn every_spelling_is_taken() {
         "peer stop_download g n",
         "peer resume-download g n",
         "peer download g n d --repair",
+        "peer download g n d --only docs/ --only *.md",
         "peer download g n",
         "peer download g n m o d",
         "peer download g --all d",

@@ -117,6 +117,7 @@ async fn begin(
         follow: !how.detach,
         umask: Some(umask()),
         update: false,
+        only: how.only.clone(),
     };
     let mut control = context.daemon().await?.control();
     Ok(control.download(request).await?.into_inner())

@@ -3,12 +3,12 @@
 use std::{collections::HashSet, io, path::Path, sync::Arc};
 
 use proto::domain::{
-    Bitfield, Manifest, PIECE_LENGTH, PieceHash, PieceIndex, PieceLayout,
+    Manifest, PieceHash, PieceIndex, PieceLayout,
     folder::{Folder, contents::Part},
 };
 
 use super::{FolderFiles, HashError, Progress, hash_pieces, stopped_or};
-use crate::hashing::FileStamp;
+use crate::{hashing::FileStamp, storage::Chosen};
 
 /// A file of a shared folder that is not what the folder says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +41,17 @@ pub(crate) fn survey(
     root: &Path,
     manifest: &Manifest,
     folder: &Arc<Folder>,
+    chosen: Chosen,
     progress: Progress<'_>,
 ) -> Result<Survey, HashError> {
-    let (files, mut wrong) = FolderFiles::look(root, folder.clone())?;
+    let (files, mut wrong) = FolderFiles::look(root, folder.clone(), chosen)?;
     let open = files.opened().map_err(|error| stopped_or(root, error))?;
     let layout = manifest.layout();
     if files.length() != layout.length() {
         return Err(HashError::Mismatch(root.to_owned()));
+    }
+    if files.chosen().is_some() {
+        return survey_files(root, layout, files, wrong, progress);
     }
     let mut unreadable = HashSet::new();
     let mut read = |offset, into: &mut [u8]| {
@@ -85,11 +89,47 @@ pub(crate) fn survey(
         }
     }
     wrong.sort_unstable_by_key(|file| file.entry);
-    let offered = pieces_without(layout, folder, &wrong);
+    let offered = files.pieces_without(layout, &wrong);
     if bad.iter().any(|piece| offered.contains(*piece)) {
         // Its index is not that of the manifest.
         return Err(HashError::Mismatch(root.to_owned()));
     }
+    seal(root, layout, files, wrong, bad)
+}
+
+/// As [`survey`], for a folder of which only some files are here: each is compared with its hash.
+fn survey_files(
+    root: &Path,
+    layout: PieceLayout,
+    files: FolderFiles,
+    mut wrong: Vec<WrongFile>,
+    progress: Progress<'_>,
+) -> Result<Survey, HashError> {
+    let open = files.opened().map_err(|error| stopped_or(root, error))?;
+    let known: HashSet<usize> = wrong.iter().map(|file| file.entry).collect();
+    let mut done = 0;
+    for (entry, stamp) in files.stamps().filter(|(entry, _)| !known.contains(entry)) {
+        match open.has_content(entry, &|bytes| progress(done + bytes)) {
+            Ok(true) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(stopped_or(root, error)),
+            Ok(false) | Err(_) => wrong.push(WrongFile { entry, stamp: Some(stamp) }),
+        }
+        done += stamp.size();
+    }
+    wrong.sort_unstable_by_key(|file| file.entry);
+    let (right, rest) = (files.pieces_without(layout, &[]), files.pieces_without(layout, &wrong));
+    let bad = right.iter(layout).filter(|piece| !rest.contains(*piece)).collect();
+    seal(root, layout, files, wrong, bad)
+}
+
+/// Checks that nothing changed while the files were read.
+fn seal(
+    root: &Path,
+    layout: PieceLayout,
+    files: FolderFiles,
+    wrong: Vec<WrongFile>,
+    bad: Vec<PieceIndex>,
+) -> Result<Survey, HashError> {
     let files = files.with_stamps(wrong.iter().map(|file| (file.entry, None)));
     let changed = files.changed().map_err(|error| stopped_or(root, error))?;
     if changed.iter().map(|file| file.entry).eq(wrong.iter().map(|file| file.entry)) {
@@ -97,19 +137,4 @@ pub(crate) fn survey(
     } else {
         Err(HashError::Changing(root.to_owned()))
     }
-}
-
-/// All pieces of a folder except those that hold a part of these files.
-pub(crate) fn pieces_without(layout: PieceLayout, folder: &Folder, files: &[WrongFile]) -> Bitfield {
-    let mut pieces = Bitfield::full(layout);
-    for file in files {
-        let range = folder.contents().range(file.entry);
-        let piece = u64::from(PIECE_LENGTH);
-        for index in range.start / piece..range.end.div_ceil(piece) {
-            layout.index(index).into_iter().for_each(|index| {
-                pieces.remove(index);
-            });
-        }
-    }
-    pieces
 }

@@ -92,6 +92,7 @@ impl Scene {
                 reader: content.clone(),
                 wants_sources: false,
                 folder: None,
+                only: Vec::new(),
                 problem: None,
             });
         }

@@ -65,13 +65,9 @@ impl Contents {
         }
     }
 
-    /// The number of files that are not empty.
-    pub fn files(&self) -> usize {
-        self.starts.len()
-    }
-
-    /// The number of files that are not empty and lie in these pieces as a whole.
-    pub fn files_in(&self, layout: PieceLayout, pieces: &Bitfield) -> usize {
+    /// The number of files, of those whose entry numbers are `counted`, that lie in these pieces as a whole. Files
+    /// that are empty are not among them.
+    pub fn files_in(&self, layout: PieceLayout, pieces: &Bitfield, counted: impl Fn(usize) -> bool) -> usize {
         // The next piece that is not among them. It only moves forward, because the files are in order.
         let mut missing = 0;
         let is_whole = |at: &usize| {
@@ -80,9 +76,19 @@ impl Contents {
             while layout.index(missing).is_some_and(|index| pieces.contains(index)) {
                 missing += 1;
             }
-            self.end(*at) <= missing * piece
+            counted(self.starts[*at].1 as usize) && self.end(*at) <= missing * piece
         };
         (0..self.starts.len()).filter(is_whole).count()
+    }
+
+    /// Adds the pieces that hold a part of this entry's content.
+    pub fn add_pieces(&self, entry: usize, layout: PieceLayout, pieces: &mut Bitfield) {
+        let (range, piece) = (self.range(entry), u64::from(PIECE_LENGTH));
+        for index in range.start / piece..range.end.div_ceil(piece) {
+            layout.index(index).into_iter().for_each(|index| {
+                pieces.insert(index);
+            });
+        }
     }
 
     /// The segments that these bytes of the virtual file consist of, in order. All bytes after the contents count
