@@ -10,14 +10,18 @@
 //! - `update`: bringing a copy to the current version.
 //! - `entries`: what is in a folder of a group.
 //! - `reading`: reading a file before all of it is there.
+//! - `subscriptions`: downloads that start by themselves.
+//! - `last_copy`: what others would lose.
 //! - `doctor`: diagnosis of what is wrong.
 
 mod doctor;
 mod downloads;
 mod entries;
 mod explain;
+mod last_copy;
 mod login;
 mod reading;
+mod subscriptions;
 mod tasks;
 mod update;
 mod uploads;
@@ -40,7 +44,9 @@ pub(crate) use self::{
     doctor::{Check, Finding},
     downloads::{DownloadOptions, DownloadStatus},
     explain::FilePeer,
+    last_copy::LastCopy,
     login::Farewell,
+    subscriptions::NewSubscription,
     update::UpdatePlan,
     uploads::{ShareStatus, UploadProgress},
 };
@@ -48,9 +54,11 @@ use crate::{
     engine::{Engine, Problem},
     error::PeerError,
     home::Home,
+    hooks::Hooks,
     identity::{Identity, PeerKey},
     library::Library,
     session::{Session, SessionFile},
+    subscriptions::Subscriptions,
     tracker::{
         announcer::{AnnounceState, with_port},
         client::TrackerClient,
@@ -77,6 +85,8 @@ pub(crate) struct AgentParts {
     pub listen: SocketAddr,
     /// The addresses that other peers are told. Empty: those of this host, and the one that the tracker sees.
     pub advertise: Vec<String>,
+    /// Run when something has happened.
+    pub hooks: Hooks,
 }
 
 /// The daemon's operations for the user who is logged in. See the module's documentation.
@@ -97,6 +107,9 @@ pub(crate) struct Login {
     session: Session,
     key: PeerKey,
     library: Arc<Library>,
+    subscriptions: Subscriptions,
+    /// What the subscriptions have not handled.
+    news: subscriptions::News,
     /// Reasons why shares are not offered, where the engine doesn't know them. Locked for map operations
     /// only.
     problems: Mutex<HashMap<FileId, Problem>>,

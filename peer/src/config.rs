@@ -20,7 +20,7 @@ use program::{
 use proto::domain::limits::MAX_ADDRESSES;
 use transport::{AuthorityFingerprint, Congestion};
 
-use crate::{home::Home, tracker::list::TrackerList, units};
+use crate::{home::Home, hooks::HookLines, tracker::list::TrackerList, units};
 
 /// All settings. Each of them except `config` is allowed in the configuration file.
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -37,11 +37,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::plain("congestion", "PEER_CONGESTION", "auto"),
     Setting::plain("picker_seed", "PEER_PICKER_SEED", ""),
     Setting::plain("metrics", "PEER_METRICS", ""),
+    Setting::command("hooks.completed", "PEER_HOOK_COMPLETED"),
+    Setting::command("hooks.failed", "PEER_HOOK_FAILED"),
+    Setting::command("hooks.published", "PEER_HOOK_PUBLISHED"),
+    Setting::command("hooks.joined", "PEER_HOOK_JOINED"),
     Setting::plain("reflection", "PEER_REFLECTION", "true"),
     Setting::plain("log", "PEER_LOG", "info"),
     Setting::plain("log_format", "PEER_LOG_FORMAT", "text"),
     Setting::plain("json", "PEER_JSON", "false"),
     Setting::plain("quiet", "PEER_QUIET", "false"),
+    Setting::plain("yes", "PEER_YES", "false"),
     Setting::plain("no_autostart", "PEER_NO_AUTOSTART", "false"),
     Setting::plain("timeout", "PEER_TIMEOUT", ""),
 ];
@@ -93,6 +98,8 @@ pub(crate) struct Config {
     pub metrics: Option<SocketAddr>,
     /// Serve gRPC reflection to peers.
     pub reflection: bool,
+    /// The programs that run when something has happened.
+    pub hooks: HookLines,
     /// The logs that are written: a `tracing` filter.
     pub log: String,
     /// The format of the logs.
@@ -101,6 +108,8 @@ pub(crate) struct Config {
     pub json: bool,
     /// Print nothing but results and errors.
     pub quiet: bool,
+    /// Do what takes the last copy from others without asking.
+    pub yes: bool,
     /// Never start a daemon.
     pub no_autostart: bool,
     /// The time limit of a verb.
@@ -162,11 +171,18 @@ impl Config {
             congestion: values.parse("congestion", Congestion::from_str)?,
             picker_seed: values.optional("picker_seed", u64::from_str)?,
             metrics: values.optional("metrics", settings::listen_address)?,
+            hooks: HookLines {
+                completed: values.parse("hooks.completed", shell_words::split)?,
+                failed: values.parse("hooks.failed", shell_words::split)?,
+                published: values.parse("hooks.published", shell_words::split)?,
+                joined: values.parse("hooks.joined", shell_words::split)?,
+            },
             reflection: values.parse("reflection", settings::boolean)?,
             log: values.parse("log", log_filter)?,
             log_format: values.parse("log_format", settings::log_format)?,
             json: values.parse("json", settings::boolean)?,
             quiet: values.parse("quiet", settings::boolean)?,
+            yes: values.parse("yes", settings::boolean)?,
             no_autostart: values.parse("no_autostart", settings::boolean)?,
             timeout: values.optional("timeout", units::parse_seconds)?,
             shown: values.shown().to_vec(),

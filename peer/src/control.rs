@@ -55,7 +55,7 @@ fn service_with(agent: &Arc<Agent>, shutdown: &CancellationToken, page: &Arc<Pag
         .add_service(forward::Forward::<FileServiceServer<()>>::new(agent, &["ListFiles", "UnpublishFile"]))
         .add_service(forward::Forward::<AuthServiceServer<()>>::new(
             agent,
-            &["CreateUser", "ChangePassword", "GetTrackerKeys"],
+            &["CreateUser", "ChangePassword", "GetTrackerKeys", "CreateToken", "ListTokens", "RevokeToken"],
         ));
     let layers = Stack::new(MiddlewareLayer(CarryRequestId), MiddlewareLayer(RequestIds));
     BoxCloneSyncService::new(layers.layer(routes))

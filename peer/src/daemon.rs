@@ -28,6 +28,7 @@ use crate::{
     control::{self, Socket},
     engine::{Engine, EngineConfig},
     home::{HomeLock, Phase},
+    hooks::Hooks,
     identity::PeerDialer,
     metrics,
     storage::Opener,
@@ -246,6 +247,7 @@ fn assemble(
         tls,
         listen,
         advertise: config.advertise.clone(),
+        hooks: Hooks::new(config.hooks.clone(), config.home.directory()),
     });
     (agent, fetcher, serving)
 }

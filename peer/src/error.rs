@@ -48,6 +48,16 @@ pub enum PeerError {
     /// Nobody is logged in.
     #[error("nobody is logged in; log in with `peer login USER`")]
     NotLoggedIn,
+    /// The tracker does not know the token, or it is not one of a machine.
+    #[error(
+        "the tracker does not accept the token: it is unknown, expired or revoked, or not one of `peer create-token`"
+    )]
+    BadToken,
+    /// A token can't end the sessions of its user.
+    #[error(
+        "{0} is logged in by the token {1} here, which can't end other sessions; `peer logout` ends this login"
+    )]
+    OfToken(Username, String),
     /// The tracker ended the session of this user.
     #[error("the session of {0} is over; `peer login {0}` goes on with its shares and downloads")]
     SessionOver(Username),
@@ -190,6 +200,15 @@ pub enum PeerError {
     /// This peer does not share the file.
     #[error("this peer does not share {1} of {0}; `peer list-shares` lists the shares")]
     NotShared(GroupId, FileName),
+    /// There is no such subscription.
+    #[error("this peer has no subscription of {0}; `peer list-subscriptions` lists them")]
+    NotSubscribed(GroupId),
+    /// A program can't be run after a download.
+    #[error("a program to run has a name and at most 64 words of at most 4096 bytes each")]
+    Exec,
+    /// A pattern can't be used.
+    #[error("{0}")]
+    Pattern(String),
     /// A file or directory can't be used.
     #[error("{}: {error}", .path.display())]
     Io {
@@ -256,11 +275,13 @@ impl PeerError {
             Self::TrackerUnreachable { .. } => Reason::TrackerUnreachable,
             Self::AuthorityUnknown(_) => Reason::AuthorityUnknown,
             Self::TrackerAnswer(_) => Reason::Corrupt,
+            Self::BadToken => Reason::BadCredentials,
+            Self::OfToken(..) => Reason::OutOfScope,
             Self::NotLoggedIn | Self::SessionOver(_) => Reason::NotLoggedIn,
             Self::LoggedInAs(_) => Reason::LoggedInAsAnother,
             Self::AnotherTracker { .. } => Reason::AnotherTracker,
             Self::Request(error) => error.reason(),
-            Self::RelativePath(_) => Reason::InvalidRequest,
+            Self::RelativePath(_) | Self::Pattern(_) | Self::Exec => Reason::InvalidRequest,
             Self::Hash(error) => error.reason(),
             Self::Engine(error) => error.reason(),
             Self::Read(error) => error.reason(),
@@ -275,6 +296,7 @@ impl PeerError {
             Self::NoCopy(..) => Reason::NotShared,
             Self::OtherKind { .. } | Self::PartElsewhere { .. } => Reason::DestinationExists,
             Self::NotAFolder(_) | Self::Pattern(_) => Reason::InvalidRequest,
+            Self::NotSubscribed(_) => Reason::NotSubscribed,
             Self::NoDownload(..) => Reason::DownloadNotFound,
             Self::DownloadComplete(..) => Reason::AlreadyExists,
             Self::NotShared(..) | Self::Unfinished(..) => Reason::NotShared,

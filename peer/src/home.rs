@@ -99,9 +99,11 @@ impl Home {
         self.state.join("history")
     }
 
-    /// The directory of one user's key, certificate, shares and downloads. Usernames are safe as file names.
-    pub fn user_dir(&self, user: &Username) -> PathBuf {
-        self.state.join("users").join(user.as_str())
+    /// The directory of one user's key, certificate, shares and downloads, or of those of a token of that user. The
+    /// names of both are safe as file names.
+    pub fn user_dir(&self, user: &Username, token: Option<&str>) -> PathBuf {
+        let name = token.map_or_else(|| user.to_string(), |token| format!("{user}@{token}"));
+        self.state.join("users").join(name)
     }
 
     /// Creates the home's directory and the socket's directory.

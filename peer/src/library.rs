@@ -78,6 +78,9 @@ pub(crate) struct DownloadEntry {
     /// The umask of the caller: the permissions that the file does not get.
     #[serde(default = "private")]
     pub umask: u32,
+    /// The program that runs when it is complete or has failed, with its arguments. Empty for none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exec: Vec<String>,
     /// Unfinished data was written. The download does not start from nothing without it.
     #[serde(default)]
     pub begun: bool,
@@ -410,15 +413,16 @@ fn frame_length(from: &mut impl BufRead) -> Option<usize> {
     }
 }
 
-mod hex {
+/// `#[serde(with = "hex")]`: the id of a file as text.
+pub(crate) mod hex {
     use proto::domain::FileId;
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
-    pub(super) fn serialize<S: Serializer>(file: &FileId, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(file: &FileId, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(file)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FileId, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FileId, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).map_err(D::Error::custom)?;
         FileId::try_from(&bytes[..]).map_err(D::Error::custom)
@@ -452,6 +456,7 @@ mod tests {
                 verify: true,
                 phase: Phase::Active,
                 umask: 0o027,
+                exec: Vec::new(),
                 begun: true,
                 done_bytes: 0,
                 replaces: None,

@@ -20,6 +20,9 @@ pub(crate) struct Session {
     pub token: String,
     /// The latest time at which it expires, in seconds since 1970.
     pub expires_at: i64,
+    /// The name of the token that is used instead of a session, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_name: Option<String>,
     /// The trackers of the network that opened it, with commas between them.
     pub tracker: String,
 }
@@ -86,6 +89,7 @@ mod tests {
             user: "user1".parse().expect("a username"),
             token: "mts_secret".into(),
             expires_at: 1_800_000_000,
+            token_name: None,
             tracker: "https://127.0.0.1:7700".into(),
         };
         file.save(&session).expect("saved");

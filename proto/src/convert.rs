@@ -10,7 +10,7 @@ pub mod found;
 use crate::{
     domain::{
         Bitfield, Blake3, FileHeader, FileId, FileName, GroupId, Manifest, Name as _, PIECE_LENGTH, PeerId,
-        PieceHash, PieceIndex, PieceLayout, Sha1, Username,
+        PieceHash, PieceIndex, PieceLayout, Sha1, TokenName, Username,
         bitfield::BitfieldError,
         folder::FolderShape,
         ids::IdError,
@@ -91,6 +91,14 @@ impl From<ConvertError> for tonic::Status {
 /// [`ConvertError::Name`].
 pub fn username(text: &str) -> Result<Username, ConvertError> {
     text.parse().map_err(|error| ConvertError::Name("username", error))
+}
+
+/// Checks the name of a token.
+///
+/// # Errors
+/// [`ConvertError::Name`].
+pub fn token_name(text: &str) -> Result<TokenName, ConvertError> {
+    text.parse().map_err(|error| ConvertError::Name("name", error))
 }
 
 /// Checks the name of a group that exists or may exist. It may be from before the present rule for names.

@@ -70,6 +70,10 @@ reasons! {
     NotAMember = "NOT_A_MEMBER", PermissionDenied;
     /// The caller is not the group's owner.
     NotTheOwner = "NOT_THE_OWNER", PermissionDenied;
+    /// The caller is a reader of the group, and may not publish.
+    ReadsOnly = "READS_ONLY", PermissionDenied;
+    /// The caller's token does not allow the call.
+    OutOfScope = "OUT_OF_SCOPE", PermissionDenied;
     /// The peer belongs to another user.
     NotYourPeer = "NOT_YOUR_PEER", PermissionDenied;
     /// The invitation is unknown, expired, revoked or used up.
@@ -78,6 +82,8 @@ reasons! {
     RegistrationClosed = "REGISTRATION_CLOSED", PermissionDenied;
     /// The group has no such invitation.
     InviteNotFound = "INVITE_NOT_FOUND", NotFound;
+    /// The user has no such token.
+    TokenNotFound = "TOKEN_NOT_FOUND", NotFound;
     /// The group does not exist.
     GroupNotFound = "GROUP_NOT_FOUND", NotFound;
     /// The file does not exist in the group.
@@ -88,6 +94,8 @@ reasons! {
     NotShared = "NOT_SHARED", NotFound;
     /// There is no such download.
     DownloadNotFound = "DOWNLOAD_NOT_FOUND", NotFound;
+    /// There is no such subscription.
+    NotSubscribed = "NOT_SUBSCRIBED", NotFound;
     /// There is no such path, or it is not a regular file.
     PathNotFound = "PATH_NOT_FOUND", NotFound;
     /// The name is already in use.

@@ -8,7 +8,7 @@ use transport::LogThrottle;
 
 use crate::{
     ca::CsrError,
-    domain::{Refusal, address::AddressError, invite::InviteError},
+    domain::{Refusal, address::AddressError, invite::InviteError, token::TokenError},
     store::StoreError,
 };
 
@@ -74,6 +74,15 @@ impl From<InviteError> for TrackerError {
         Self::Invalid(match error {
             InviteError::Uses => "an invitation has 1 to 1,000 uses",
             InviteError::Lifetime => "an invitation lasts from 1 minute to 90 days",
+        })
+    }
+}
+
+impl From<TokenError> for TrackerError {
+    fn from(error: TokenError) -> Self {
+        Self::Invalid(match error {
+            TokenError::Lifetime => "a token lasts from 1 minute to 366 days",
+            TokenError::Groups => "a token is limited to at most 64 groups",
         })
     }
 }
@@ -160,9 +169,12 @@ fn refused(refusal: Refusal, message: String) -> Status {
     let reason = match refusal {
         Refusal::NotLoggedIn => Reason::NotLoggedIn,
         Refusal::BadCredentials => Reason::BadCredentials,
+        Refusal::OutOfScope => Reason::OutOfScope,
+        Refusal::TokenNotFound => Reason::TokenNotFound,
         Refusal::WrongPassword => Reason::WrongPassword,
         Refusal::NotAMember => Reason::NotAMember,
-        Refusal::NotTheOwner | Refusal::NotThePublisher => Reason::NotTheOwner,
+        Refusal::NotTheOwner | Refusal::NotAManager | Refusal::NotThePublisher => Reason::NotTheOwner,
+        Refusal::ReadsOnly => Reason::ReadsOnly,
         Refusal::NotYourPeer => Reason::NotYourPeer,
         Refusal::InviteInvalid => Reason::InviteInvalid,
         Refusal::InviteNotFound => Reason::InviteNotFound,
@@ -170,7 +182,9 @@ fn refused(refusal: Refusal, message: String) -> Status {
         Refusal::GroupNotFound => Reason::GroupNotFound,
         Refusal::FileNotFound => Reason::FileNotFound,
         Refusal::UserNotFound | Refusal::MemberNotFound => Reason::UserNotFound,
-        Refusal::UsernameTaken | Refusal::GroupTaken | Refusal::FileTaken => Reason::AlreadyExists,
+        Refusal::UsernameTaken | Refusal::GroupTaken | Refusal::FileTaken | Refusal::TokenTaken => {
+            Reason::AlreadyExists
+        }
         Refusal::AlreadyAMember | Refusal::AlreadyAsked => Reason::AlreadyAsked,
         Refusal::NoSuchRequest => Reason::NoSuchRequest,
         Refusal::TargetNotAMember => Reason::TargetNotAMember,

@@ -376,7 +376,10 @@ impl Hub {
     }
 
     fn apply(&self, change: &Change) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
+        // A published file ends no right, so no stream has to ask the store again.
+        if !matches!(change, Change::FilePublished { .. }) {
+            self.generation.fetch_add(1, Ordering::SeqCst);
+        }
         match change {
             Change::SessionEnded { session } => self.end_streams(|mailbox| mailbox.session == *session),
             Change::UserDisabled { user } => self.end_streams(|mailbox| mailbox.user == *user),
@@ -392,6 +395,9 @@ impl Hub {
             Change::GroupGone { group, epoch } => {
                 self.tell_epoch(group, *epoch);
                 self.end_group(group, None, Reason::NotAMember);
+            }
+            Change::FilePublished { group, file } => {
+                self.streams().values().for_each(|mailbox| mailbox.tell_published(group, *file));
             }
             Change::FileGone { group, file } => {
                 let announced = self.shard(*file).0.end_file(*file);
@@ -489,6 +495,7 @@ mod tests {
             "ann".parse().expect("a username"),
             [number; 32].into(),
             [127, 0, 0, 1].into(),
+            None,
         )
     }
 

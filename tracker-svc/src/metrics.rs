@@ -155,7 +155,7 @@ impl Metrics {
 
 /// The label of a path. Only names in the table become labels, so that callers cannot create more of them.
 fn method(path: &str) -> &'static str {
-    access::TABLE.iter().find(|(listed, _)| *listed == path).map_or("unknown", |(path, _)| path)
+    access::TABLE.iter().find(|(listed, ..)| *listed == path).map_or("unknown", |(path, ..)| path)
 }
 
 /// Counts every call. A stream is counted by its first response.

@@ -20,15 +20,16 @@ pub mod takeover;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use proto::domain::{FileHeader, FileId, FileName, GroupId, PeerId, Username};
+use proto::domain::{FileHeader, FileId, FileName, GroupId, PeerId, TokenName, Username};
 
 use crate::domain::{
-    Action, Applicant, Caller, Change, Membership, Origin, Ownership, Refusal, Session, SessionHash,
-    Standing,
-    access::Place,
+    Action, Applicant, Caller, Change, Management, Membership, Origin, Ownership, Refusal, Session,
+    SessionHash, Standing,
+    access::{Place, Role},
     invite::{InviteHash, NewInvite},
     session::AccountId,
     throttle::{Counts, Login, Step, Wait},
+    token::{NewToken, TokenScope},
 };
 
 /// The reason why a store call failed.
@@ -53,7 +54,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// All parts of the store.
 #[async_trait]
-pub trait Store: Accounts + Sessions + Peers + Groups + Invites + Files + Log {
+pub trait Store: Accounts + Sessions + Tokens + Peers + Groups + Invites + Files + Log {
     /// What trackers share besides, if other trackers may use the same database.
     fn shared(&self) -> Option<&dyn Shared> {
         None
@@ -112,11 +113,11 @@ pub trait Accounts: Send + Sync {
     /// with [`Refusal::WrongPassword`].
     async fn change_password(&self, caller: &Caller, old: &str, new: &str, origin: &Origin) -> Result<()>;
 
-    /// Sets a password on behalf of the operator, and ends all sessions. Fails with
+    /// Sets a password on behalf of the operator, and ends all sessions and tokens. Fails with
     /// [`Refusal::UserNotFound`].
     async fn reset_password(&self, user: &Username, new: &str, origin: &Origin) -> Result<()>;
 
-    /// Disables or enables an account on behalf of the operator. Disabling ends all sessions, and raises the
+    /// Disables or enables an account on behalf of the operator. Disabling ends all sessions and tokens, and raises the
     /// epoch of each of the user's groups, so that tickets are void too. Fails with
     /// [`Refusal::UserNotFound`].
     async fn set_disabled(&self, user: &Username, disabled: bool, origin: &Origin) -> Result<()>;
@@ -136,13 +137,13 @@ pub trait Sessions: Send + Sync {
         origin: &Origin,
     ) -> Result<()>;
 
-    /// Returns the session, valid or not.
+    /// Returns the session, or the token that takes its place, valid or not.
     async fn session(&self, hash: SessionHash) -> Result<Option<Session>>;
 
     /// Records that the session was used at `now`.
     async fn touch_session(&self, hash: SessionHash, now: SystemTime) -> Result<()>;
 
-    /// Ends the sessions that have expired at `now`, permanently: setting the clock back does not revive
+    /// Ends the sessions and tokens that have expired at `now`, permanently: setting the clock back does not revive
     /// them. Sessions that were opened or used later than `now` then count as opened or used now.
     async fn expire_sessions(&self, now: SystemTime) -> Result<()>;
 
@@ -154,6 +155,42 @@ pub trait Sessions: Send + Sync {
 
     /// Ends all of the caller's sessions, and returns their number.
     async fn end_sessions(&self, caller: &Caller, origin: &Origin) -> Result<u32>;
+}
+
+/// A token, as its account may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRow {
+    /// What it may do.
+    pub scope: TokenScope,
+    /// The time when it was made.
+    pub since: SystemTime,
+    /// The time of last use, to the minute. That of its making if it was not used.
+    pub used: SystemTime,
+    /// The time when it expires.
+    pub expires: SystemTime,
+}
+
+/// Tokens for machines. [`Sessions::session`] finds them by their hash, too.
+#[async_trait]
+pub trait Tokens: Send + Sync {
+    /// Makes a token. Fails with [`Refusal::TokenTaken`], or at the quota.
+    async fn create_token(&self, caller: &Caller, token: &NewToken, origin: &Origin) -> Result<()>;
+
+    /// Returns the caller's tokens that have not expired at `now`, by name. At most
+    /// [`crate::domain::quota::Quota::Tokens`].
+    async fn tokens(&self, caller: &Caller, now: SystemTime) -> Result<Vec<TokenRow>>;
+
+    /// Ends a token, with its peers. Fails with [`Refusal::TokenNotFound`].
+    async fn revoke_token(&self, caller: &Caller, name: &TokenName, origin: &Origin) -> Result<()>;
+}
+
+/// Whose peer one is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerOwner {
+    /// The user.
+    pub user: Username,
+    /// The token that it was certified for. `None` if that was a session.
+    pub token: Option<TokenName>,
 }
 
 /// The owners of peers.
@@ -170,8 +207,8 @@ pub trait Peers: Send + Sync {
         origin: &Origin,
     ) -> Result<()>;
 
-    /// The user that the peer belongs to.
-    async fn peer_owner(&self, peer: PeerId) -> Result<Option<Username>>;
+    /// Whom the peer belongs to.
+    async fn peer_owner(&self, peer: PeerId) -> Result<Option<PeerOwner>>;
 }
 
 /// A group, as every user with an account may see it.
@@ -232,20 +269,24 @@ pub trait Groups: Send + Sync {
     async fn leave(&self, who: &Applicant, origin: &Origin) -> Result<()>;
 
     /// Returns up to `limit` open requests after the cursor, oldest first.
-    async fn requests(&self, owner: &Ownership, after: i64, limit: u32) -> Result<Vec<PersonRow>>;
+    async fn requests(&self, owner: &Management, after: i64, limit: u32) -> Result<Vec<PersonRow>>;
 
     /// Makes the user of a request a member. Succeeds if the user is already a member. Fails with
     /// [`Refusal::NoSuchRequest`], or at a quota.
-    async fn accept(&self, owner: &Ownership, user: &Username, origin: &Origin) -> Result<()>;
+    async fn accept(&self, owner: &Management, user: &Username, origin: &Origin) -> Result<()>;
 
     /// Rejects a request. Fails with [`Refusal::NoSuchRequest`].
-    async fn reject(&self, owner: &Ownership, user: &Username, origin: &Origin) -> Result<()>;
+    async fn reject(&self, owner: &Management, user: &Username, origin: &Origin) -> Result<()>;
 
     /// Returns up to `limit` members after the cursor, longest-standing first.
     async fn members(&self, member: &Membership, after: i64, limit: u32) -> Result<Vec<PersonRow>>;
 
-    /// Removes a member. Fails with [`Refusal::MemberNotFound`] or [`Refusal::TargetIsOwner`].
-    async fn remove_member(&self, owner: &Ownership, user: &Username, origin: &Origin) -> Result<()>;
+    /// Removes a member. Fails with [`Refusal::MemberNotFound`] or [`Refusal::TargetIsOwner`], or with
+    /// [`Refusal::NotTheOwner`] if a manager would remove another.
+    async fn remove_member(&self, owner: &Management, user: &Username, origin: &Origin) -> Result<()>;
+
+    /// Gives a member another role. Fails with [`Refusal::MemberNotFound`] or [`Refusal::TargetIsOwner`].
+    async fn set_role(&self, owner: &Ownership, user: &Username, role: Role, origin: &Origin) -> Result<()>;
 
     /// Makes a member the owner. Fails with [`Refusal::TargetNotAMember`], or at a quota.
     async fn transfer(&self, owner: &Ownership, user: &Username, origin: &Origin) -> Result<()>;
@@ -286,19 +327,19 @@ pub struct InviteRow {
 #[async_trait]
 pub trait Invites: Send + Sync {
     /// Makes an invitation, and returns its id. Fails with [`Refusal::FileNotFound`], or at the quota.
-    async fn create_invite(&self, owner: &Ownership, invite: &NewInvite, origin: &Origin) -> Result<i64>;
+    async fn create_invite(&self, owner: &Management, invite: &NewInvite, origin: &Origin) -> Result<i64>;
 
     /// Returns up to `limit` invitations after the id `after` that have not expired at `now`, oldest first.
     async fn invites(
         &self,
-        owner: &Ownership,
+        owner: &Management,
         after: i64,
         limit: u32,
         now: SystemTime,
     ) -> Result<Vec<InviteRow>>;
 
     /// Ends an invitation. Members that used it stay. Fails with [`Refusal::InviteNotFound`].
-    async fn revoke_invite(&self, owner: &Ownership, id: i64, origin: &Origin) -> Result<()>;
+    async fn revoke_invite(&self, owner: &Management, id: i64, origin: &Origin) -> Result<()>;
 
     /// Makes the caller a member, and takes one use. Succeeds, and takes none, if the caller is a member. An account
     /// uses an invitation once. Fails with [`Refusal::InviteInvalid`], or at a quota.

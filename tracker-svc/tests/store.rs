@@ -12,15 +12,16 @@ use std::{
 
 use proto::domain::{FileHeader, GroupId, PeerId, PieceLayout, Username, invite::InviteSecret};
 use tracker_core::{
-    Action, Applicant, Caller, Change, Membership, Origin, Ownership, Refusal, Requirement, SessionHash,
-    Standing,
-    access::{self, Proof},
+    Action, Applicant, Caller, Change, Management, Membership, Origin, Ownership, Refusal, Requirement,
+    SessionHash, Standing,
+    access::{self, Proof, Role},
     invite::NewInvite,
     quota::Quota,
     session,
+    token::{Allow, NewToken, TokenScope},
 };
 use tracker_svc::store::{
-    Accounts as _, Files as _, HashRun, IfTaken, InviteKey, ManifestId, Store, StoreError,
+    Accounts as _, Files as _, HashRun, IfTaken, InviteKey, ManifestId, PeerOwner, Store, StoreError,
     postgres::{Postgres, PostgresOptions},
     sqlite::{self, OpenError, Sqlite},
 };
@@ -53,11 +54,13 @@ conformance! {
     each_change_is_audited_and_a_refusal_changes_nothing => each_change_is_audited_sqlite, each_change_is_audited_postgres;
     a_stale_proof_does_nothing => a_stale_proof_does_nothing_sqlite, a_stale_proof_does_nothing_postgres;
     uses_of_invitations_are_counted_exactly => uses_of_invitations_are_counted_sqlite, uses_of_invitations_are_counted_postgres;
+    tokens_are_sessions_that_end_with_their_account => tokens_end_with_their_account_sqlite, tokens_end_with_their_account_postgres;
     sessions_open_only_on_the_password_that_was_checked => sessions_open_only_on_the_password_sqlite, sessions_open_only_on_the_password_postgres;
     peers_are_bound_to_their_users => peers_are_bound_to_their_users_sqlite, peers_are_bound_to_their_users_postgres;
     manifests_without_a_file_are_removed => manifests_without_a_file_are_removed_sqlite, manifests_without_a_file_are_removed_postgres;
     expired_sessions_and_old_rows_are_removed => expired_sessions_and_old_rows_are_removed_sqlite, expired_sessions_and_old_rows_are_removed_postgres;
     a_stepping_clock_neither_revives_nor_prolongs_sessions => a_stepping_clock_revives_no_session_sqlite, a_stepping_clock_revives_no_session_postgres;
+    roles_are_kept_and_checked_again => roles_are_kept_sqlite, roles_are_kept_postgres;
     groups_are_full_at_a_thousand => groups_are_full_at_a_thousand_sqlite, groups_are_full_at_a_thousand_postgres;
 }
 
@@ -147,6 +150,10 @@ impl World {
     }
 }
 
+fn owned_by(name: &str) -> PeerOwner {
+    PeerOwner { user: user(name), token: None }
+}
+
 fn user(name: &str) -> Username {
     name.parse().expect("a username")
 }
@@ -217,7 +224,8 @@ async fn changes_are_reported_in_order(world: World) {
     };
     let epoch = world.epoch(&ann, &g1).await;
     let came = Change::MemberCame { group: g1.clone(), user: user("bob"), epoch };
-    assert_eq!(world.changes().await, std::slice::from_ref(&came));
+    let listed = Change::FilePublished { group: g1.clone(), file };
+    assert_eq!(world.changes().await, [came.clone(), listed.clone()]);
     world.store.set_disabled(bob.user(), true, &origin()).await.expect("disabled");
     let epoch = world.epoch(&ann, &g1).await;
     let member = world.member(&ann, &g1).await;
@@ -225,6 +233,7 @@ async fn changes_are_reported_in_order(world: World) {
     world.store.end_session(&ann, &origin()).await.expect("ended");
     let told = [
         came,
+        listed,
         Change::SessionEnded { session: bob.session() },
         Change::MemberGone { group: g1.clone(), user: user("bob"), epoch },
         Change::UserDisabled { user: user("bob") },
@@ -232,9 +241,9 @@ async fn changes_are_reported_in_order(world: World) {
         Change::SessionEnded { session: ann.session() },
     ];
     assert_eq!(world.changes().await, told);
-    assert_eq!(world.store.last_change().await.expect("a number"), 6);
-    let later = world.store.changes(5).await.expect("changes");
-    assert_eq!(later, [(6, told[5].clone())]);
+    assert_eq!(world.store.last_change().await.expect("a number"), 7);
+    let later = world.store.changes(6).await.expect("changes");
+    assert_eq!(later, [(7, told[6].clone())]);
     // A commit that wrote changes wakes the tasks that wait for them.
     world.store.changed().await;
 }
@@ -270,6 +279,100 @@ async fn each_change_is_audited_and_a_refusal_changes_nothing(world: World) {
         "transfer_ownership",
     ];
     assert_eq!(world.actions().await, expected);
+}
+
+async fn tokens_are_sessions_that_end_with_their_account(world: World) {
+    let (ann, bob, now) = (world.account("ann").await, world.account("bob").await, SystemTime::now());
+    let groups = Some(["g1", "our films"].map(group).into());
+    let new = |number: u8, name: &str, minutes| {
+        let scope =
+            TokenScope { name: name.parse().expect("a name"), allow: Allow::Share, groups: groups.clone() };
+        NewToken::new([200 + number; 32].into(), scope, Some(Duration::from_mins(minutes)), now)
+            .expect("a token")
+    };
+    let (ci, spare) = (new(0, "ci", 10), new(1, "spare", 5));
+    world.store.create_token(&ann, &ci, &origin()).await.expect("made");
+    world.store.create_token(&ann, &spare, &origin()).await.expect("made");
+    refused(world.store.create_token(&ann, &new(2, "ci", 5), &origin()).await, Refusal::TokenTaken);
+    world.store.create_token(&bob, &new(3, "ci", 5), &origin()).await.expect("another account's");
+    let rows = world.store.tokens(&ann, now).await.expect("rows");
+    assert_eq!(rows.iter().map(|row| &row.scope).collect::<Vec<_>>(), [&ci.scope, &spare.scope]);
+
+    // It is found as a session, and its peers are bound to it.
+    let found = world.store.session(ci.hash).await.expect("a read").expect("a session");
+    assert_eq!((&found.user, found.ends()), (ann.user(), rows[0].expires));
+    let rule = access::rule("/minitorrent.v1.SwarmService/Announce").expect("a rule");
+    let machine = access::authenticate(rule, found, now).expect("allowed");
+    let peer = PeerId::from([5; 32]);
+    world
+        .store
+        .register_peer(&machine, peer, now + Duration::from_hours(1), &origin())
+        .await
+        .expect("a peer");
+    let owner = PeerOwner { token: Some(ci.scope.name.clone()), ..owned_by("ann") };
+    assert_eq!(world.store.peer_owner(peer).await.expect("a read"), Some(owner));
+    let used = now + Duration::from_mins(2);
+    world.store.touch_session(ci.hash, used).await.expect("touched");
+    let rows = world.store.tokens(&ann, now).await.expect("rows");
+    assert!(rows[0].used > rows[0].since && rows[1].used == rows[1].since, "{rows:?}");
+
+    // Each end is told to the running streams: of age, by its user, with the account.
+    world.store.expire_sessions(now + Duration::from_mins(5)).await.expect("expired");
+    assert!(world.store.session(spare.hash).await.expect("a read").is_none());
+    refused(world.store.revoke_token(&ann, &spare.scope.name, &origin()).await, Refusal::TokenNotFound);
+    world.store.create_token(&ann, &spare, &origin()).await.expect("the name is free again");
+    world.store.revoke_token(&ann, &ci.scope.name, &origin()).await.expect("revoked");
+    assert!(world.store.session(ci.hash).await.expect("a read").is_none());
+    assert_eq!(world.store.peer_owner(peer).await.expect("a read"), None);
+    world.store.set_disabled(ann.user(), true, &origin()).await.expect("disabled");
+    world.store.set_disabled(ann.user(), false, &origin()).await.expect("enabled");
+    assert!(world.store.session(spare.hash).await.expect("a read").is_none(), "it does not come back");
+    let ended: Vec<_> = world
+        .changes()
+        .await
+        .into_iter()
+        .filter(|change| matches!(change, Change::SessionEnded { session } if session.as_bytes()[0] >= 200))
+        .collect();
+    let told = |hash| Change::SessionEnded { session: hash };
+    let bobs = told([203; 32].into());
+    let ends = |change: &Change| ended.iter().filter(|ended| *ended == change).count();
+    assert_eq!((ends(&told(ci.hash)), ends(&told(spare.hash)), ends(&bobs), ended.len()), (1, 2, 1, 4));
+}
+
+async fn roles_are_kept_and_checked_again(world: World) {
+    let (ann, bob, eve, g1) =
+        (world.account("ann").await, world.account("bob").await, world.account("eve").await, group("g1"));
+    world.create(&ann, &g1).await;
+    world.join(&bob, &g1, &ann).await;
+    world.join(&eve, &g1, &ann).await;
+    let owner = world.owner(&ann, &g1).await;
+    let set = async |user: &Caller, role| world.store.set_role(&owner, user.user(), role, &origin()).await;
+    refused(set(&ann, Role::Reader).await, Refusal::TargetIsOwner);
+    set(&bob, Role::Manager).await.expect("set");
+    let manager: Management = world.enter(&bob, &g1).await.expect("a manager");
+    let writer = world.member(&eve, &g1).await;
+    let manifest = world.stage(&writer, 2).await;
+    set(&eve, Role::Manager).await.expect("set");
+    refused(world.store.remove_member(&manager, eve.user(), &origin()).await, Refusal::NotTheOwner);
+    refused(world.store.remove_member(&manager, ann.user(), &origin()).await, Refusal::TargetIsOwner);
+    // A stale proof does nothing.
+    set(&eve, Role::Reader).await.expect("set");
+    let publish = async || {
+        world.store.publish(&writer, &header("f"), [7; 32], manifest, IfTaken::Refuse, &origin()).await
+    };
+    refused(publish().await, Refusal::ReadsOnly);
+    let listed = world.store.members(&writer, 0, 10).await.expect("rows");
+    let standings: Vec<_> = listed.iter().map(|row| row.standing).collect();
+    assert_eq!(standings, [Standing::Owner, Standing::Manager, Standing::Reader]);
+    set(&bob, Role::Member).await.expect("set");
+    refused(world.store.remove_member(&manager, eve.user(), &origin()).await, Refusal::NotAManager);
+    set(&eve, Role::Member).await.expect("set");
+    publish().await.expect("published");
+    // A role ends with the membership.
+    set(&eve, Role::Manager).await.expect("set");
+    world.store.remove_member(&owner, eve.user(), &origin()).await.expect("removed");
+    world.join(&eve, &g1, &ann).await;
+    assert_eq!(world.enter::<Management>(&eve, &g1).await.err(), Some(Refusal::NotAManager));
 }
 
 async fn uses_of_invitations_are_counted_exactly(world: World) {
@@ -361,11 +464,11 @@ async fn peers_are_bound_to_their_users(world: World) {
     }
     refused(register(&ann, 16, now).await, Refusal::Quota(Quota::Peers));
     register(&ann, 3, now).await.expect("a renewal is not one more");
-    assert_eq!(world.store.peer_owner(peer(3)).await.expect("a read"), Some(user("ann")));
+    assert_eq!(world.store.peer_owner(peer(3)).await.expect("a read"), Some(owned_by("ann")));
     assert_eq!(world.store.peer_owner(peer(99)).await.expect("a read"), None);
     // The machine changes hands: the peer belongs to the last user that proved to have its key.
     register(&bob, 3, now).await.expect("registered");
-    assert_eq!(world.store.peer_owner(peer(3)).await.expect("a read"), Some(user("bob")));
+    assert_eq!(world.store.peer_owner(peer(3)).await.expect("a read"), Some(owned_by("bob")));
     // Peers with expired certificates do not count.
     register(&ann, 16, now + week + week).await.expect("registered");
 }

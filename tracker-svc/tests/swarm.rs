@@ -169,6 +169,16 @@ impl Stream {
         }
     }
 
+    /// The next published files.
+    async fn published(&mut self) -> Vec<pb::PublishedFile> {
+        loop {
+            let published = self.next().await.unwrap().published;
+            if !published.is_empty() {
+                return published;
+            }
+        }
+    }
+
     /// The status with which the stream ends.
     async fn end(&mut self) -> Status {
         loop {
@@ -381,6 +391,35 @@ async fn streams_end_with_their_session_and_with_the_tracker() {
 
     tracker.ask_to_stop();
     assert_eq!(refused(&third.end().await), (Code::Unavailable, Some(Reason::NotServing)));
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn members_hear_of_published_files_and_nobody_else_does() {
+    let tracker = Tracker::start().await;
+    let (ann, bob, cas) = (tracker.user("ann").await, tracker.user("bob").await, tracker.user("cas").await);
+    let group = tracker.group("films", &[&ann, &bob]).await;
+    let old = tracker.file(&ann, &group, "old.mp4").await;
+    let mut member = tracker.welcomed(&bob, tracker.peer(&bob).await, vec![]).await;
+    let mut outsider = tracker.welcomed(&cas, tracker.peer(&cas).await, vec![]).await;
+    let news = |file, name: &str| pb::PublishedFile {
+        file: Some(convert::to_file_ref(&group, file)),
+        name: name.into(),
+    };
+    let first = tracker.file(&ann, &group, "first.mp4").await;
+    assert_eq!(member.published().await, [news(first, "first.mp4")], "{old:?} was published before");
+
+    // A removed member's stream hears of nothing more, not even with the next group's news.
+    let owner = tracker.owner(&ann, &group).await;
+    tracker.store.remove_member(&owner, &bob.name, &origin()).await.unwrap();
+    tracker.file(&ann, &group, "second.mp4").await;
+    let other = tracker.group("shorts", &[&ann, &bob, &cas]).await;
+    let third = tracker.file(&ann, &other, "third.mp4").await;
+    let expected =
+        pb::PublishedFile { file: Some(convert::to_file_ref(&other, third)), name: "third.mp4".into() };
+    for stream in [&mut member, &mut outsider] {
+        assert_eq!(stream.published().await, std::slice::from_ref(&expected));
+    }
     tracker.stop().await;
 }
 

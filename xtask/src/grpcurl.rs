@@ -157,6 +157,16 @@ impl<'a> Grpcurl<'a> {
         }
         let (dave, erin) = (self.login("dave", PASSWORD)?, self.login("erin", PASSWORD)?);
         self.call(&dave, "AuthService/WhoAmI", &json!({}))?;
+        let ci = json!({"name": "ci", "allow": "TOKEN_ALLOW_SHARE", "lifetime": "3600s"});
+        let made: Value = serde_json::from_str(&self.call(&dave, "AuthService/CreateToken", &ci)?)?;
+        let token = made["token"].as_str().context("a token")?;
+        let whose = self.call(token, "AuthService/WhoAmI", &json!({}))?;
+        if !whose.contains("\"ci\"")
+            || !self.call(&dave, "AuthService/ListTokens", &json!({}))?.contains("\"ci\"")
+        {
+            bail!("the token should be ci of dave: {whose}");
+        }
+        self.call(&dave, "AuthService/RevokeToken", &json!({"name": "ci"}))?;
         Ok((dave, erin))
     }
 
@@ -171,6 +181,7 @@ impl<'a> Grpcurl<'a> {
             (dave, "RejectJoinRequest", &erins),
             (erin, "JoinGroup", &group),
             (dave, "AcceptJoinRequest", &erins),
+            (dave, "SetRole", &json!({"group_id": OWN, "username": "erin", "role": "STANDING_MANAGER"})),
             (dave, "TransferOwnership", &erins),
             (erin, "TransferOwnership", &daves),
             (dave, "RemoveMember", &erins),

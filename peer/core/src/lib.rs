@@ -10,6 +10,7 @@ pub mod download;
 pub mod download_plan;
 pub mod evictions;
 pub mod explain;
+pub mod last_copy;
 pub mod meter;
 pub mod picker;
 pub mod pieces;
@@ -19,8 +20,10 @@ mod request_id;
 pub mod reuse;
 pub mod running;
 pub mod sources;
+pub mod subscription;
 pub mod trackers;
 pub mod upload;
+pub mod watch;
 
 use std::time::Duration;
 

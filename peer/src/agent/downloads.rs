@@ -44,6 +44,8 @@ pub(crate) struct DownloadOptions {
     pub only: Vec<String>,
     /// The caller's umask.
     pub umask: u32,
+    /// The program that runs when it is complete or has failed, with its arguments. Empty for none.
+    pub exec: Vec<String>,
 }
 
 /// A download and its current state.
@@ -179,6 +181,7 @@ impl Agent {
                 verify: options.verify,
                 phase: Phase::Active,
                 umask: options.umask,
+                exec: options.exec,
                 begun,
                 done_bytes,
                 replaces: None,

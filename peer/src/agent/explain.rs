@@ -76,9 +76,18 @@ impl Agent {
         group: &GroupId,
         name: &FileName,
     ) -> Result<(Vec<FilePeer>, u64), PeerError> {
-        let login = self.login_now()?;
-        let own: PeerId = login.key.peer();
+        self.login_now()?;
         let pieces = u64::from(manifests::header(self.tracker(), group, name).await?.layout.count());
+        Ok((self.everyone(group, name).await?, pieces))
+    }
+
+    /// All peers that announce a file, those with most of it first.
+    pub(super) async fn everyone(
+        &self,
+        group: &GroupId,
+        name: &FileName,
+    ) -> Result<Vec<FilePeer>, PeerError> {
+        let own: PeerId = self.login_now()?.key.peer();
         let mut request = pb::FindPeersRequest {
             group_id: group.to_string(),
             name: name.to_string(),
@@ -105,7 +114,7 @@ impl Agent {
         }
         let user = |peer: &FilePeer| peer.source.peer.as_ref().map(|peer| peer.username.clone());
         peers.sort_by_cached_key(|peer| (std::cmp::Reverse(peer.source.pieces), user(peer)));
-        Ok((peers, pieces))
+        Ok(peers)
     }
 }
 

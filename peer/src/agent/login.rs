@@ -10,6 +10,7 @@ use std::{
 use parking_lot::Mutex;
 use program::durable::{self, Readers};
 use proto::{
+    convert,
     domain::{PeerId, Username},
     pb,
 };
@@ -22,6 +23,7 @@ use crate::{
     identity::{Identity, IdentityError, PeerKey},
     library::Library,
     session::Session,
+    subscriptions::Subscriptions,
     tracker::{announcer::AnnounceState, line::Line, list::TrackerList},
 };
 
@@ -57,16 +59,67 @@ impl Agent {
             return Err(PeerError::LoggedInAs(login.session.user.clone()));
         }
         let session = self.open_session(&user, password).await?;
+        self.take_over(standing, session, new_key).await
+    }
+
+    /// Logs in with the token of a machine instead of a password.
+    ///
+    /// # Errors
+    /// As [`Self::log_in`].
+    pub(crate) async fn log_in_with_token(
+        self: &Arc<Self>,
+        token: Zeroizing<String>,
+        new_key: bool,
+    ) -> Result<PeerId, PeerError> {
+        let _turn = self.turn.lock().await;
+        let ask = async |line: Line| {
+            let mut auth = line.auth_with(&token).await?;
+            line.within(auth.who_am_i(pb::WhoAmIRequest {})).await
+        };
+        let whose = self
+            .parts
+            .tracker
+            .ask(ask)
+            .await
+            .map_err(|error| if error.is_session_over() { PeerError::BadToken } else { error })?;
+        if whose.token_name.is_empty() {
+            return Err(PeerError::BadToken);
+        }
+        let session = Session {
+            user: convert::username(&whose.username)?,
+            token: token.to_string(),
+            expires_at: whose.expires_at.map(|at| at.seconds).unwrap_or_default(),
+            token_name: Some(convert::token_name(&whose.token_name)?.to_string()),
+            tracker: self.parts.tracker.trackers().to_string(),
+        };
+        let standing = self.current();
+        if let Some(login) = standing.as_ref().filter(|login| login.session.user != session.user) {
+            return Err(PeerError::LoggedInAs(login.session.user.clone()));
+        }
+        self.take_over(standing, session, new_key).await
+    }
+
+    /// Uses a new session from now on, unless the standing one is of the same kind and still counts.
+    async fn take_over(
+        self: &Arc<Self>,
+        standing: Option<Arc<Login>>,
+        session: Session,
+        new_key: bool,
+    ) -> Result<PeerId, PeerError> {
         if let Some(login) = standing {
             // A login ends the quarrel with another daemon that uses the same key.
-            let stands = !new_key && !self.announce.borrow().evicted;
+            let is_alike = match &session.token_name {
+                None => login.session.token_name.is_none(),
+                Some(_) => login.session.token == session.token,
+            };
+            let stands = is_alike && !new_key && !self.announce.borrow().evicted;
             if stands && self.counts(&login.session).await {
-                self.close_session(&session.token).await;
+                self.close_session(&session).await;
                 return Ok(login.key.peer());
             }
             self.leave(&login).await;
         }
-        let directory = self.parts.home.user_dir(&user);
+        let directory = self.directory_of(&session);
         let io_error = |error| PeerError::Io { path: directory.clone(), error };
         if new_key {
             PeerKey::set_aside(&directory).map_err(io_error)?;
@@ -77,7 +130,7 @@ impl Agent {
                 PeerKey::put_back(&directory).map_err(io_error)?;
             }
             self.parts.tracker.set_token(None);
-            self.close_session(&session.token).await;
+            self.close_session(&session).await;
         }
         entered
     }
@@ -94,6 +147,7 @@ impl Agent {
             user: user.clone(),
             token: opened.session_token,
             expires_at: opened.expires_at.map(|at| at.seconds).unwrap_or_default(),
+            token_name: None,
             tracker: tracker.trackers().to_string(),
         })
     }
@@ -107,10 +161,14 @@ impl Agent {
         !answer.await.is_err_and(|error: PeerError| error.is_session_over())
     }
 
-    /// Asks the tracker to end a session that nobody will use. If that fails, the session expires by itself.
-    async fn close_session(&self, token: &str) {
+    /// Asks the tracker to end a session that nobody will use. If that fails, the session expires by itself. A token
+    /// goes on: it is for other machines, too.
+    async fn close_session(&self, session: &Session) {
+        if session.token_name.is_some() {
+            return;
+        }
         let farewell = self.parts.tracker.ask(async |line| {
-            let mut auth = line.auth_with(token).await?;
+            let mut auth = line.auth_with(&session.token).await?;
             line.within(auth.logout(pb::LogoutRequest {})).await
         });
         if let Err(error) = farewell.await {
@@ -122,7 +180,12 @@ impl Agent {
     async fn enter(self: &Arc<Self>, session: &Session) -> Result<PeerId, PeerError> {
         self.parts.tracker.set_token(Some(&session.token));
         let login = self.prepare(session)?;
-        let identity = self.certify(&login.key).await?;
+        // The tracker forgets the peer of a token that was revoked, whatever its certificate says. There may be another
+        // token of that name now.
+        let identity = match session.token_name {
+            None => self.certify(&login.key).await?,
+            Some(_) => self.certify_anew(&login.key).await?,
+        };
         self.session_file
             .save(session)
             .map_err(|error| PeerError::Io { path: self.parts.home.session_file(), error })?;
@@ -180,15 +243,23 @@ impl Agent {
         }
     }
 
+    /// Where the key, the library and the subscriptions of a session are.
+    fn directory_of(&self, session: &Session) -> PathBuf {
+        self.parts.home.user_dir(&session.user, session.token_name.as_deref())
+    }
+
     fn prepare(&self, session: &Session) -> Result<Arc<Login>, PeerError> {
-        let directory = self.parts.home.user_dir(&session.user);
-        let library =
-            Library::open(&directory).map_err(|error| PeerError::Io { path: directory.clone(), error })?;
+        let directory = self.directory_of(session);
+        let io_error = |error| PeerError::Io { path: directory.clone(), error };
+        let library = Library::open(&directory).map_err(io_error)?;
+        let subscriptions = Subscriptions::open(&directory).map_err(io_error)?;
         let key = PeerKey::open_or_create(&session.user, &directory).map_err(identity_error)?;
         Ok(Arc::new(Login {
             session: session.clone(),
             key,
             library: Arc::new(library),
+            subscriptions,
+            news: Default::default(),
             problems: Mutex::new(HashMap::new()),
             files: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),
@@ -226,6 +297,10 @@ impl Agent {
         if let Some(kept) = self.kept_identity(key).await.filter(|kept| now < kept.renew_at()) {
             return Ok(kept);
         }
+        self.certify_anew(key).await
+    }
+
+    async fn certify_anew(&self, key: &PeerKey) -> Result<Identity, PeerError> {
         let tracker = &self.parts.tracker;
         let ca_pem = tracker.ca_pem().await?;
         let csr_der = key.request().map_err(identity_error)?.into();
@@ -254,8 +329,15 @@ impl Agent {
     pub(crate) async fn log_out(&self, everywhere: bool) -> Result<Farewell, PeerError> {
         let _turn = self.turn.lock().await;
         let login = self.login_now()?;
+        if let Some(token) = login.session.token_name.as_ref().filter(|_| everywhere) {
+            return Err(PeerError::OfToken(login.session.user.clone(), token.clone()));
+        }
         let is_shared = self.announce.borrow().evicted && !everywhere;
         self.leave(&login).await;
+        if login.session.token_name.is_some() {
+            tracing::info!(user = %login.session.user, "logged out; the token can be used again");
+            return Ok(Farewell::Told);
+        }
         if is_shared {
             tracing::info!(user = %login.session.user, "logged out; another daemon uses the session");
             return Ok(Farewell::Shared);

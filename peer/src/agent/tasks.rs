@@ -1,7 +1,7 @@
 //! The tasks of a login: renewing the certificate, announcing, and following downloads to their end.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -26,6 +26,7 @@ use crate::{
     },
     error::PeerError,
     hashing::FileStamp,
+    hooks::{Event, Facts},
     library::{DownloadEntry, Entry, Phase},
     paths::word,
     storage::Original,
@@ -62,6 +63,8 @@ impl Agent {
         spawn("certificate", Box::pin(async move { agent.keep_certified(&for_login).await }));
         let (agent, for_login) = (Arc::clone(self), Arc::clone(login));
         spawn("library", Box::pin(async move { agent.restore(&for_login).await }));
+        let (agent, for_login) = (Arc::clone(self), Arc::clone(login));
+        spawn("subscriptions", Box::pin(async move { agent.follow_subscriptions(&for_login).await }));
         // It ends by itself, after it has told the tracker that this peer leaves.
         let (agent, for_login) = (Arc::clone(self), Arc::clone(login));
         login.tasks.spawn(async move { agent.announce(&for_login, sender).await });
@@ -127,12 +130,29 @@ impl Agent {
         let mut settling = FuturesUnordered::new();
         // The files that are being settled, and whether the tracker has reported something about them since.
         let mut files: HashMap<FileId, bool> = HashMap::new();
+        let mut known = KnownGroups::default();
         loop {
             let mut due = Vec::new();
             tokio::select! {
                 event = events.recv() => match event {
                     Some(AnnounceEvent::FileEnded(group, file)) => due.push((group, file)),
+                    Some(AnnounceEvent::Opened) => {
+                        known.is_complete = true;
+                        login.news.stream_opened();
+                    }
+                    Some(AnnounceEvent::Published(group, listed)) => {
+                        let (group, name) = (group, Some(listed.name.clone()));
+                        let facts = Facts { event: Event::Published, group: group.clone(), name, path: None };
+                        self.parts.hooks.run(&facts, &[]);
+                        login.news.published(group, listed);
+                    }
+                    Some(AnnounceEvent::Unlisted(groups)) => login.news.unlisted(groups),
                     Some(AnnounceEvent::EpochsTold(groups)) => {
+                        login.retry_subscriptions(&groups);
+                        for group in known.note(&groups) {
+                            let facts = Facts { event: Event::Joined, group, name: None, path: None };
+                            self.parts.hooks.run(&facts, &[]);
+                        }
                         let waits = |entry: &Entry| {
                             groups.contains(&entry.group)
                                 && (files.contains_key(&entry.file) || login.waits_for_membership(entry))
@@ -467,12 +487,23 @@ impl Agent {
         };
         let stamp = self.parts.engine.stamp(file);
         let is_complete = phase == Phase::Complete;
+        let event = if is_complete { Event::Completed } else { Event::Failed };
+        let mut told = None;
         login.update(file, |entry| {
             let Some(download) = &mut entry.download else { return };
             // Somebody has noted it and may have changed more since.
             if download.phase != Phase::Active {
                 return;
             }
+            told = Some((
+                Facts {
+                    event,
+                    group: entry.group.clone(),
+                    name: Some(entry.name.clone()),
+                    path: Some(entry.path.clone()),
+                },
+                download.exec.clone(),
+            ));
             if phase == Phase::Complete {
                 (entry.stamp, entry.shared) = (stamp, true);
             }
@@ -481,6 +512,26 @@ impl Agent {
         if is_complete && let Err(error) = login.library.forget_replaced(file) {
             tracing::error!(%error, "the library can't be written");
         }
+        if let Some((facts, exec)) = told {
+            self.parts.hooks.run(&facts, &exec);
+        }
+    }
+}
+
+/// The groups that the tracker has named during a login.
+#[derive(Default)]
+struct KnownGroups {
+    groups: HashSet<GroupId>,
+    /// It has named all groups of the user once. One that it names later is new.
+    is_complete: bool,
+}
+
+impl KnownGroups {
+    /// Notes groups. Returns those that the user has joined.
+    fn note(&mut self, named: &[GroupId]) -> Vec<GroupId> {
+        let new: Vec<_> =
+            named.iter().filter(|group| self.groups.insert((*group).clone())).cloned().collect();
+        if self.is_complete { new } else { Vec::new() }
     }
 }
 

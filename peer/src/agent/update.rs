@@ -168,6 +168,7 @@ impl Agent {
                 verify: false,
                 phase: Phase::Active,
                 umask,
+                exec: Vec::new(),
                 begun: false,
                 done_bytes: 0,
                 replaces: Some(Box::new(Entry {

@@ -101,6 +101,7 @@ impl Agent {
     ) -> Result<Uploaded, PeerError> {
         let Hashed { manifest, stamp, folder, skipped } = hashed;
         let manifest = Arc::new(manifest);
+        let _publishing = login.news.publishing(&group, &manifest.header().name);
         let published = manifests::publish(self.tracker(), &group, &manifest, replace).await?;
         let header = manifest.header();
         let _guard = login.files.lock().await;

@@ -1,11 +1,15 @@
 //! The arguments as typed. [`super::resolve`] combines them with the environment and the configuration file.
 
-#[cfg(test)]
-mod tests;
+mod parts;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
+
+pub use self::parts::{
+    ConfigVerb, Credentials, DaemonArgs, DaemonVerb, DownloadOptions, GroupAndUser, GroupFile, GroupName,
+    Guest, InviteArgs, Leaving, LoginArgs, PasswordSource, RequestsVerb, TokenArgs, UploadOptions,
+};
 
 /// Shares files within groups and downloads them from many peers at once.
 #[derive(Debug, Parser)]
@@ -99,14 +103,32 @@ pub enum Verb {
     )]
     ChangePassword(PasswordSource),
     /// Log in, and resume your shares and unfinished downloads
-    #[command(after_help = "Example: peer login alice")]
+    #[command(
+        after_help = "A machine logs in with a token of create-token, and names no user.\nExample: peer login alice"
+    )]
     Login(LoginArgs),
     /// Stop all sharing and downloading, and forget the session
     #[command(after_help = "Example: peer logout")]
-    Logout,
+    Logout(Leaving),
     /// Log out, and end all your sessions on every machine
     #[command(alias = "logout_all", after_help = "Example: peer logout-all")]
-    LogoutAll,
+    LogoutAll(Leaving),
+    /// Make a token, with which a machine logs in as you; it is shown once
+    #[command(
+        alias = "create_token",
+        after_help = "read downloads and serves; share also publishes; manage also accepts, removes and invites members.\n\
+                      Example: peer create-token ci --group g1 --allow share --expires 30d > ci.token"
+    )]
+    CreateToken(TokenArgs),
+    /// List your tokens, without their secrets
+    #[command(alias = "list_tokens", after_help = "Example: peer list-tokens")]
+    ListTokens,
+    /// Revoke a token; the machines that use it are logged out
+    #[command(alias = "revoke_token", after_help = "Example: peer revoke-token ci")]
+    RevokeToken {
+        /// Its name, as in list-tokens
+        token: String,
+    },
     /// Show who is logged in
     #[command(after_help = "Example: peer whoami --json")]
     Whoami,
@@ -137,8 +159,15 @@ pub enum Verb {
     },
     /// Leave a group; if you own it, its longest-standing member becomes the owner
     #[command(alias = "leave_group", after_help = "Example: peer leave-group g1")]
-    LeaveGroup(GroupName),
-    /// List the requests to join a group (owner)
+    LeaveGroup {
+        /// Which
+        #[command(flatten)]
+        group: GroupName,
+        /// What to do about the others
+        #[command(flatten)]
+        leaving: Leaving,
+    },
+    /// List the requests to join a group (owner, managers)
     #[command(alias = "list_requests", after_help = "Example: peer list-requests g1")]
     ListRequests(GroupName),
     /// An older spelling of list-requests
@@ -148,34 +177,48 @@ pub enum Verb {
         #[command(subcommand)]
         verb: RequestsVerb,
     },
-    /// Accept a request to join a group (owner)
+    /// Accept a request to join a group (owner, managers)
     #[command(alias = "accept_request", after_help = "Example: peer accept-request g1 bob")]
     AcceptRequest(GroupAndUser),
-    /// Reject a request to join a group (owner)
+    /// Reject a request to join a group (owner, managers)
     #[command(alias = "reject_request", after_help = "Example: peer reject-request g1 bob")]
     RejectRequest(GroupAndUser),
     /// List a group's members
     #[command(alias = "list_members", after_help = "Example: peer list-members g1")]
     ListMembers(GroupName),
-    /// Remove a member from a group (owner)
+    /// Remove a member from a group (owner, managers)
     #[command(alias = "remove_member", after_help = "Example: peer remove-member g1 bob")]
     RemoveMember(GroupAndUser),
     /// Make another member the owner of a group (owner)
     #[command(alias = "transfer_group", after_help = "Example: peer transfer-group g1 bob")]
     TransferGroup(GroupAndUser),
+    /// Make a member a reader, a member or a manager (owner)
+    #[command(
+        alias = "set_role",
+        after_help = "A reader downloads and serves, and publishes nothing. A manager also accepts, removes and invites others.\n\
+                      Example: peer set-role g1 bob manager"
+    )]
+    SetRole {
+        /// Who
+        #[command(flatten)]
+        who: GroupAndUser,
+        /// What
+        #[arg(value_parser = ["reader", "member", "manager"])]
+        role: String,
+    },
     /// Delete a group (owner)
     #[command(alias = "delete_group", after_help = "Example: peer delete-group g1")]
     DeleteGroup(GroupName),
-    /// Print a link that makes whoever has it a member of a group (owner)
+    /// Print a link that makes whoever has it a member of a group (owner, managers)
     #[command(
         after_help = "The link names the tracker, its CA and the group, and contains a secret: give it to the right people only.\n\
                       Example: peer invite g1 --uses 30 --expires 2d --file movie.mp4"
     )]
     Invite(InviteArgs),
-    /// List a group's invitations, without their secrets (owner)
+    /// List a group's invitations, without their secrets (owner, managers)
     #[command(alias = "list_invites", after_help = "Example: peer list-invites g1")]
     ListInvites(GroupName),
-    /// Revoke an invitation; members that used it stay (owner)
+    /// Revoke an invitation; members that used it stay (owner, managers)
     #[command(alias = "revoke_invite", after_help = "Example: peer revoke-invite g1 7")]
     RevokeInvite {
         /// The group
@@ -207,6 +250,12 @@ pub enum Verb {
         group: String,
         /// A folder of the group
         name: Option<String>,
+        /// Only files with fewer complete copies online than --copies
+        #[arg(long, conflicts_with = "name")]
+        at_risk: bool,
+        /// How many copies are enough [default: 2]
+        #[arg(long, value_name = "N", requires = "at_risk")]
+        copies: Option<u32>,
     },
     /// Share files and folders with a group, from where they lie
     #[command(
@@ -224,6 +273,24 @@ pub enum Verb {
         /// How to share them
         #[command(flatten)]
         options: UploadOptions,
+    },
+    /// Share the files that appear in a directory, once they have stopped changing, until Ctrl-C
+    #[command(
+        after_help = "Only regular files directly in the directory count, and no names that begin with a dot.\n\
+                      Example: peer watch ./builds/ g1 --replace"
+    )]
+    Watch {
+        /// The directory
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// The group
+        group: String,
+        /// What is there already, too
+        #[arg(long)]
+        existing: bool,
+        /// A file that changes takes the place of what has its name (its publisher, or the group's owner)
+        #[arg(long)]
+        replace: bool,
     },
     /// Remove a file from a group (publisher or owner)
     #[command(after_help = "Example: peer unpublish g1 movie.mp4")]
@@ -297,6 +364,36 @@ pub enum Verb {
         #[arg(long, value_name = "N")]
         length: Option<u64>,
     },
+    /// Download what is published in a group from now on, by itself
+    #[command(
+        after_help = "Only the daemon has to run. The same call again with other options replaces the subscription.\n\
+                      Example: peer subscribe g1 ./films/ --match '*.mp4'"
+    )]
+    Subscribe {
+        /// The group
+        group: String,
+        /// The directory that the files go to; made if missing
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// Only files whose names match: a pattern as in a gitignore file. Repeatable
+        #[arg(long = "match", value_name = "GLOB")]
+        matching: Vec<String>,
+        /// What is published already, too
+        #[arg(long)]
+        existing: bool,
+        /// New versions of the files, too: brings the copies up to date in their place
+        #[arg(long)]
+        update: bool,
+        /// Run this after each download, without a shell; last on the line. MINITORRENT_EVENT, _GROUP, _NAME and _PATH say what it is about
+        #[arg(long, value_names = ["CMD", "ARG"], num_args = 1.., allow_hyphen_values = true)]
+        exec: Vec<String>,
+    },
+    /// List your subscriptions
+    #[command(alias = "list_subscriptions", after_help = "Example: peer list-subscriptions")]
+    ListSubscriptions,
+    /// End a subscription; its downloads go on
+    #[command(after_help = "Example: peer unsubscribe g1")]
+    Unsubscribe(GroupName),
     /// Say why a download is as fast as it is: one verdict, then the evidence
     #[command(after_help = "Example: peer explain g1 movie.mp4")]
     Explain(GroupFile),
@@ -319,6 +416,9 @@ pub enum Verb {
         /// Delete what was downloaded so far
         #[arg(long)]
         discard: bool,
+        /// What to do about the others
+        #[command(flatten)]
+        leaving: Leaving,
     },
     /// Remove finished downloads from the list; files and shares stay
     #[command(alias = "clear_downloads", after_help = "Example: peer clear-downloads")]
@@ -331,7 +431,14 @@ pub enum Verb {
     ListShares,
     /// Stop sharing a file from this peer; it stays on disk
     #[command(alias = "stop_share", after_help = "Example: peer stop-share g1 movie.mp4")]
-    StopShare(GroupFile),
+    StopShare {
+        /// Which
+        #[command(flatten)]
+        file: GroupFile,
+        /// What to do about the others
+        #[command(flatten)]
+        leaving: Leaving,
+    },
     /// Read this peer's copy again and check all of it
     #[command(after_help = "Example: peer verify g1 movie.mp4")]
     Verify(GroupFile),
@@ -387,196 +494,5 @@ pub enum Verb {
     },
 }
 
-/// `invite`'s arguments.
-#[derive(Debug, Args)]
-pub struct InviteArgs {
-    /// The group
-    pub group: String,
-    /// How many accounts may use it, up to 1000 [default: 1]
-    #[arg(long, value_name = "N")]
-    pub uses: Option<u32>,
-    /// How long it may be used, such as 90m, 12h or 2d; up to 90d [default: 7d]
-    #[arg(long, value_name = "TIME")]
-    pub expires: Option<String>,
-    /// A file of the group, which `peer get` then downloads
-    #[arg(long, value_name = "NAME")]
-    pub file: Option<String>,
-    /// Print the link as a QR code too
-    #[arg(long)]
-    pub qr: bool,
-}
-
-/// An invitation's link, and who uses it.
-#[derive(Debug, Args)]
-pub struct Guest {
-    /// The link; quote it, because of its #
-    pub link: String,
-    /// Your account's name; it is made if there is none [default: who is logged in, else it is asked for]
-    #[arg(long, value_name = "USER")]
-    pub user: Option<String>,
-    /// How the password comes.
-    #[command(flatten)]
-    pub source: PasswordSource,
-}
-
-/// The options of `upload`.
-#[derive(Debug, Clone, Args)]
-pub struct UploadOptions {
-    /// Its name in the group [default: the path's last part]
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Take the place of other content that has the name (its publisher, or the group's owner)
-    #[arg(long)]
-    pub replace: bool,
-    /// Leave this out of a folder: a pattern as in a gitignore file. Repeatable
-    #[arg(long, value_name = "GLOB")]
-    pub exclude: Vec<String>,
-    /// Leave out of a folder what can't be shared, instead of refusing the folder
-    #[arg(long)]
-    pub skip_unsupported: bool,
-}
-
-/// The options of `download`.
-#[derive(Debug, Clone, Default, Args)]
-pub struct DownloadOptions {
-    /// Download all files of the group
-    #[arg(long)]
-    pub all: bool,
-    /// Download the files whose names match: a pattern as in a gitignore file. Repeatable
-    #[arg(long = "match", value_name = "GLOB", conflicts_with = "all")]
-    pub matching: Vec<String>,
-    /// Download a part of a folder: a pattern as in a gitignore file. Repeatable; a later call adds to it
-    #[arg(long, value_name = "GLOB", conflicts_with = "repair")]
-    pub only: Vec<String>,
-    /// Return at once; the daemon continues the download
-    #[arg(short, long)]
-    pub detach: bool,
-    /// Download the pieces in order, to play the file while it arrives
-    #[arg(long)]
-    pub sequential: bool,
-    /// Read the whole file again at the end, and check its SHA-1 and BLAKE3
-    #[arg(long)]
-    pub verify: bool,
-    /// Repair the file at the destination: check it, and download only its bad pieces
-    #[arg(long)]
-    pub repair: bool,
-}
-
-/// `daemon`'s arguments.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct DaemonArgs {
-    /// `daemon stop`
-    #[command(subcommand)]
-    pub verb: Option<DaemonVerb>,
-    /// Where other peers connect to [env: PEER_LISTEN] [default: a free port of IPv4 and IPv6]
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<String>,
-    /// Host, or host:port, that other peers are told; up to four [env: PEER_ADVERTISE] [default: this host's addresses
-    /// and the one that the tracker sees]
-    #[arg(long, value_name = "ADDR")]
-    pub advertise: Vec<String>,
-    /// Bytes a second, 0 for no limit [env: PEER_UPLOAD_LIMIT]
-    #[arg(long, value_name = "R")]
-    pub upload_limit: Option<String>,
-    /// Bytes a second, 0 for no limit [env: PEER_DOWNLOAD_LIMIT]
-    #[arg(long, value_name = "R")]
-    pub download_limit: Option<String>,
-    /// Least number of simultaneous uploads, unless the uplink is slow [env: PEER_UPLOAD_SLOTS] [default: 2]
-    #[arg(long, value_name = "N")]
-    pub upload_slots: Option<String>,
-    /// Congestion control of uploads: auto (cubic if it can be had), system, or a name [env: PEER_CONGESTION] [default:
-    /// auto]
-    #[arg(long, value_name = "NAME", hide_short_help = true)]
-    pub congestion: Option<String>,
-    /// Seed of the picker's random choices [env: PEER_PICKER_SEED]
-    #[arg(long, value_name = "N", hide_short_help = true)]
-    pub picker_seed: Option<String>,
-    /// Serve Prometheus metrics here [env: PEER_METRICS]
-    #[arg(long, value_name = "ADDR")]
-    pub metrics: Option<String>,
-    /// Started by a verb: leave its terminal
-    #[arg(long, hide = true)]
-    pub detached: bool,
-}
-
-/// `daemon`'s verbs.
-#[derive(Debug, Subcommand)]
-pub enum DaemonVerb {
-    /// Stop the running daemon, and wait until it has ended
-    #[command(after_help = "Example: peer daemon stop")]
-    Stop,
-}
-
-/// `requests`'s verbs.
-#[derive(Debug, Subcommand)]
-pub enum RequestsVerb {
-    /// List the requests to join a group (owner)
-    #[command(alias = "list_requests")]
-    ListRequests(GroupName),
-}
-
-/// `config`'s verbs.
-#[derive(Debug, Subcommand)]
-pub enum ConfigVerb {
-    /// Show every setting, its value and its origin
-    #[command(after_help = "Example: peer config show --json")]
-    Show,
-}
-
-/// A group.
-#[derive(Debug, Args)]
-pub struct GroupName {
-    /// The group
-    pub group: String,
-}
-
-/// A group and a user.
-#[derive(Debug, Args)]
-pub struct GroupAndUser {
-    /// The group
-    pub group: String,
-    /// The user
-    pub user: String,
-}
-
-/// A file of a group.
-#[derive(Debug, Args)]
-pub struct GroupFile {
-    /// The group
-    pub group: String,
-    /// The file's name there
-    pub name: String,
-}
-
-/// A user and how their password comes.
-#[derive(Debug, Args)]
-pub struct Credentials {
-    /// The account's name
-    pub user: String,
-    /// In the shell only: a command line can be read by everybody
-    #[arg(hide = true)]
-    pub password: Option<String>,
-    /// How else the password comes.
-    #[command(flatten)]
-    pub source: PasswordSource,
-}
-
-/// `login`'s arguments.
-#[derive(Debug, Args)]
-pub struct LoginArgs {
-    /// The account
-    #[command(flatten)]
-    pub credentials: Credentials,
-    /// Make a new key, so that this home becomes another peer: for a copy of a home that is in use elsewhere
-    #[arg(long)]
-    pub new_key: bool,
-}
-
-/// How a password comes, when it is not typed.
-#[derive(Debug, Default, Args)]
-pub struct PasswordSource {
-    /// Read the password from standard input rather than asking [or name a file in PEER_PASSWORD_FILE]
-    #[arg(long)]
-    pub password_stdin: bool,
-}
+#[cfg(test)]
+mod tests;

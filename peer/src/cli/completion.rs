@@ -232,16 +232,19 @@ fn ask(verb: &str, argument: &str) -> Option<Ask> {
         ("group", "join-group") => Ask::AllGroups,
         (
             "group",
-            "list-requests" | "requests" | "accept-request" | "reject-request" | "remove-member"
-            | "transfer-group" | "delete-group" | "invite" | "list-invites" | "revoke-invite",
-        ) => Ask::OwnedGroups,
+            "list-requests" | "requests" | "accept-request" | "reject-request" | "remove-member" | "invite"
+            | "list-invites" | "revoke-invite",
+        ) => Ask::ManagedGroups,
+        ("group", "transfer-group" | "delete-group" | "set-role") => Ask::OwnedGroups,
+        ("token", "revoke-token") => Ask::Tokens,
         ("group", "stop-share") => Ask::GroupsOf(&Ask::Shares),
         ("group", "verify" | "update" | "cat") => Ask::GroupsOf(&Ask::Copies),
+        ("group", "unsubscribe") => Ask::Subscriptions,
         ("group", "stop-download" | "explain") => Ask::GroupsOf(&Ask::RunningDownloads),
         ("group", "resume-download") => Ask::GroupsOf(&Ask::EndedDownloads),
         ("group", _) => Ask::Groups,
         ("user", "accept-request" | "reject-request") => Ask::Requests,
-        ("user", "remove-member" | "transfer-group") => Ask::OtherMembers,
+        ("user", "remove-member" | "transfer-group" | "set-role") => Ask::OtherMembers,
         ("name", "stop-share") => Ask::Shares,
         ("name", "verify" | "update" | "cat") => Ask::Copies,
         ("name", "stop-download" | "explain") => Ask::RunningDownloads,

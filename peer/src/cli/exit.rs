@@ -69,6 +69,8 @@ impl Exit {
             | Reason::TicketMismatch
             | Reason::NotAMember
             | Reason::NotTheOwner
+            | Reason::OutOfScope
+            | Reason::ReadsOnly
             | Reason::NotYourPeer
             | Reason::InviteInvalid
             | Reason::RegistrationClosed
@@ -77,8 +79,10 @@ impl Exit {
             | Reason::FileNotFound
             | Reason::UserNotFound
             | Reason::InviteNotFound
+            | Reason::TokenNotFound
             | Reason::NotShared
             | Reason::DownloadNotFound
+            | Reason::NotSubscribed
             | Reason::PathNotFound => Self::NotFound,
             Reason::AlreadyExists
             | Reason::AlreadyAsked
@@ -186,6 +190,11 @@ impl Failure {
         Self::own(Exit::Interrupted, Code::Cancelled, "INTERRUPTED", "interrupted")
     }
 
+    /// Others would lose the only copy of something.
+    pub(super) fn last_copy(message: impl Into<String>) -> Self {
+        Self::own(Exit::Conflict, Code::FailedPrecondition, "LAST_COPY", message)
+    }
+
     /// A local file or directory can't be used.
     pub(super) fn io(what: impl fmt::Display, error: &io::Error) -> Self {
         Self::of(Reason::of_io(error), format!("{what}: {error}"))
@@ -224,6 +233,7 @@ fn next_step(reason: Reason) -> Option<&'static str> {
         Reason::FileNotFound => Some("`peer list-files GROUP` lists them"),
         Reason::UserNotFound | Reason::TargetNotAMember => Some("`peer list-members GROUP` lists them"),
         Reason::InviteNotFound => Some("`peer list-invites GROUP` lists them"),
+        Reason::TokenNotFound => Some("`peer list-tokens` lists them"),
         Reason::NoSuchRequest => Some("`peer list-requests GROUP` lists them"),
         _ => None,
     }

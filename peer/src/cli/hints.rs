@@ -14,9 +14,13 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// The group that a verb is about.
 pub(super) fn group_of(verb: &Verb) -> Option<String> {
     let group = match verb {
-        Verb::JoinGroup { group, .. } | Verb::Download { group, .. } | Verb::ListFiles { group, .. } => group,
+        Verb::JoinGroup { group, .. }
+        | Verb::Download { group, .. }
+        | Verb::Subscribe { group, .. }
+        | Verb::Watch { group, .. }
+        | Verb::ListFiles { group, .. } => group,
         Verb::Upload { rest, .. } => return rest.last()?.to_str().map(str::to_owned),
-        Verb::LeaveGroup(one)
+        Verb::LeaveGroup { group: one, .. }
         | Verb::ListRequests(one)
         | Verb::ListMembers(one)
         | Verb::DeleteGroup(one)
@@ -26,6 +30,7 @@ pub(super) fn group_of(verb: &Verb) -> Option<String> {
         Verb::AcceptRequest(one)
         | Verb::RejectRequest(one)
         | Verb::RemoveMember(one)
+        | Verb::SetRole { who: one, .. }
         | Verb::TransferGroup(one) => &one.group,
         Verb::Unpublish(file)
         | Verb::Ticket(file)

@@ -24,6 +24,10 @@ pub(super) const EXTRA: Extra = Extra {
     ],
     environment: &[
         ("PEER_PASSWORD_FILE", "A file with the password in its first line"),
+        (
+            "PEER_TOKEN_FILE",
+            "A file with a machine's token in its first line, for `peer login` without a user",
+        ),
         ("COMPLETE", "Set by the completion script of a shell: complete the line instead of running it"),
         ("NO_COLOR", "If set, no colours are used"),
         ("XDG_RUNTIME_DIR", "Where the socket of a home with a long path is"),

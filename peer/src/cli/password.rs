@@ -16,6 +16,9 @@ use super::{args::PasswordSource, context::Context, exit::Failure};
 /// The environment variable that names a file whose lines are the passwords.
 const FILE: &str = "PEER_PASSWORD_FILE";
 
+/// The environment variable that names a file with a machine's token in its first line.
+const TOKEN_FILE: &str = "PEER_TOKEN_FILE";
+
 /// A password.
 pub(super) type Password = Zeroizing<String>;
 
@@ -33,18 +36,7 @@ pub(super) async fn read<const N: usize>(
     let lines = if source.password_stdin {
         first_lines(&mut io::stdin().lock(), N).map_err(|error| Failure::io("standard input", &error))?
     } else if let Some(path) = file {
-        let path = context.directory.join(path);
-        let read = || {
-            let file = fs::File::open(&path)?;
-            if let Some(warning) = shared(&path, &file.metadata()?)
-                && !context.config.quiet
-                && !context.config.json
-            {
-                super::render::note(&warning);
-            }
-            first_lines(&mut io::BufReader::new(file), N)
-        };
-        read().map_err(|error| Failure::io(path.display(), &error))?
+        lines_of(context, &context.directory.join(path), N)?
     } else if io::stdin().is_terminal() {
         context.typing.during(async { ask(&prompts, repeat) }).await?
     } else {
@@ -53,6 +45,40 @@ pub(super) async fn read<const N: usize>(
         ));
     };
     lines.try_into().map_err(|_| Failure::usage(format!("{N} passwords are needed, one on each line")))
+}
+
+/// Reads a machine's token, from standard input or from the file that the environment names.
+///
+/// # Errors
+/// Fails when there is neither, or when it is empty.
+pub(super) fn read_token(context: &Context, from_stdin: bool) -> Result<Password, Failure> {
+    let file = std::env::var_os(TOKEN_FILE).filter(|path| !path.is_empty());
+    let lines = if from_stdin {
+        first_lines(&mut io::stdin().lock(), 1).map_err(|error| Failure::io("standard input", &error))?
+    } else if let Some(path) = file {
+        lines_of(context, &context.directory.join(path), 1)?
+    } else {
+        return Err(Failure::usage(
+            "whose login? `peer login USER` asks for the password; a machine uses --token-stdin or PEER_TOKEN_FILE",
+        ));
+    };
+    let token = lines.into_iter().next().map(|line| Zeroizing::new(line.trim().to_owned()));
+    token.filter(|token| !token.is_empty()).ok_or_else(|| Failure::usage("the token is empty"))
+}
+
+/// Reads the first lines of a secret file, and warns if others can read it.
+fn lines_of(context: &Context, path: &Path, count: usize) -> Result<Vec<Password>, Failure> {
+    let read = || {
+        let file = fs::File::open(path)?;
+        if let Some(warning) = shared(path, &file.metadata()?)
+            && !context.config.quiet
+            && !context.config.json
+        {
+            super::render::note(&warning);
+        }
+        first_lines(&mut io::BufReader::new(file), count)
+    };
+    read().map_err(|error| Failure::io(path.display(), &error))
 }
 
 /// Whether the password will be typed at a prompt.
@@ -79,7 +105,7 @@ fn shared(path: &Path, found: &fs::Metadata) -> Option<String> {
     let ours = found.is_file() && found.uid() == rustix::process::geteuid().as_raw();
     let path = path.display();
     (ours && found.mode() & 0o077 != 0)
-        .then(|| format!("other users can read the password in {path}; `chmod 600 {path}` prevents that"))
+        .then(|| format!("other users can read the secret in {path}; `chmod 600 {path}` prevents that"))
 }
 
 /// Reads the first lines, without their line ends.
@@ -96,18 +122,34 @@ fn first_lines(reader: &mut dyn io::BufRead, count: usize) -> io::Result<Vec<Pas
 }
 
 fn ask(prompts: &[&str], repeat: bool) -> Result<Vec<Password>, Failure> {
-    let prompt = |text: &str| {
-        rpassword::prompt_password(format!("{text}: "))
-            .map(Zeroizing::new)
-            .map_err(|error| Failure::io("the terminal", &error))
-    };
     let answers = prompts.iter().map(|text| prompt(text)).collect::<Result<Vec<_>, _>>()?;
-    let Some(new) = answers.last().filter(|_| repeat) else { return Ok(answers) };
-    check_new(new)?;
-    if *new != prompt("Repeat the password")? {
-        return Err(Failure::usage("the two passwords differ; nothing was changed, so try again"));
+    if let Some(new) = answers.last().filter(|_| repeat) {
+        repeated(new, "Repeat the password")?;
     }
     Ok(answers)
+}
+
+fn prompt(text: &str) -> Result<Password, Failure> {
+    let typed = rpassword::prompt_password(format!("{text}: "));
+    typed.map(Zeroizing::new).map_err(|error| Failure::io("the terminal", &error))
+}
+
+/// Checks a new password, and that it is typed again.
+fn repeated(new: &Password, text: &str) -> Result<(), Failure> {
+    check_new(new)?;
+    if *new == prompt(text)? {
+        Ok(())
+    } else {
+        Err(Failure::usage("the two passwords differ; nothing was changed, so try again"))
+    }
+}
+
+/// Has a new password typed again that was typed once.
+///
+/// # Errors
+/// Fails when it may not be one, or when the two differ.
+pub(super) async fn confirm(context: &Context, new: &Password, text: &str) -> Result<(), Failure> {
+    context.typing.during(async { repeated(new, text) }).await
 }
 
 #[cfg(test)]

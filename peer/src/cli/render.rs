@@ -25,7 +25,10 @@ pub(super) use self::{
         download_json, download_line, download_view, downloads_json, downloads_text, given, percent, state,
         taken,
     },
-    lists::{checks, entries, files, groups, invites, members, peers, requests, shares, standing, status},
+    lists::{
+        checks, entries, files, groups, invites, members, peers, requests, shares, standing, status,
+        subscriptions, token_json, tokens, who,
+    },
 };
 use super::exit::{Exit, Failure};
 use crate::paths;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    args::{DaemonArgs, Global, Verb},
+    args::{DaemonArgs, DaemonVerb, Global, Verb},
     exit::Failure,
 };
 use program::settings::Typed;
@@ -104,7 +104,15 @@ fn flags(global: &Global, daemon: Option<&DaemonArgs>) -> Typed {
 /// The time limit of the verb; `None` for no limit.
 pub(super) fn time_limit(verb: &Verb, config: &Config) -> Option<Duration> {
     let waits = match verb {
-        Verb::Daemon(args) => args.verb.is_none(),
+        Verb::Daemon(args) => match &args.verb {
+            Some(DaemonVerb::Stop(leaving)) => leaving.drain,
+            None => true,
+        },
+        Verb::Logout(leaving)
+        | Verb::LogoutAll(leaving)
+        | Verb::LeaveGroup { leaving, .. }
+        | Verb::StopShare { leaving, .. }
+        | Verb::StopDownload { leaving, .. } => leaving.drain,
         Verb::JoinGroup { wait, .. } => *wait,
         Verb::ShowDownloads { follow } | Verb::Who { follow, .. } => *follow,
         Verb::Upload { .. }
@@ -112,6 +120,7 @@ pub(super) fn time_limit(verb: &Verb, config: &Config) -> Option<Duration> {
         | Verb::Get { .. }
         | Verb::Update { .. }
         | Verb::Cat { .. }
+        | Verb::Watch { .. }
         | Verb::Verify(_)
         | Verb::Hash { .. }
         | Verb::Shell => true,

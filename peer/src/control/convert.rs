@@ -9,11 +9,12 @@ use proto::{
 };
 
 use crate::{
-    agent::{Check, DownloadStatus, FilePeer, Finding, ShareStatus},
+    agent::{Check, DownloadStatus, FilePeer, Finding, LastCopy, ShareStatus},
     domain::explain::Explanation,
     engine::{DownloadState, SourceState, SourceView},
     hashing::Damage,
     paths,
+    subscriptions::Subscription,
 };
 
 /// The most paths of files of a folder in one message.
@@ -62,6 +63,7 @@ pub(super) fn file_peer(peer: FilePeer) -> pb::FilePeer {
     pb::FilePeer {
         peer_id: address.peer_id,
         username: address.username,
+        token: address.token,
         pieces: source.pieces,
         load: source.load,
         own: is_own,
@@ -143,6 +145,29 @@ pub(super) fn share(status: ShareStatus) -> pb::Share {
         uploaded_bytes: status.uploaded_bytes,
         changed_files: status.wrong_files.into_iter().take(PATHS).collect(),
         cause: status.problem.map(|problem| problem.message).unwrap_or_default(),
+    }
+}
+
+pub(super) fn subscription(kept: Subscription) -> pb::Subscription {
+    let (directory, directory_bytes) = paths::to_wire(&kept.directory);
+    pb::Subscription {
+        group_id: kept.group.to_string(),
+        directory,
+        directory_bytes,
+        patterns: kept.patterns,
+        update: kept.update,
+        started: kept.started,
+        cause: kept.problem.unwrap_or_default(),
+    }
+}
+
+pub(super) fn last_copy(found: LastCopy) -> pb::LastCopy {
+    let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
+    pb::LastCopy {
+        group_id: found.group.to_string(),
+        name: found.name.to_string(),
+        copies: count(found.others.copies),
+        fetching: count(found.others.fetching),
     }
 }
 

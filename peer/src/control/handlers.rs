@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::convert;
 use crate::{
-    agent::{Agent, DownloadOptions, Farewell, UpdatePlan, UploadProgress},
+    agent::{Agent, DownloadOptions, Farewell, NewSubscription, UpdatePlan, UploadProgress},
     engine::DownloadState,
     error::PeerError,
     hashing::scan::ScanOptions,
@@ -27,6 +27,10 @@ use crate::{
 
 /// The time to wait before a download is looked up again.
 const FOLLOW: Duration = Duration::from_millis(500);
+
+/// The most words of a program that runs after a download, and the longest of them, in bytes.
+const MOST_WORDS: usize = 64;
+const MOST_WORD: usize = 4_096;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -92,6 +96,20 @@ fn absolute(text: String, exact: &[u8]) -> Result<PathBuf, PeerError> {
     if path.is_absolute() { Ok(path) } else { Err(PeerError::RelativePath(path)) }
 }
 
+/// The umask of a request; that of a private file if it has none.
+fn umask(asked: Option<u32>) -> u32 {
+    asked.unwrap_or(0o077) & 0o777
+}
+
+/// The program of a request, with its arguments.
+fn exec(line: Vec<String>) -> Result<Vec<String>, PeerError> {
+    let is_bad = |word: &String| word.len() > MOST_WORD || word.contains('\0');
+    if line.len() > MOST_WORDS || line.iter().any(is_bad) || line.first().is_some_and(String::is_empty) {
+        return Err(PeerError::Exec);
+    }
+    Ok(line)
+}
+
 fn timestamp(at: std::time::SystemTime) -> prost_types::Timestamp {
     at.into()
 }
@@ -110,12 +128,18 @@ impl ControlService for Control {
         request: Request<pb::ControlServiceLoginRequest>,
     ) -> Result<Response<pb::ControlServiceLoginResponse>, Status> {
         let request = request.into_inner();
-        let password = Zeroizing::new(request.password);
-        let user = wire::username(&request.username)?;
-        let peer = self.agent.log_in(user.clone(), password, request.new_key).await?;
-        let answer =
-            pb::ControlServiceLoginResponse { username: user.to_string(), peer_id: peer.to_string() };
-        Ok(Response::new(answer))
+        let (password, token) = (Zeroizing::new(request.password), Zeroizing::new(request.token));
+        let peer = if token.is_empty() {
+            self.agent.log_in(wire::username(&request.username)?, password, request.new_key).await?
+        } else {
+            self.agent.log_in_with_token(token, request.new_key).await?
+        };
+        let session = self.agent.status().session.ok_or(PeerError::NotLoggedIn)?;
+        Ok(Response::new(pb::ControlServiceLoginResponse {
+            username: session.user.to_string(),
+            peer_id: peer.to_string(),
+            token_name: session.token_name.unwrap_or_default(),
+        }))
     }
 
     async fn logout(
@@ -140,6 +164,7 @@ impl ControlService for Control {
         let expires = status.session.as_ref().map(|session| session.expires_at).filter(|at| *at > 0);
         Ok(Response::new(pb::GetStatusResponse {
             username: status.session.as_ref().map(|session| session.user.to_string()).unwrap_or_default(),
+            token_name: status.session.and_then(|session| session.token_name).unwrap_or_default(),
             peer_id: status.peer.map(|peer| peer.to_string()).unwrap_or_default(),
             tls_name: status.peer.map(|peer| peer.tls_name()).unwrap_or_default(),
             tracker: self.agent.tracker().line().url().to_owned(),
@@ -214,9 +239,8 @@ impl ControlService for Control {
     ) -> Result<Response<Self::DownloadStream>, Status> {
         let request = request.into_inner();
         let (group, name) = file_name(request.file)?;
-        let umask = request.umask.unwrap_or(0o077) & 0o777;
         if request.update {
-            let current = !self.agent.update(&group, &name, umask).await?;
+            let current = !self.agent.update(&group, &name, umask(request.umask)).await?;
             return self.follow_download(group, name, None, request.follow, current);
         }
         for pattern in &request.only {
@@ -229,7 +253,8 @@ impl ControlService for Control {
             sequential: request.sequential,
             verify: request.verify,
             repair: request.repair,
-            umask,
+            umask: umask(request.umask),
+            exec: exec(request.exec)?,
         };
         let destination = options.destination.clone();
         self.agent.download(&group, &name, options).await?;
@@ -426,6 +451,55 @@ impl ControlService for Control {
     ) -> Result<Response<pb::OpenPageResponse>, Status> {
         let link = self.page.link(&request.into_inner().listen, &*self.again, &self.shutdown).await;
         Ok(Response::new(pb::OpenPageResponse { url: link.map_err(PeerError::from)? }))
+    }
+
+    async fn subscribe(
+        &self,
+        request: Request<pb::SubscribeRequest>,
+    ) -> Result<Response<pb::SubscribeResponse>, Status> {
+        let request = request.into_inner();
+        let new = NewSubscription {
+            group: wire::group_id(&request.group_id)?,
+            directory: absolute(request.directory, &request.directory_bytes)?,
+            patterns: request.patterns,
+            existing: request.existing,
+            update: request.update,
+            umask: umask(request.umask),
+            exec: exec(request.exec)?,
+        };
+        self.agent.subscribe(new).await?;
+        Ok(Response::new(pb::SubscribeResponse {}))
+    }
+
+    async fn list_subscriptions(
+        &self,
+        _: Request<pb::ListSubscriptionsRequest>,
+    ) -> Result<Response<pb::ListSubscriptionsResponse>, Status> {
+        let subscriptions = self.agent.subscriptions()?.into_iter().map(convert::subscription).collect();
+        Ok(Response::new(pb::ListSubscriptionsResponse { subscriptions }))
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: Request<pb::UnsubscribeRequest>,
+    ) -> Result<Response<pb::UnsubscribeResponse>, Status> {
+        self.agent.unsubscribe(&wire::group_id(&request.get_ref().group_id)?)?;
+        Ok(Response::new(pb::UnsubscribeResponse {}))
+    }
+
+    async fn list_last_copies(
+        &self,
+        request: Request<pb::ListLastCopiesRequest>,
+    ) -> Result<Response<pb::ListLastCopiesResponse>, Status> {
+        let request = request.into_inner();
+        let group = Some(request.group_id).filter(|group| !group.is_empty());
+        let group = group.map(|group| wire::group_id(&group)).transpose()?;
+        let name = Some(request.name).filter(|name| !name.is_empty());
+        let name = name.map(|name| wire::file_name(&name)).transpose()?;
+        let copies = request.copies.max(1) as usize;
+        let found = self.agent.last_copies(group.as_ref(), name.as_ref(), copies).await?;
+        let files = found.into_iter().map(convert::last_copy).collect();
+        Ok(Response::new(pb::ListLastCopiesResponse { files }))
     }
 
     async fn shutdown(

@@ -16,6 +16,7 @@ use std::{
 use peer_core::{
     announce::{Announces, Held, Holding},
     evictions::Evictions,
+    subscription::Listed,
 };
 
 use proto::{
@@ -59,6 +60,8 @@ const MAX_KEYS: usize = 16;
 const MAX_KEY_ID: usize = 64;
 /// The most peers that are remembered because they could not reach this one.
 const MAX_UNREACHED: usize = 16;
+/// The most groups of one message whose files must be listed. A user is in fewer.
+const MAX_UNLISTED: usize = 10_000;
 
 /// The state of announcing, for `status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,6 +101,12 @@ pub(crate) enum AnnounceEvent {
     /// The file must not be shared or downloaded any more: it was unpublished, or this user is no longer in
     /// the group.
     FileEnded(GroupId, FileId),
+    /// The stream was opened. Files may have been published before.
+    Opened,
+    /// A file was published in a group of this user.
+    Published(GroupId, Listed),
+    /// Files were published in these groups that are not named.
+    Unlisted(Vec<GroupId>),
     /// The user is or was a member of these groups, and may have become one just now.
     EpochsTold(Vec<GroupId>),
     /// The session is over, and announcing has ended.
@@ -162,8 +171,7 @@ impl Announcer {
                 ended.map_or_else(|error| error, |()| line.unreachable("the tracker closed the stream"));
             if problem.is_session_over() {
                 tracing::warn!("the session has ended");
-                // The receiver lives as long as the login. Without it there is nobody to inform.
-                let _ = self.events.send(AnnounceEvent::SessionOver).await;
+                self.tell(AnnounceEvent::SessionOver).await;
                 break;
             }
             if let Some(by) = problem.evicted_by() {
@@ -275,6 +283,7 @@ impl Announcer {
         self.engine.set_epochs(epochs(&first));
         self.take(first).await;
         self.set_keys(&welcome.keys);
+        self.tell(AnnounceEvent::Opened).await;
         Ok(welcome)
     }
 
@@ -293,6 +302,11 @@ impl Announcer {
         }
     }
 
+    async fn tell(&self, event: AnnounceEvent) {
+        // The receiver lives as long as the login. Without it there is nobody to inform.
+        let _ = self.events.send(event).await;
+    }
+
     async fn take(&self, message: pb::AnnounceResponse) {
         if let Some(tracker_clock) = message.now {
             self.note_clock(tracker_clock.seconds);
@@ -301,21 +315,29 @@ impl Announcer {
         if !epochs.is_empty() {
             let groups = epochs.iter().map(|(group, _)| group.clone()).collect();
             self.engine.raise_epochs(epochs);
-            // The receiver lives as long as the login. Without it there is nobody to inform.
-            let _ = self.events.send(AnnounceEvent::EpochsTold(groups)).await;
+            self.tell(AnnounceEvent::EpochsTold(groups)).await;
         }
         if !message.keys.is_empty() {
             self.set_keys(&message.keys);
         }
         self.note_unreached(&message.unreached_by);
+        for published in message.published {
+            let Ok((group, file)) = convert::file_ref(published.file.as_ref()) else { continue };
+            let Ok(name) = convert::file_name(&published.name) else { continue };
+            self.tell(AnnounceEvent::Published(group, Listed { name, file })).await;
+        }
+        let unlisted = message.unlisted_groups.iter().filter_map(|group| convert::group_id(group).ok());
+        let unlisted: Vec<_> = unlisted.take(MAX_UNLISTED).collect();
+        if !unlisted.is_empty() {
+            self.tell(AnnounceEvent::Unlisted(unlisted)).await;
+        }
         for change in message.changes {
             let Ok((group, file)) = convert::file_ref(change.file.as_ref()) else { continue };
             if change.ended {
                 // Barred at once, not when the agent handles the event: this user's right to the file has
                 // ended.
                 self.engine.bar(&group, file);
-                // The receiver lives as long as the login. Without it there is nobody to inform.
-                let _ = self.events.send(AnnounceEvent::FileEnded(group, file)).await;
+                self.tell(AnnounceEvent::FileEnded(group, file)).await;
                 continue;
             }
             let gone = change.gone_peer_ids.iter().filter_map(|peer| convert::peer_id(peer).ok()).collect();

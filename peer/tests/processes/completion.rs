@@ -67,6 +67,7 @@ fn groups_users_files_and_downloads_are_completed() {
     completes(&ann, &["accept-request", "g1", ""], &["cem"]);
     completes(&ann, &["reject-request", "g2", "c"], &[]);
     completes(&ann, &["remove-member", "g2", ""], &["bob"]);
+    completes(&ann, &["set-role", "g2", ""], &["bob"]);
     // Files of the group before them, also with flags in between.
     completes(&bob, &["download", "g1", "m"], &["movie.mp4", "music.mp3"]);
     completes(&bob, &["download", "--sequential", "g1", "mo"], &["movie.mp4"]);
@@ -77,6 +78,11 @@ fn groups_users_files_and_downloads_are_completed() {
     completes(&bob, &["stop-download", ""], &["g1"]);
     completes(&bob, &["stop-download", "g1", ""], &["movie.mp4"]);
     completes(&bob, &["resume-download", "g1", "m"], &[]);
+    // Subscriptions and tokens.
+    bob.ok(&["subscribe", "g2", "subscribed"]);
+    bob.ok(&["create-token", "ci"]);
+    completes(&bob, &["unsubscribe", ""], &["g2"]);
+    completes(&bob, &["revoke-token", ""], &["ci"]);
     bob.ok(&["stop-download", "g1", "movie.mp4"]);
     completes(&bob, &["resume-download", "g1", "m"], &["movie.mp4"]);
     completes(&bob, &["stop-download", "g1", "m"], &[]);

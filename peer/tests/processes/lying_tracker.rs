@@ -334,6 +334,7 @@ fn a_million_sources_and_impossible_times_do_no_harm() {
                     9
                 ],
                 username: "mallory".into(),
+                token: String::new(),
             }),
             ..Default::default()
         }

@@ -14,8 +14,10 @@ mod faults;
 mod first_use;
 mod folders;
 mod found;
+mod hooks;
 mod invites;
 mod kills;
+mod last_copy;
 mod leaving;
 mod logs;
 mod loops;
@@ -31,17 +33,21 @@ mod reach;
 mod reading;
 mod repair;
 mod revocation;
+mod roles;
 mod scenario;
 mod secrets;
 mod several;
 mod several_trackers;
 mod silence;
+mod subscriptions;
 mod support;
 mod swarm;
 mod terminal;
+mod tokens;
 mod updates;
 mod verbs;
 mod versions;
+mod watch;
 
 /// Not a test of its own. The tests start this binary as their tracker, and an environment variable tells it
 /// to be one. This saves building a second program with the right features for every run.

@@ -38,7 +38,13 @@ fn at_a_terminal_after(peer: &Peer, first: &str, line: &str) -> Option<Child> {
 
 /// Types each line when the shell reads one, as a user does. Returns the exit code and everything that was on
 /// the screen.
-fn converse(mut child: Child, lines: &[&str]) -> (Option<i32>, String) {
+fn converse(child: Child, lines: &[&str]) -> (Option<i32>, String) {
+    let lines: Vec<_> = lines.iter().map(|line| (READS, *line)).collect();
+    answer(child, &lines)
+}
+
+/// Types each line when the text before it has come on the screen once more.
+fn answer(mut child: Child, lines: &[(&str, &str)]) -> (Option<i32>, String) {
     let (mut keys, mut screen) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
     let mut seen = Vec::new();
     let mut more = |seen: &mut Vec<u8>| {
@@ -47,8 +53,9 @@ fn converse(mut child: Child, lines: &[&str]) -> (Option<i32>, String) {
         seen.extend_from_slice(&some[..count]);
         count > 0
     };
-    for (before, line) in lines.iter().enumerate() {
-        while String::from_utf8_lossy(&seen).matches(READS).count() <= before && more(&mut seen) {}
+    for (at, (prompt, line)) in lines.iter().enumerate() {
+        let before = lines[..at].iter().filter(|(earlier, _)| earlier == prompt).count();
+        while String::from_utf8_lossy(&seen).matches(prompt).count() <= before && more(&mut seen) {}
         keys.write_all(line.as_bytes()).and_then(|()| keys.write_all(b"\r")).expect("the keys are read");
     }
     while more(&mut seen) {}
@@ -122,4 +129,32 @@ fn a_download_is_seen_while_it_runs() {
     ann.shares("g1", "more", 4 * MIB, 2);
     let unseen = bob.ok(&["download", "g1", "more", "out/"]);
     assert!(unseen.stderr.is_empty() && unseen.stdout.lines().count() == 1, "{unseen:?}");
+}
+
+#[test]
+fn who_joins_by_a_link_types_a_known_password_once_and_a_new_one_twice() {
+    let tracker = Tracker::start();
+    let ann = tracker.user("ann");
+    tracker.user("bob");
+    tracker.group("g1", &[&ann]);
+    let link = ann.ok(&["invite", "g1", "--uses", "3"]).stdout.trim_end().to_owned();
+    let password = PASSWORD.trim();
+    let known = Peer::alone("bob", &[]);
+    let Some(join) = at_a_terminal(&known, &format!("join '{link}' --user bob")) else { return };
+    let (code, seen) = answer(join, &[("Password of bob", password)]);
+    assert!(code == Some(0) && seen.contains("bob is a member of g1"), "{seen:?}");
+    assert!(!seen.contains("repeat"), "{seen:?}");
+
+    let new = Peer::alone("eve", &[]);
+    let join = at_a_terminal(&new, &format!("join '{link}'")).expect("as before");
+    let (code, seen) =
+        answer(join, &[("Username", "eve"), ("Password of eve", password), ("repeat it", password)]);
+    assert!(code == Some(0) && seen.contains("eve is a member of g1"), "{seen:?}");
+
+    // A wrong password of a known account makes no account.
+    let other = Peer::alone("bob", &[]);
+    let join = at_a_terminal(&other, &format!("join '{link}' --user bob")).expect("as before");
+    let wrong = "not his password";
+    let (code, seen) = answer(join, &[("Password of bob", wrong), ("repeat it", wrong)]);
+    assert!(code == Some(4) && seen.contains("wrong password"), "{seen:?}");
 }

@@ -83,7 +83,7 @@ impl Line {
 
     pub(crate) async fn log_in(self, username: String) -> Answer<()> {
         let request =
-            pb::ControlServiceLoginRequest { username, password: PASSWORD.to_owned(), new_key: false };
+            pb::ControlServiceLoginRequest { username, password: PASSWORD.to_owned(), ..Default::default() };
         self.control().await?.login(request).await.map(drop)
     }
 

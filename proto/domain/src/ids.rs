@@ -113,7 +113,7 @@ impl fmt::Debug for FileId {
     }
 }
 
-/// A name of any of the three kinds.
+/// A name of any kind.
 pub trait Name: FromStr {
     /// Parses a stored name. The name was checked when it was accepted, perhaps by an earlier version with a laxer
     /// rule for its characters. It can still be read and listed, so that one old name does not make a whole list
@@ -172,6 +172,12 @@ name_type!(
     super::names::check_username,
     super::names::check_username,
     "An account's name: 3-32 of `[a-z0-9][a-z0-9_.-]*`."
+);
+name_type!(
+    TokenName,
+    super::names::check_token,
+    super::names::check_token,
+    "The name of a token among those of its account: 1-32 of `[a-z0-9][a-z0-9_.-]*`."
 );
 name_type!(
     GroupId,

@@ -19,6 +19,6 @@ pub mod visible;
 
 pub use bitfield::Bitfield;
 pub use digest::{Blake3, PieceHash, Sha1};
-pub use ids::{FileId, FileName, GroupId, Name, PeerId, Username};
+pub use ids::{FileId, FileName, GroupId, Name, PeerId, TokenName, Username};
 pub use manifest::{FileHeader, Manifest};
 pub use piece::{PIECE_LENGTH, PieceIndex, PieceLayout};

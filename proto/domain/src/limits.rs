@@ -63,3 +63,12 @@ pub const INVITE_LIFETIME: std::ops::RangeInclusive<Duration> =
     Duration::from_mins(1)..=Duration::from_hours(90 * 24);
 /// Lifetime of an invitation if the request names none.
 pub const DEFAULT_INVITE_LIFETIME: Duration = Duration::from_hours(7 * 24);
+/// Allowed lengths of the name of a token, in bytes.
+pub const TOKEN_NAME_LENGTH: std::ops::RangeInclusive<usize> = 1..=32;
+/// Allowed lifetimes of a token.
+pub const TOKEN_LIFETIME: std::ops::RangeInclusive<Duration> =
+    Duration::from_mins(1)..=Duration::from_hours(366 * 24);
+/// Lifetime of a token if the request names none.
+pub const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_hours(90 * 24);
+/// Maximum number of groups that a token is limited to.
+pub const MAX_TOKEN_GROUPS: usize = 64;

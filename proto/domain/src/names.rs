@@ -8,7 +8,7 @@ use unicode_normalization::is_nfc;
 
 pub use super::fold::fold;
 use super::{
-    limits::{MAX_FILE_NAME, MAX_GROUP_BYTES, MAX_GROUP_CHARS, USERNAME_LENGTH},
+    limits::{MAX_FILE_NAME, MAX_GROUP_BYTES, MAX_GROUP_CHARS, TOKEN_NAME_LENGTH, USERNAME_LENGTH},
     look_alike, visible,
 };
 
@@ -18,6 +18,9 @@ pub enum NameError {
     /// Not a username.
     #[error("a username is 3-32 of a-z, 0-9, '_', '.', '-', and starts with a letter or digit")]
     Username,
+    /// Not the name of a token.
+    #[error("a token's name is 1-32 of a-z, 0-9, '_', '.', '-', and starts with a letter or digit")]
+    Token,
     /// Empty.
     #[error("a name must not be empty")]
     Empty,
@@ -59,11 +62,29 @@ pub enum NameError {
 /// # Errors
 /// [`NameError::Username`].
 pub fn check_username(name: &str) -> Result<(), NameError> {
+    if USERNAME_LENGTH.contains(&name.len()) && is_short_ascii(name) {
+        Ok(())
+    } else {
+        Err(NameError::Username)
+    }
+}
+
+/// Checks the name of a token.
+///
+/// # Errors
+/// [`NameError::Token`].
+pub fn check_token(name: &str) -> Result<(), NameError> {
+    if TOKEN_NAME_LENGTH.contains(&name.len()) && is_short_ascii(name) {
+        Ok(())
+    } else {
+        Err(NameError::Token)
+    }
+}
+
+fn is_short_ascii(name: &str) -> bool {
     let first = name.bytes().next();
-    let good = USERNAME_LENGTH.contains(&name.len())
-        && first.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b));
-    if good { Ok(()) } else { Err(NameError::Username) }
+    first.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b))
 }
 
 /// Checks a group's name.

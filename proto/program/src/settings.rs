@@ -41,6 +41,8 @@ enum Kind {
     Outside,
     /// Several values: an array in the file, separated by commas elsewhere.
     List,
+    /// A program and its arguments: an array in the file, words in quotes elsewhere.
+    Command,
 }
 
 impl Setting {
@@ -63,6 +65,12 @@ impl Setting {
     /// Several values, without a default: an array in the file, separated by commas elsewhere.
     pub const fn list(name: &'static str, env: &'static str) -> Self {
         Self { name, env, default: "", kind: Kind::List }
+    }
+
+    /// A program and its arguments, without a default: an array in the file; elsewhere words, which may be in single
+    /// quotes. A name with a dot is in a table of the file.
+    pub const fn command(name: &'static str, env: &'static str) -> Self {
+        Self { name, env, default: "", kind: Kind::Command }
     }
 }
 
@@ -279,7 +287,7 @@ fn read_file(table: &[Setting], layers: &Layers<'_>) -> Result<Typed, SettingsEr
     let bad = |message: String| SettingsError::File { path: path.clone(), message };
     let parsed: toml::Table = text.parse().map_err(|error: toml::de::Error| bad(error.to_string()))?;
     let mut values = Typed::new();
-    for (key, value) in parsed {
+    for (key, value) in parsed.into_iter().flat_map(spread) {
         let setting = table.iter().find(|setting| setting.name == key);
         let setting =
             setting.ok_or_else(|| bad(format!("unknown setting {key:?}; `config show` lists them")))?;
@@ -290,6 +298,10 @@ fn read_file(table: &[Setting], layers: &Layers<'_>) -> Result<Typed, SettingsEr
             (toml::Value::Array(items), Kind::List) => {
                 let items: Option<Vec<String>> = items.into_iter().map(single).collect();
                 items.map(|items| items.join(","))
+            }
+            (toml::Value::Array(items), Kind::Command) => {
+                let items: Option<Vec<String>> = items.into_iter().map(single).collect();
+                items.map(|items| items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(" "))
             }
             (value, _) => single(value),
         };
@@ -304,6 +316,27 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Plain => "single value",
         Kind::Path | Kind::Outside => "path",
         Kind::List => "list of single values",
+        Kind::Command => "program with its arguments",
+    }
+}
+
+/// The settings of a table, with the table's name before a dot; or the setting itself.
+fn spread((key, value): (String, toml::Value)) -> Vec<(String, toml::Value)> {
+    match value {
+        toml::Value::Table(table) => {
+            table.into_iter().map(|(inner, value)| (format!("{key}.{inner}"), value)).collect()
+        }
+        value => vec![(key, value)],
+    }
+}
+
+/// A word of a command, in single quotes if it needs them.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

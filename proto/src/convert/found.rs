@@ -24,6 +24,8 @@ pub struct Found<'s> {
     pub user: &'s Username,
     /// The addresses to reach the peer at, separated by commas; empty for none.
     pub addresses: &'s str,
+    /// The name of the token that the peer was certified for; empty if it is a person's, or not told.
+    pub token: &'s str,
     /// The number of pieces that the peer has.
     pub pieces: u32,
     /// The number of its uploads, running and waiting.
@@ -66,6 +68,7 @@ impl Found<'_> {
                 tls_name: self.id.tls_name(),
                 addresses: split(self.addresses).map(ToOwned::to_owned).collect(),
                 username: self.user.as_str().to_owned(),
+                token: self.token.to_owned(),
             }),
             pieces: self.pieces.into(),
             load: self.load,
@@ -83,6 +86,7 @@ impl Found<'_> {
                 .into_iter()
                 .chain(split(self.addresses).map(|address| (3, [address.as_bytes(), nothing])))
                 .chain([(4, [self.user.as_str().as_bytes(), nothing])])
+                .chain(Some((5, [self.token.as_bytes(), nothing])).filter(|_| !self.token.is_empty()))
         };
         let length = |parts: [&[u8]; 2]| parts.map(<[u8]>::len).iter().sum::<usize>() as u64;
         encode_key(1, WireType::LengthDelimited, into);
@@ -122,6 +126,7 @@ mod tests {
             id: PeerId::from([byte; 32]),
             user: &user,
             addresses,
+            token: if byte == 3 { "ci" } else { "" },
             pieces,
             load,
         };

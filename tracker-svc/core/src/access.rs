@@ -1,84 +1,24 @@
 //! Access control: one table of all methods, and the proofs that its group-level requirements were checked.
 //!
-//! A method that is not in [`TABLE`] is not served. The authentication layer enforces the first two levels,
-//! [`Requirement::Anyone`] and [`Requirement::Session`], before a handler runs. The other levels need the
-//! caller's place in the group that the request names. Handlers pass it to [`admit`], and only [`admit`] can
-//! make an [`Applicant`], a [`Membership`] or an [`Ownership`]. The store's group methods accept only those
-//! types. So a handler that forgets the check does not compile. If a handler asks for less than the table,
+//! A method that is not in [`TABLE`] is not served. A token calls only what the table says. The authentication layer
+//! enforces the first two levels, [`Requirement::Anyone`] and [`Requirement::Session`], before a handler runs. The other
+//! levels need the caller's place in the group that the request names. Handlers pass it to [`admit`], and only [`admit`]
+//! can make an [`Applicant`], a [`Membership`], a [`Management`] or an [`Ownership`]. The store's group methods accept only
+//! those types. So a handler that forgets the check does not compile. If a handler asks for less than the table,
 //! [`admit`] enforces the table.
 
-use std::time::SystemTime;
+mod table;
+
+use std::{sync::Arc, time::SystemTime};
 
 use domain::{GroupId, Username};
 
+pub use self::table::{Requirement, Rule, TABLE, requirement, rule};
 use super::{
     Refusal,
     session::{AccountId, Session, SessionHash},
+    token::{Allow, TokenScope},
 };
-
-/// The requirement that a method has for its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Requirement {
-    /// Nothing.
-    Anyone,
-    /// A session.
-    Session,
-    /// At least an open request to join the group.
-    Applicant,
-    /// Membership of the group.
-    Member,
-    /// Ownership of the group.
-    Owner,
-}
-
-use Requirement::{Anyone, Applicant as AskedToJoin, Member, Owner, Session as LoggedIn};
-
-/// All methods that are served, with their requirements.
-pub const TABLE: &[(&str, Requirement)] = &[
-    ("/grpc.health.v1.Health/Check", Anyone),
-    ("/grpc.health.v1.Health/Watch", Anyone),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Anyone),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Anyone),
-    ("/minitorrent.v1.AuthService/CreateUser", Anyone),
-    ("/minitorrent.v1.AuthService/Login", Anyone),
-    ("/minitorrent.v1.AuthService/GetTrackerKeys", Anyone),
-    ("/minitorrent.v1.AuthService/Logout", LoggedIn),
-    ("/minitorrent.v1.AuthService/LogoutAll", LoggedIn),
-    ("/minitorrent.v1.AuthService/WhoAmI", LoggedIn),
-    ("/minitorrent.v1.AuthService/ChangePassword", LoggedIn),
-    ("/minitorrent.v1.AuthService/IssuePeerCert", LoggedIn),
-    ("/minitorrent.v1.GroupService/CreateGroup", LoggedIn),
-    ("/minitorrent.v1.GroupService/ListGroups", LoggedIn),
-    ("/minitorrent.v1.GroupService/JoinGroup", LoggedIn),
-    ("/minitorrent.v1.GroupService/LeaveGroup", AskedToJoin),
-    ("/minitorrent.v1.GroupService/ListMembers", Member),
-    ("/minitorrent.v1.GroupService/ListJoinRequests", Owner),
-    ("/minitorrent.v1.GroupService/AcceptJoinRequest", Owner),
-    ("/minitorrent.v1.GroupService/RejectJoinRequest", Owner),
-    ("/minitorrent.v1.GroupService/RemoveMember", Owner),
-    ("/minitorrent.v1.GroupService/TransferOwnership", Owner),
-    ("/minitorrent.v1.GroupService/DeleteGroup", Owner),
-    ("/minitorrent.v1.GroupService/CreateInvite", Owner),
-    ("/minitorrent.v1.GroupService/ListInvites", Owner),
-    ("/minitorrent.v1.GroupService/RevokeInvite", Owner),
-    // The secret of the invitation is the right to the group.
-    ("/minitorrent.v1.GroupService/JoinByInvite", LoggedIn),
-    // To replace a file, the caller must also be its publisher or the group's owner: see `may_unlist`.
-    ("/minitorrent.v1.FileService/PublishFile", Member),
-    ("/minitorrent.v1.FileService/ListFiles", Member),
-    ("/minitorrent.v1.FileService/GetManifest", Member),
-    // The caller must also be the file's publisher or the group's owner: see `may_unlist`.
-    ("/minitorrent.v1.FileService/UnpublishFile", Member),
-    // In each group that the request names.
-    ("/minitorrent.v1.SwarmService/IssueTickets", Member),
-    ("/minitorrent.v1.SwarmService/Announce", Member),
-    ("/minitorrent.v1.SwarmService/FindPeers", Member),
-];
-
-/// The requirement of the method at this path. `None` for a path that must not be served.
-pub fn requirement(path: &str) -> Option<Requirement> {
-    TABLE.iter().find(|(method, _)| *method == path).map(|&(_, requirement)| requirement)
-}
 
 /// A user with a valid session that calls a method. The table allows the call.
 #[derive(Clone, Debug)]
@@ -88,6 +28,7 @@ pub struct Caller {
     session: SessionHash,
     ends: SystemTime,
     requirement: Requirement,
+    token: Option<Arc<TokenScope>>,
 }
 
 impl Caller {
@@ -110,18 +51,43 @@ impl Caller {
     pub fn session_ends(&self) -> SystemTime {
         self.ends
     }
+
+    /// What the caller's token may do, if it has one instead of a session.
+    pub fn token(&self) -> Option<&Arc<TokenScope>> {
+        self.token.as_ref()
+    }
+
+    /// Whether the caller may act in the group at all, as far as its token goes.
+    pub fn covers(&self, group: &GroupId) -> bool {
+        self.token.as_ref().is_none_or(|token| token.covers(group))
+    }
 }
 
-/// Lets a session call a method with this requirement.
+/// Lets a session, or a token, call a method with this rule.
 ///
 /// # Errors
-/// [`Refusal::NotLoggedIn`] if the session has ended or its account is disabled.
-pub fn authenticate(requirement: Requirement, session: Session, now: SystemTime) -> Result<Caller, Refusal> {
+/// [`Refusal::NotLoggedIn`] if the session has ended or its account is disabled, [`Refusal::OutOfScope`] if the token
+/// does not allow it.
+pub fn authenticate(rule: impl Into<Rule>, session: Session, now: SystemTime) -> Result<Caller, Refusal> {
+    let Rule { requirement, machines } = rule.into();
     if !session.is_alive(now) {
         return Err(Refusal::NotLoggedIn);
     }
     let ends = session.ends();
-    Ok(Caller { user: session.user, account: session.account, session: session.hash, ends, requirement })
+    let token = session.machine.map(|machine| machine.scope);
+    if let Some(token) = &token
+        && machines.is_none_or(|least| token.allow < least)
+    {
+        return Err(Refusal::OutOfScope);
+    }
+    Ok(Caller {
+        user: session.user,
+        account: session.account,
+        session: session.hash,
+        ends,
+        requirement,
+        token,
+    })
 }
 
 /// A user's relation to a group. Each level includes the previous ones.
@@ -131,10 +97,25 @@ pub enum Standing {
     None,
     /// Has an open request to join.
     Requested,
+    /// A member that downloads and serves, and publishes nothing.
+    Reader,
     /// A member.
     Member,
+    /// A member that also accepts, removes and invites others.
+    Manager,
     /// The owner.
     Owner,
+}
+
+/// What a member who does not own the group may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// [`Standing::Reader`].
+    Reader,
+    /// [`Standing::Member`].
+    Member,
+    /// [`Standing::Manager`].
+    Manager,
 }
 
 /// A group's key in the store. A new group of the same name has another key, so a proof never outlives its
@@ -166,9 +147,13 @@ pub struct Applicant {
 #[derive(Clone, Debug)]
 pub struct Membership(Applicant);
 
+/// Proof that a user may manage the members of a group.
+#[derive(Clone, Debug)]
+pub struct Management(Membership);
+
 /// Proof that a user is the owner of a group.
 #[derive(Clone, Debug)]
-pub struct Ownership(Membership);
+pub struct Ownership(Management);
 
 impl Applicant {
     /// The group.
@@ -212,10 +197,18 @@ impl std::ops::Deref for Membership {
     }
 }
 
-impl std::ops::Deref for Ownership {
+impl std::ops::Deref for Management {
     type Target = Membership;
 
     fn deref(&self) -> &Membership {
+        &self.0
+    }
+}
+
+impl std::ops::Deref for Ownership {
+    type Target = Management;
+
+    fn deref(&self) -> &Management {
         &self.0
     }
 }
@@ -241,10 +234,18 @@ impl Proof for Applicant {
 }
 
 impl Proof for Membership {
-    const NEEDS: Standing = Standing::Member;
+    const NEEDS: Standing = Standing::Reader;
 
     fn prove(applicant: Applicant, _: Seal) -> Self {
         Self(applicant)
+    }
+}
+
+impl Proof for Management {
+    const NEEDS: Standing = Standing::Manager;
+
+    fn prove(applicant: Applicant, _: Seal) -> Self {
+        Self(Membership(applicant))
     }
 }
 
@@ -252,28 +253,40 @@ impl Proof for Ownership {
     const NEEDS: Standing = Standing::Owner;
 
     fn prove(applicant: Applicant, _: Seal) -> Self {
-        Self(Membership(applicant))
+        Self(Management(Membership(applicant)))
     }
 }
 
 /// Admits a caller to a group. The stricter of the table's and the proof's requirement applies.
 ///
-/// If the group does not exist (`place` is `None`), the refusal is the same as for a caller that is not a
-/// member.
+/// If the group does not exist (`place` is `None`), or the caller's token is not for it, the refusal is the same as for
+/// a caller that is not a member.
 ///
 /// # Errors
-/// [`Refusal::NotAMember`], or [`Refusal::NotTheOwner`] if a member calls an owner's method.
+/// [`Refusal::NotAMember`], or if the member's role does not allow it: [`Refusal::ReadsOnly`],
+/// [`Refusal::NotAManager`] or [`Refusal::NotTheOwner`].
 pub fn admit<P: Proof>(caller: &Caller, group: &GroupId, place: Option<Place>) -> Result<P, Refusal> {
     let by_table = match caller.requirement {
         Requirement::Anyone | Requirement::Session => Standing::None,
         Requirement::Applicant => Standing::Requested,
+        Requirement::Reader => Standing::Reader,
         Requirement::Member => Standing::Member,
+        Requirement::Manager => Standing::Manager,
         Requirement::Owner => Standing::Owner,
     };
-    let place = place.ok_or(Refusal::NotAMember)?;
-    if place.standing < by_table.max(P::NEEDS) {
-        let is_member = place.standing >= Standing::Member;
-        return Err(if is_member { Refusal::NotTheOwner } else { Refusal::NotAMember });
+    let mut place = place.filter(|_| caller.covers(group)).ok_or(Refusal::NotAMember)?;
+    // A token that may not manage is a member's at most.
+    if caller.token.as_ref().is_some_and(|token| token.allow < Allow::Manage) {
+        place.standing = place.standing.min(Standing::Member);
+    }
+    let needed = by_table.max(P::NEEDS);
+    if place.standing < needed {
+        return Err(match needed {
+            _ if place.standing < Standing::Reader => Refusal::NotAMember,
+            Standing::Owner => Refusal::NotTheOwner,
+            Standing::Manager => Refusal::NotAManager,
+            _ => Refusal::ReadsOnly,
+        });
     }
     let applicant =
         Applicant { group: group.clone(), user: caller.user.clone(), account: caller.account, place };

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
-use domain::{FileName, GroupId, Username};
+use domain::{FileName, GroupId, TokenName, Username};
 
 /// The origin of a call: user, address and time. It goes into the audit row of whatever the call changes.
 #[derive(Clone, Debug)]
@@ -30,6 +30,11 @@ pub fn about_file(group: &GroupId, name: &FileName) -> String {
 /// The object of an audit row about an invitation. It has the invitation's id, and not its secret.
 pub fn about_invite(group: &GroupId, id: i64) -> String {
     format!("{group}#{id}")
+}
+
+/// The object of an audit row about a token: its name, and not its secret.
+pub fn about_token(user: &Username, token: &TokenName) -> String {
+    format!("{user}/{token}")
 }
 
 macro_rules! actions {
@@ -86,10 +91,16 @@ actions! {
     RevokeInvite = "revoke_invite";
     /// A user became a member by an invitation.
     JoinByInvite = "join_by_invite";
+    /// A token for machines was made.
+    CreateToken = "create_token";
+    /// A token was revoked.
+    RevokeToken = "revoke_token";
     /// A member left.
     LeaveGroup = "leave_group";
     /// A member was removed.
     RemoveMember = "remove_member";
+    /// A member got another role.
+    SetRole = "set_role";
     /// A group got another owner.
     TransferOwnership = "transfer_ownership";
     /// A file was listed.

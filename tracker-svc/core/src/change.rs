@@ -1,10 +1,10 @@
-//! The changes of rights that the store reports to running streams.
+//! The changes that the store reports to running streams.
 
 use domain::{FileId, GroupId, Username};
 
 use crate::session::SessionHash;
 
-/// A change of a right. All but [`Change::MemberCame`] end one.
+/// A change. [`Change::MemberCame`] and [`Change::FilePublished`] end no right; all others do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A session ended: logout, password change, or a disabled account.
@@ -30,6 +30,13 @@ pub enum Change {
         user: Username,
         /// The group's epoch.
         epoch: u64,
+    },
+    /// A file was listed.
+    FilePublished {
+        /// The group that lists it.
+        group: GroupId,
+        /// The file.
+        file: FileId,
     },
     /// A file was unlisted.
     FileGone {

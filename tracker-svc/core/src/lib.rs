@@ -14,8 +14,9 @@ pub mod session;
 pub mod swarm;
 pub mod swarm_counts;
 pub mod throttle;
+pub mod token;
 
-pub use access::{Applicant, Caller, Membership, Ownership, Requirement, Standing};
+pub use access::{Applicant, Caller, Management, Membership, Ownership, Requirement, Standing};
 pub use audit::{Action, Origin};
 pub use change::Change;
 pub use refusal::Refusal;

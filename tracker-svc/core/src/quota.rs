@@ -21,6 +21,7 @@ impl Quota {
             Self::RequestsOfUser => 20,
             Self::RequestsOnGroup => 500,
             Self::Invites => 200,
+            Self::Tokens => 100,
             Self::ManifestBytes => 256 << 20,
             Self::Peers => 16,
         }

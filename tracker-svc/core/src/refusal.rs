@@ -26,6 +26,9 @@ pub enum Quota {
     /// Invitations to a group that have not expired.
     #[error("the group has 200 invitations, which is the limit; revoke one first")]
     Invites,
+    /// Tokens of a user.
+    #[error("you have 100 tokens, which is the limit; revoke one first")]
+    Tokens,
     /// Bytes of piece hashes that a user published.
     #[error("you have published 256 MiB of manifests, which is the limit; unpublish a file first")]
     ManifestBytes,
@@ -41,6 +44,15 @@ pub enum Refusal {
     /// No session token, or one that is unknown, expired or revoked.
     #[error("log in first: the session token is missing, unknown, expired or revoked")]
     NotLoggedIn,
+    /// The caller's token does not allow the call.
+    #[error("this token may not do that; a person with the account can, or make another token")]
+    OutOfScope,
+    /// The account has no token of that name.
+    #[error("you have no token of that name")]
+    TokenNotFound,
+    /// The account has a token of that name.
+    #[error("you have a token of that name already; revoke it first, or choose another name")]
+    TokenTaken,
     /// Unknown user, wrong password or disabled account. All three get the same answer.
     #[error("unknown user or wrong password")]
     BadCredentials,
@@ -53,6 +65,12 @@ pub enum Refusal {
     /// The caller is a member, but the method requires the owner.
     #[error("only the group's owner may do this")]
     NotTheOwner,
+    /// The caller is a member, but the method requires a manager or the owner.
+    #[error("only the group's owner and its managers may do this")]
+    NotAManager,
+    /// The caller is a reader, but the method requires a member that may publish.
+    #[error("you are a reader of this group, and readers publish nothing; its owner can change that")]
+    ReadsOnly,
     /// Neither the publisher of the file nor the owner of the group.
     #[error("only the file's publisher or the group's owner may unpublish or replace it")]
     NotThePublisher,

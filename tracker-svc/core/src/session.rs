@@ -2,12 +2,15 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use data_encoding::BASE64URL_NOPAD;
 use domain::Username;
 use sha2::{Digest as _, Sha256};
+
+use crate::token::TokenScope;
 
 /// Maximum time that a session lasts without use.
 pub const IDLE: Duration = Duration::from_hours(7 * 24);
@@ -16,7 +19,9 @@ pub const ABSOLUTE: Duration = Duration::from_hours(30 * 24);
 /// Maximum age of the stored time of last use.
 pub const TOUCH_EVERY: Duration = Duration::from_mins(1);
 
+/// The start of the token of a session, and of the token of a machine.
 const PREFIX: &str = "mts_";
+const MACHINE_PREFIX: &str = "mtt_";
 const SECRET_BYTES: usize = 32;
 /// Characters of a token: the prefix and 32 bytes in base64url without padding.
 const TOKEN_LENGTH: usize = PREFIX.len() + 43;
@@ -31,7 +36,8 @@ impl SessionHash {
         if token.len() != TOKEN_LENGTH {
             return None;
         }
-        let secret = BASE64URL_NOPAD.decode(token.strip_prefix(PREFIX)?.as_bytes()).ok()?;
+        let secret = token.strip_prefix(PREFIX).or_else(|| token.strip_prefix(MACHINE_PREFIX))?;
+        let secret = BASE64URL_NOPAD.decode(secret.as_bytes()).ok()?;
         (secret.len() == SECRET_BYTES).then(|| Self(Sha256::digest(token.as_bytes()).into()))
     }
 
@@ -59,7 +65,21 @@ pub fn token(secret: &[u8; SECRET_BYTES]) -> String {
     format!("{PREFIX}{}", BASE64URL_NOPAD.encode(secret))
 }
 
-/// A session as it is stored.
+/// The token of a machine for 32 random bytes.
+pub fn machine_token(secret: &[u8; SECRET_BYTES]) -> String {
+    format!("{MACHINE_PREFIX}{}", BASE64URL_NOPAD.encode(secret))
+}
+
+/// What makes a session one of a machine: a [token](crate::token) takes its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// What the token may do.
+    pub scope: Arc<TokenScope>,
+    /// When it expires, however much it is used.
+    pub expires: SystemTime,
+}
+
+/// A session as it is stored, or a token in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     /// The SHA-256 of its token.
@@ -74,6 +94,8 @@ pub struct Session {
     pub opened: SystemTime,
     /// The time of last use, to the minute.
     pub used: SystemTime,
+    /// Set for a token.
+    pub machine: Option<Machine>,
 }
 
 /// An account's key in the store.
@@ -83,12 +105,15 @@ pub struct AccountId(pub i64);
 impl Session {
     /// The time when it ends if it is not used again.
     pub fn expires(&self) -> SystemTime {
-        (self.used + IDLE).min(self.opened + ABSOLUTE)
+        match &self.machine {
+            Some(machine) => machine.expires,
+            None => (self.used + IDLE).min(self.opened + ABSOLUTE),
+        }
     }
 
     /// The latest time when it ends.
     pub fn ends(&self) -> SystemTime {
-        self.opened + ABSOLUTE
+        self.machine.as_ref().map_or(self.opened + ABSOLUTE, |machine| machine.expires)
     }
 
     /// Whether it is valid at `now`.
@@ -105,6 +130,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::Allow;
 
     #[test]
     fn tokens_hash_alike_and_nothing_else_is_a_token() {
@@ -113,6 +139,8 @@ mod tests {
         assert_eq!(SessionHash::of_token(&good), SessionHash::of_token(&good));
         assert!(SessionHash::of_token(&good).is_some());
         assert_ne!(SessionHash::of_token(&good), SessionHash::of_token(&token(&[8; 32])));
+        assert_ne!(SessionHash::of_token(&machine_token(&[7; 32])), SessionHash::of_token(&good));
+        assert!(SessionHash::of_token(&machine_token(&[7; 32])).is_some());
         let long = "a".repeat(1 << 20);
         for bad in
             ["", "mts_", "' OR 1=1--", &good[1..], &good.replace("mts_", "mtx_"), &long, &"é".repeat(23)]
@@ -131,6 +159,7 @@ mod tests {
             disabled: false,
             opened,
             used: opened,
+            machine: None,
         };
         assert!(session.is_alive(opened + IDLE - Duration::from_secs(1)));
         assert!(!session.is_alive(opened + IDLE));
@@ -140,6 +169,12 @@ mod tests {
         assert!(!Session { disabled: true, ..session.clone() }.is_alive(opened));
         assert!(!session.wants_touch(opened + Duration::from_secs(59)));
         assert!(session.wants_touch(opened + Duration::from_secs(60)));
+        let scope =
+            Arc::new(TokenScope { name: "ci".parse().expect("a name"), allow: Allow::Read, groups: None });
+        let machine = Some(Machine { scope, expires: opened + ABSOLUTE * 2 });
+        let token = Session { machine, ..session.clone() };
+        assert!(token.is_alive(opened + ABSOLUTE), "a token does not have to be used");
+        assert!(!token.is_alive(token.ends()) && token.ends() == opened + ABSOLUTE * 2);
         // A clock that was set back must neither cause a panic nor end the session.
         assert!(session.is_alive(opened - Duration::from_secs(9)));
         assert!(!session.wants_touch(opened - Duration::from_secs(9)));

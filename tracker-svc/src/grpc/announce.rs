@@ -184,7 +184,13 @@ impl Announce {
         )?;
         let user = self.caller.user().clone();
         Ok(Opened {
-            mailbox: Mailbox::new(id, user.clone(), self.caller.session(), observed(self.origin.ip)),
+            mailbox: Mailbox::new(
+                id,
+                user.clone(),
+                self.caller.session(),
+                observed(self.origin.ip),
+                self.caller.token().cloned(),
+            ),
             who: AnnouncingPeer { id, user, addresses, load: first.load },
             shards: 0,
             touched: Instant::now(),
@@ -199,7 +205,7 @@ impl Announce {
     ) -> Result<(), End> {
         self.still_logged_in().await?;
         self.learn_epochs(opened).await?;
-        let epochs = self.answer(opened, opened.mailbox.take(FILES_AN_ANSWER));
+        let epochs = self.answer(opened, opened.mailbox.take(FILES_AN_ANSWER)).await?;
         self.send(opened, pb::AnnounceResponse { welcome: Some(self.welcome(opened)), ..epochs }).await?;
         self.take(opened, first).await?;
         let stopping = self.state.hub.shutdown.clone();
@@ -241,7 +247,8 @@ impl Announce {
     async fn learn_epochs(&self, opened: &Opened) -> Result<(), TrackerError> {
         let mut seen = self.state.hub.generation();
         loop {
-            for (group, epoch) in self.state.store.epochs(&self.caller).await? {
+            let epochs = self.state.store.epochs(&self.caller).await?;
+            for (group, epoch) in epochs.into_iter().filter(|(group, _)| self.caller.covers(group)) {
                 opened.mailbox.learn_epoch(&group, epoch);
             }
             if !self.state.hub.changed_since(&mut seen) {
@@ -428,7 +435,7 @@ impl Announce {
             return Ok(());
         }
         let clock = letter.clock;
-        let answer = self.answer(opened, letter);
+        let answer = self.answer(opened, letter).await?;
         if answer == pb::AnnounceResponse::default() && !clock {
             Ok(())
         } else {
@@ -436,7 +443,30 @@ impl Announce {
         }
     }
 
-    fn answer(&self, opened: &Opened, letter: Letter) -> pb::AnnounceResponse {
+    /// The published files, as far as the user may know of them now.
+    async fn published(
+        &self,
+        letter: &Letter,
+    ) -> Result<(Vec<pb::PublishedFile>, Vec<String>), TrackerError> {
+        let (mut files, mut groups) = (Vec::new(), Vec::new());
+        for (file, group) in &letter.published {
+            let Some(member) = self.state.gate.member(&self.caller, group).await? else { continue };
+            // It may have been unpublished since.
+            if let Some(row) = self.state.store.file_by_id(&member, *file).await? {
+                let file = Some(convert::to_file_ref(group, *file));
+                files.push(pb::PublishedFile { file, name: row.header.name.to_string() });
+            }
+        }
+        for group in &letter.unlisted {
+            if self.state.gate.member(&self.caller, group).await?.is_some() {
+                groups.push(group.to_string());
+            }
+        }
+        Ok((files, groups))
+    }
+
+    async fn answer(&self, opened: &Opened, letter: Letter) -> Result<pb::AnnounceResponse, TrackerError> {
+        let (published, unlisted_groups) = self.published(&letter).await?;
         let ended = letter.ended.into_iter().map(|(file, group, reason)| pb::SwarmChange {
             file: Some(convert::to_file_ref(&group, file)),
             ended: true,
@@ -455,13 +485,15 @@ impl Announce {
         });
         let epoch =
             |(group, min_epoch): (GroupId, u64)| pb::GroupEpoch { group_id: group.to_string(), min_epoch };
-        pb::AnnounceResponse {
+        Ok(pb::AnnounceResponse {
+            published,
+            unlisted_groups,
             changes: ended.chain(updates).collect(),
             epochs: letter.epochs.into_iter().map(epoch).collect(),
             keys: if letter.keys { self.keys() } else { Vec::new() },
             unreached_by: letter.unreached.into_iter().map(unreached_by).collect(),
             ..Default::default()
-        }
+        })
     }
 
     /// Waits until there is room for the response: for at most the length of a lease, and no longer than the

@@ -13,6 +13,7 @@ use super::{
     gate::{caller, origin, unless_done},
     group::invite_key,
     guesses::Guesses,
+    tokens::Tokens,
 };
 use crate::{
     ca::Authority,
@@ -32,6 +33,7 @@ pub struct AuthService {
     guesses: Arc<Guesses>,
     loopback_exempt: bool,
     registration: Registration,
+    tokens: Tokens,
 }
 
 impl AuthService {
@@ -46,7 +48,8 @@ impl AuthService {
         registration: Registration,
     ) -> Self {
         let guesses = Guesses::new(Arc::clone(&store));
-        Self { store, hasher, authority, keys, guesses, loopback_exempt, registration }
+        let tokens = Tokens::new(Arc::clone(&store));
+        Self { store, hasher, authority, keys, guesses, loopback_exempt, registration, tokens }
     }
 
     /// Checks a user's password. An unknown or disabled user costs the same work.
@@ -160,6 +163,7 @@ impl pb::auth_service_server::AuthService for AuthService {
             username: caller.user().to_string(),
             expires_at: Some(caller.session_ends().into()),
             observed_ip: remote.map(|remote| remote.ip().to_string()).unwrap_or_default(),
+            token_name: caller.token().map(|token| token.name.to_string()).unwrap_or_default(),
         }))
     }
 
@@ -199,6 +203,27 @@ impl pb::auth_service_server::AuthService for AuthService {
             tls_name: issued.peer.tls_name(),
             authority_pem: self.authority.ca_pem().to_owned(),
         }))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<pb::CreateTokenRequest>,
+    ) -> Result<Response<pb::CreateTokenResponse>, Status> {
+        Ok(Response::new(self.tokens.create(&request).await?))
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<pb::ListTokensRequest>,
+    ) -> Result<Response<pb::ListTokensResponse>, Status> {
+        Ok(Response::new(self.tokens.list(&request).await?))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<pb::RevokeTokenRequest>,
+    ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
+        Ok(Response::new(self.tokens.revoke(&request).await?))
     }
 
     async fn get_tracker_keys(

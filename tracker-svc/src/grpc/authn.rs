@@ -12,7 +12,7 @@ use super::rights::{Rights, living_session};
 use crate::{
     domain::{
         Caller, Origin, Refusal, SessionHash,
-        access::{self, Requirement},
+        access::{self, Requirement, Rule},
     },
     error::TrackerError,
     store::Store,
@@ -46,15 +46,15 @@ where
         let mut inner = std::mem::replace(inner, clone);
         let rights = Arc::clone(&self.rights);
         Box::pin(async move {
-            let Some(requirement) = access::requirement(request.uri().path()) else {
+            let Some(rule) = access::rule(request.uri().path()) else {
                 return Ok(Status::unimplemented("no such method").into_http());
             };
             let mut origin = origin(&request);
-            if requirement == Requirement::Anyone {
+            if rule.requirement == Requirement::Anyone {
                 request.extensions_mut().insert(origin);
                 return inner.call(request).await;
             }
-            let caller = match authenticate(rights.store(), requirement, request.headers(), origin.at).await {
+            let caller = match authenticate(rights.store(), rule, request.headers(), origin.at).await {
                 Ok(caller) => caller,
                 Err(error) => return Ok(Status::from(error).into_http()),
             };
@@ -84,14 +84,14 @@ fn origin<A>(request: &Request<A>) -> Origin {
 /// Reads the session's row for each call, so that an ended session is refused at once.
 async fn authenticate(
     store: &dyn Store,
-    requirement: Requirement,
+    rule: Rule,
     headers: &HeaderMap,
     now: SystemTime,
 ) -> Result<Caller, TrackerError> {
     let hash = token(headers).and_then(SessionHash::of_token).ok_or(Refusal::NotLoggedIn)?;
     let session = living_session(store, hash, now).await?;
     let wants_touch = session.wants_touch(now);
-    let caller = access::authenticate(requirement, session, now)?;
+    let caller = access::authenticate(rule, session, now)?;
     // A full disk must not prevent reads. At worst the session ends early.
     if wants_touch && let Err(error) = store.touch_session(hash, now).await {
         tracing::debug!(%error, "the last use of a session can't be recorded");

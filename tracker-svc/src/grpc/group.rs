@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Action, Applicant, Membership, Origin, Ownership, Standing,
-        access::Proof,
+        Action, Applicant, Management, Membership, Origin, Ownership, Standing,
+        access::{Proof, Role},
         audit,
         invite::{InviteHash, NewInvite},
     },
@@ -115,7 +115,9 @@ fn standing(standing: Standing) -> i32 {
     let standing = match standing {
         Standing::None => pb::Standing::None,
         Standing::Requested => pb::Standing::Requested,
+        Standing::Reader => pb::Standing::Reader,
         Standing::Member => pb::Standing::Member,
+        Standing::Manager => pb::Standing::Manager,
         Standing::Owner => pb::Standing::Owner,
     };
     standing.into()
@@ -204,7 +206,7 @@ impl pb::group_service_server::GroupService for GroupService {
         let rows = self.store.groups(&caller, asked.mine, after.as_ref(), size).await?;
         let next_page_token = page::next(rows.len(), size, rows.last().map(|row| &row.group));
         Ok(Response::new(pb::ListGroupsResponse {
-            groups: rows.iter().map(group).collect(),
+            groups: rows.iter().filter(|row| caller.covers(&row.group)).map(group).collect(),
             next_page_token,
         }))
     }
@@ -238,7 +240,7 @@ impl pb::group_service_server::GroupService for GroupService {
         request: Request<pb::ListJoinRequestsRequest>,
     ) -> Result<Response<pb::ListJoinRequestsResponse>, Status> {
         let asked = request.get_ref();
-        let (owner, _) = self.enter::<Ownership, _>(&request, &asked.group_id).await?;
+        let (owner, _) = self.enter::<Management, _>(&request, &asked.group_id).await?;
         let (size, after) = (page::size(asked.page_size), page::cursor(&asked.page_token)?);
         let rows = self.store.requests(&owner, after.unwrap_or(0), size).await?;
         let next_page_token = page::next(rows.len(), size, rows.last().map(|row| row.cursor));
@@ -251,7 +253,7 @@ impl pb::group_service_server::GroupService for GroupService {
         request: Request<pb::AcceptJoinRequestRequest>,
     ) -> Result<Response<pb::AcceptJoinRequestResponse>, Status> {
         let user = username(&request.get_ref().username)?;
-        let (owner, origin) = self.enter::<Ownership, _>(&request, &request.get_ref().group_id).await?;
+        let (owner, origin) = self.enter::<Management, _>(&request, &request.get_ref().group_id).await?;
         self.store.accept(&owner, &user, &origin).await?;
         Ok(Response::new(pb::AcceptJoinRequestResponse {}))
     }
@@ -263,7 +265,7 @@ impl pb::group_service_server::GroupService for GroupService {
         let user = username(&request.get_ref().username)?;
         let (caller, origin, group) = named(&request, &request.get_ref().group_id)?;
         let rejected = async {
-            let owner: Ownership = self.gate.enter(&caller, &group).await?;
+            let owner: Management = self.gate.enter(&caller, &group).await?;
             Ok(self.store.reject(&owner, &user, &origin).await?)
         };
         self.unless_done(&[Action::RejectRequest], &group, Some(&user), &origin, rejected.await).await?;
@@ -292,7 +294,7 @@ impl pb::group_service_server::GroupService for GroupService {
         let user = username(&request.get_ref().username)?;
         let (caller, origin, group) = named(&request, &request.get_ref().group_id)?;
         let removed = async {
-            let owner: Ownership = self.gate.enter(&caller, &group).await?;
+            let owner: Management = self.gate.enter(&caller, &group).await?;
             Ok(self.store.remove_member(&owner, &user, &origin).await?)
         };
         self.unless_done(&[Action::RemoveMember], &group, Some(&user), &origin, removed.await).await?;
@@ -314,6 +316,26 @@ impl pb::group_service_server::GroupService for GroupService {
         Ok(Response::new(pb::TransferOwnershipResponse {}))
     }
 
+    async fn set_role(
+        &self,
+        request: Request<pb::SetRoleRequest>,
+    ) -> Result<Response<pb::SetRoleResponse>, Status> {
+        let (caller, origin, group) = named(&request, &request.get_ref().group_id)?;
+        let user = username(&request.get_ref().username)?;
+        let role = match request.get_ref().role() {
+            pb::Standing::Reader => Role::Reader,
+            pb::Standing::Member => Role::Member,
+            pb::Standing::Manager => Role::Manager,
+            _ => return Err(TrackerError::Invalid("a role is reader, member or manager").into()),
+        };
+        let set = async {
+            let owner: Ownership = self.gate.enter(&caller, &group).await?;
+            Ok(self.store.set_role(&owner, &user, role, &origin).await?)
+        };
+        self.unless_done(&[Action::SetRole], &group, Some(&user), &origin, set.await).await?;
+        Ok(Response::new(pb::SetRoleResponse {}))
+    }
+
     async fn delete_group(
         &self,
         request: Request<pb::DeleteGroupRequest>,
@@ -332,7 +354,7 @@ impl pb::group_service_server::GroupService for GroupService {
         request: Request<pb::CreateInviteRequest>,
     ) -> Result<Response<pb::CreateInviteResponse>, Status> {
         let asked = request.get_ref();
-        let (owner, origin) = self.enter::<Ownership, _>(&request, &asked.group_id).await?;
+        let (owner, origin) = self.enter::<Management, _>(&request, &asked.group_id).await?;
         let (secret, new) = new_invite(asked, origin.at)?;
         let id = self.store.create_invite(&owner, &new, &origin).await?;
         let row = InviteRow {
@@ -356,7 +378,7 @@ impl pb::group_service_server::GroupService for GroupService {
         request: Request<pb::ListInvitesRequest>,
     ) -> Result<Response<pb::ListInvitesResponse>, Status> {
         let asked = request.get_ref();
-        let (owner, origin) = self.enter::<Ownership, _>(&request, &asked.group_id).await?;
+        let (owner, origin) = self.enter::<Management, _>(&request, &asked.group_id).await?;
         let (size, after) = (page::size(asked.page_size), page::cursor(&asked.page_token)?);
         let rows = self.store.invites(&owner, after.unwrap_or(0), size, origin.at).await?;
         let next_page_token = page::next(rows.len(), size, rows.last().map(|row| row.id));
@@ -372,7 +394,7 @@ impl pb::group_service_server::GroupService for GroupService {
         // Text that is no id belongs to no invitation.
         let id = request.get_ref().invite_id.parse().unwrap_or(0);
         let revoked = async {
-            let owner: Ownership = self.gate.enter(&caller, &group).await?;
+            let owner: Management = self.gate.enter(&caller, &group).await?;
             Ok(self.store.revoke_invite(&owner, id, &origin).await?)
         };
         let object = audit::about_invite(&group, id);

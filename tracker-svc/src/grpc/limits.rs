@@ -193,6 +193,7 @@ mod tests {
                 disabled: false,
                 opened: now,
                 used: now,
+                machine: None,
             };
             crate::domain::access::authenticate(crate::domain::Requirement::Session, session, now)
                 .expect("a living session")

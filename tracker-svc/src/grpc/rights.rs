@@ -121,7 +121,7 @@ impl Call {
             Change::UserDisabled { user } => user == self.user(),
             Change::MemberGone { group, user, .. } => user == self.user() && in_group(group),
             Change::GroupGone { group, .. } => in_group(group),
-            Change::MemberCame { .. } | Change::FileGone { .. } => false,
+            Change::MemberCame { .. } | Change::FilePublished { .. } | Change::FileGone { .. } => false,
         }
     }
 

@@ -160,7 +160,13 @@ impl pb::swarm_service_server::SwarmService for SwarmService {
             let (size, after) = (page::size(request.page_size), page::cursor(&request.page_token)?);
             let everyone = self.state.hub.everyone(file, after.as_ref(), size as usize);
             let next_page_token = page::next(everyone.len(), size, everyone.last().map(|peer| peer.id));
-            let described = everyone.iter().map(without_addresses);
+            let mut tokens = Vec::new();
+            for peer in &everyone {
+                let owner = self.state.store.peer_owner(peer.id).await.map_err(TrackerError::from)?;
+                let token = owner.and_then(|owner| owner.token);
+                tokens.push(token.map(|token| token.to_string()).unwrap_or_default());
+            }
+            let described = everyone.iter().zip(&tokens).map(|(peer, token)| without_addresses(peer, token));
             return Ok(Response::new(pb::FindPeersResponse {
                 next_page_token,
                 ..pb::FindPeersResponse::new(file, described)

@@ -27,19 +27,24 @@ pub(super) struct SwarmState {
 }
 
 impl SwarmState {
-    /// Parses a peer id. The peer must belong to the caller.
+    /// Parses a peer id. The peer must belong to the caller: to the same user, and to the same token or to none.
     pub(super) async fn own_peer(&self, caller: &Caller, peer: &str) -> Result<PeerId, TrackerError> {
         let peer = convert::peer_id(peer)?;
         match self.store.peer_owner(peer).await? {
-            Some(owner) if owner == *caller.user() => Ok(peer),
+            Some(owner)
+                if owner.user == *caller.user()
+                    && owner.token.as_ref() == caller.token().map(|token| &token.name) =>
+            {
+                Ok(peer)
+            }
             _ => Err(Refusal::NotYourPeer.into()),
         }
     }
 }
 
-/// Converts a peer for a caller who only wants to know how much it has.
-pub(super) fn without_addresses(peer: &SourceInfo) -> Found<'_> {
-    Found { id: peer.id, user: &peer.user, addresses: "", pieces: peer.pieces, load: peer.load }
+/// Converts a peer for a caller who only wants to know how much it has. `token` is the name of the peer's token.
+pub(super) fn without_addresses<'s>(peer: &'s SourceInfo, token: &'s str) -> Found<'s> {
+    Found { id: peer.id, user: &peer.user, addresses: "", token, pieces: peer.pieces, load: peer.load }
 }
 
 /// Converts a source for a peer that the tracker sees at `observed`.
@@ -48,6 +53,7 @@ pub(super) fn found(source: &SourceInfo, observed: IpAddr) -> Found<'_> {
         id: source.id,
         user: &source.user,
         addresses: source.addresses.given_to(observed),
+        token: "",
         pieces: source.pieces,
         load: source.load,
     }

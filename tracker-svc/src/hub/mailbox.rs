@@ -20,10 +20,13 @@ use proto::{
 };
 use tokio::sync::Notify;
 
-use crate::domain::SessionHash;
+use crate::domain::{SessionHash, token::TokenScope};
 
 /// The most reports of peers that could not reach this one.
 const MAX_REPORTS: usize = 16;
+
+/// The most published files that are named to one stream before it reads. Beyond that, the peer lists the group.
+const MAX_PUBLISHED: usize = 256;
 
 /// The reason why the tracker ends a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub(crate) struct Mailbox {
     pub(crate) peer: PeerId,
     pub(crate) user: Username,
     pub(crate) session: SessionHash,
+    /// What the token allows that the stream was opened with, if it was.
+    token: Option<Arc<TokenScope>>,
     /// Where the stream comes from.
     pub(crate) from: IpAddr,
     /// When it was opened.
@@ -60,6 +65,10 @@ struct Mail {
     ended: HashMap<FileId, (GroupId, Reason)>,
     /// For each group that the store named to this stream: its minimum epoch, and whether the peer was told.
     epochs: HashMap<GroupId, (u64, bool)>,
+    /// Files that were published in groups of `epochs`. The stream checks before it sends whether its user is a member.
+    published: HashMap<FileId, GroupId>,
+    /// Groups in which more was published than that.
+    unlisted: HashSet<GroupId>,
     /// Whether the ticket keys have changed since the peer was last told.
     keys: bool,
     /// Whether the tracker's clock was set.
@@ -86,6 +95,10 @@ pub(crate) struct Letter {
     pub(crate) woken: Vec<FileId>,
     pub(crate) ended: Vec<(FileId, GroupId, Reason)>,
     pub(crate) epochs: Vec<(GroupId, u64)>,
+    /// Files that were published, unless the user lost the right to them meanwhile.
+    pub(crate) published: Vec<(FileId, GroupId)>,
+    /// Groups in which more files were published than are named.
+    pub(crate) unlisted: Vec<GroupId>,
     pub(crate) keys: bool,
     /// The tracker's clock was set. A response must be sent even if nothing else is pending.
     pub(crate) clock: bool,
@@ -95,15 +108,32 @@ pub(crate) struct Letter {
 impl Letter {
     pub(crate) fn is_empty(&self) -> bool {
         let is_quiet = !self.keys && !self.clock && self.unreached.is_empty();
+        let is_quiet = is_quiet && self.published.is_empty() && self.unlisted.is_empty();
         self.woken.is_empty() && self.ended.is_empty() && self.epochs.is_empty() && is_quiet
     }
 }
 
 impl Mailbox {
-    /// The mailbox of a stream of this peer, opened in this session, from this address.
-    pub(crate) fn new(peer: PeerId, user: Username, session: SessionHash, from: IpAddr) -> Arc<Self> {
+    /// The mailbox of a stream of this peer, opened in this session, from this address. With a token, the stream hears
+    /// of the token's groups alone.
+    pub(crate) fn new(
+        peer: PeerId,
+        user: Username,
+        session: SessionHash,
+        from: IpAddr,
+        token: Option<Arc<TokenScope>>,
+    ) -> Arc<Self> {
         let since = AtomicU64::new(0);
-        Arc::new(Self { peer, user, session, from, since, mail: Mutex::default(), arrived: Notify::new() })
+        Arc::new(Self {
+            peer,
+            user,
+            session,
+            token,
+            from,
+            since,
+            mail: Mutex::default(),
+            arrived: Notify::new(),
+        })
     }
 
     /// Notes when the stream was opened, by the clock that all trackers share.
@@ -148,13 +178,16 @@ impl Mailbox {
             (group.clone(), *epoch)
         });
         let epochs = epochs.collect();
+        let published: Vec<_> = mail.published.keys().take(most).copied().collect();
+        let published = published.into_iter().filter_map(|file| mail.published.remove_entry(&file)).collect();
+        let unlisted = std::mem::take(&mut mail.unlisted).into_iter().collect();
         let keys = std::mem::take(&mut mail.keys);
         let clock = std::mem::take(&mut mail.clock);
-        if !mail.woken.is_empty() || !mail.ended.is_empty() {
+        if !mail.woken.is_empty() || !mail.ended.is_empty() || !mail.published.is_empty() {
             self.arrived.notify_one();
         }
         let unreached = std::mem::take(&mut mail.unreached);
-        Letter { woken, ended, epochs, keys, clock, unreached }
+        Letter { woken, ended, epochs, published, unlisted, keys, clock, unreached }
     }
 
     /// Records that the user is a member of the group, which has this epoch, according to the store. From now
@@ -171,6 +204,9 @@ impl Mailbox {
     /// Records that the user became a member of the group, which has this epoch. The peer is told the epoch
     /// even if it knows it: a peer that let go of the group's files asks for them again then.
     pub(super) fn tell_member(&self, group: &GroupId, epoch: u64) {
+        if self.token.as_ref().is_some_and(|token| !token.covers(group)) {
+            return;
+        }
         self.mark(|mail| {
             let known = mail.epochs.entry(group.clone()).or_insert((epoch, false));
             *known = (known.0.max(epoch), false);
@@ -220,10 +256,25 @@ impl Mailbox {
         });
     }
 
+    /// Marks that a file was published, if the store named the group to this stream.
+    pub(super) fn tell_published(&self, group: &GroupId, file: FileId) {
+        if !self.knows_group(group) {
+            return;
+        }
+        self.mark(|mail| {
+            if mail.published.len() < MAX_PUBLISHED {
+                mail.published.insert(file, group.clone());
+            } else {
+                mail.unlisted.insert(group.clone());
+            }
+        });
+    }
+
     /// Marks that the peer must stop sharing and downloading the file, for this reason.
     pub(crate) fn end_file(&self, file: FileId, group: GroupId, reason: Reason) {
         self.mark(|mail| {
             mail.woken.remove(&file);
+            mail.published.remove(&file);
             mail.ended.insert(file, (group, reason));
         });
     }
@@ -251,7 +302,8 @@ mod tests {
 
     #[test]
     fn marks_are_kept_once_and_taken_in_portions() {
-        let mailbox = Mailbox::new([1; 32].into(), "ann".parse().expect("a username"), [1; 32].into(), HERE);
+        let mailbox =
+            Mailbox::new([1; 32].into(), "ann".parse().expect("a username"), [1; 32].into(), HERE, None);
         let group: GroupId = "films".parse().expect("a group");
         for _ in 0..1_000 {
             for number in 1..=100 {
@@ -283,8 +335,32 @@ mod tests {
     }
 
     #[test]
+    fn news_of_many_files_becomes_a_list() {
+        let mailbox =
+            Mailbox::new([1; 32].into(), "ann".parse().expect("a username"), [1; 32].into(), HERE, None);
+        let [group, other]: [GroupId; 2] = ["films", "shorts"].map(|name| name.parse().expect("a group"));
+        let id = |number: u16| {
+            let mut bytes = [1; 16];
+            bytes[..2].copy_from_slice(&number.to_be_bytes());
+            FileId::try_from(&bytes[..]).expect("a file id")
+        };
+        mailbox.tell_published(&group, id(0));
+        assert!(mailbox.take(64).is_empty(), "the store did not name the group");
+        mailbox.learn_epoch(&group, 3);
+        (0..1_000).for_each(|number| mailbox.tell_published(&group, id(number)));
+        mailbox.tell_published(&other, id(1_000));
+        mailbox.end_file(id(7), group.clone(), Reason::FileNotFound);
+        let first = mailbox.take(64);
+        assert_eq!((first.published.len(), first.unlisted), (64, vec![group]));
+        let rest = mailbox.take(1_000);
+        let most = MAX_PUBLISHED - 1;
+        assert_eq!((rest.published.len() + 64, rest.unlisted), (most, vec![]), "one has ended");
+    }
+
+    #[test]
     fn reports_are_few_and_the_latest_of_an_address_counts() {
-        let mailbox = Mailbox::new([1; 32].into(), "ann".parse().expect("a username"), [1; 32].into(), HERE);
+        let mailbox =
+            Mailbox::new([1; 32].into(), "ann".parse().expect("a username"), [1; 32].into(), HERE, None);
         let report = |number: usize, obstacle| Unreached {
             user: "bob".parse().expect("a username"),
             address: format!("192.0.2.1:{number}"),

@@ -254,7 +254,8 @@ impl World {
 
     fn open(&mut self) {
         let session = self.rows.last_session;
-        let mailbox = Mailbox::new(announcer().id, user("ann"), [session; 32].into(), [127, 0, 0, 1].into());
+        let mailbox =
+            Mailbox::new(announcer().id, user("ann"), [session; 32].into(), [127, 0, 0, 1].into(), None);
         self.hub.open(&mailbox);
         self.streams.iter_mut().for_each(|stream| stream.is_heard = false);
         self.streams.truncate(1);

@@ -28,6 +28,8 @@ mod logins;
 mod lookup;
 mod options;
 mod pool;
+#[path = "sql/tokens.rs"]
+mod tokens;
 
 use std::{
     sync::Arc,

@@ -18,6 +18,8 @@ mod invites;
 #[path = "sql/log.rs"]
 mod log;
 mod lookup;
+#[path = "sql/tokens.rs"]
+mod tokens;
 
 use std::{
     fs::{File, OpenOptions, TryLockError},

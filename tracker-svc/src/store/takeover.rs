@@ -19,9 +19,10 @@ use super::{
 };
 
 /// The tables in an order in which each row finds the rows that it refers to, and which rows are copied.
-const TABLES: [(&str, &str); 12] = [
+const TABLES: [(&str, &str); 13] = [
     ("accounts", "TRUE"),
     ("sessions", "TRUE"),
+    ("tokens", "TRUE"),
     ("peers", "TRUE"),
     ("groups", "TRUE"),
     ("members", "TRUE"),

@@ -4,10 +4,17 @@
 //! The picture is written by hand, not derived from the code's own table. [`the_picture_detects_every_weakened_rule`] takes
 //! the code's table, weakens one line at a time, and fails if the picture would not detect that.
 
-use std::{collections::BTreeSet, time::SystemTime};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use prost::Message as _;
-use proto::{pb, reason};
+use proto::{
+    pb,
+    reason::{self, Reason},
+};
 use testkit::authority::csr;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
@@ -16,8 +23,10 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 use tracker_core::{
-    access::{self, Applicant, GroupKey, Place, Requirement, Standing},
-    session::{AccountId, Session},
+    Refusal,
+    access::{self, Applicant, GroupKey, Place, Requirement, Rule, Standing},
+    session::{AccountId, Machine, Session},
+    token::{Allow, TokenScope},
 };
 
 use super::{
@@ -27,49 +36,73 @@ use super::{
     swarm,
 };
 
-/// Kinds of caller, in the order of the picture's columns.
-const ACTORS: [&str; 7] = ["nobody", "disabled", "user", "applicant", "removed", "member", "owner"];
+/// Kinds of caller, in the order of the picture's columns: people, then the tokens of some of them. `elsewhere` is a
+/// token of the owner that may manage another group alone.
+const ACTORS: [&str; 16] = [
+    "nobody",
+    "disabled",
+    "user",
+    "applicant",
+    "removed",
+    "member",
+    "owner",
+    "user+manage",
+    "member+read",
+    "member+share",
+    "owner+read",
+    "owner+share",
+    "owner+manage",
+    "owner+elsewhere",
+];
+/// The number of people among them.
+const PEOPLE: usize = 9;
 
-/// `+` admitted, `a` UNAUTHENTICATED, `d` PERMISSION_DENIED, `e` ALREADY_EXISTS.
+/// `+` admitted, `a` UNAUTHENTICATED, `d` PERMISSION_DENIED, `e` ALREADY_EXISTS, `p` admitted, and another user published
+/// the file.
 #[rustfmt::skip]
 const PICTURE: &[(&str, &str)] = &[
-    //                                      nobody disabled user applicant removed member owner
-    ("grpc.health.v1.Health/Check",                         "+ + + + + + +"),
-    ("grpc.health.v1.Health/Watch",                         "+ + + + + + +"),
-    ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo",      "+ + + + + + +"),
-    ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "+ + + + + + +"),
-    ("minitorrent.v1.AuthService/CreateUser",               "+ + + + + + +"),
-    ("minitorrent.v1.AuthService/Login",                    "+ + + + + + +"),
-    ("minitorrent.v1.AuthService/GetTrackerKeys",           "+ + + + + + +"),
-    ("minitorrent.v1.AuthService/WhoAmI",                   "a a + + + + +"),
-    ("minitorrent.v1.AuthService/IssuePeerCert",            "a a + + + + +"),
-    ("minitorrent.v1.GroupService/CreateGroup",             "a a + + + + +"),
-    ("minitorrent.v1.GroupService/ListGroups",              "a a + + + + +"),
-    ("minitorrent.v1.GroupService/JoinGroup",               "a a + e + e e"),
-    ("minitorrent.v1.GroupService/LeaveGroup",              "a a d + d + +"),
-    ("minitorrent.v1.GroupService/ListMembers",             "a a d d d + +"),
-    ("minitorrent.v1.GroupService/ListJoinRequests",        "a a d d d d +"),
-    ("minitorrent.v1.GroupService/AcceptJoinRequest",       "a a d d d d +"),
-    ("minitorrent.v1.GroupService/RejectJoinRequest",       "a a d d d d +"),
-    ("minitorrent.v1.GroupService/RemoveMember",            "a a d d d d +"),
-    ("minitorrent.v1.GroupService/TransferOwnership",       "a a d d d d +"),
-    ("minitorrent.v1.GroupService/DeleteGroup",             "a a d d d d +"),
-    ("minitorrent.v1.GroupService/CreateInvite",            "a a d d d d +"),
-    ("minitorrent.v1.GroupService/ListInvites",             "a a d d d d +"),
-    ("minitorrent.v1.GroupService/RevokeInvite",            "a a d d d d +"),
-    ("minitorrent.v1.GroupService/JoinByInvite",            "a a + + + + +"),
-    ("minitorrent.v1.FileService/PublishFile",              "a a d d d + +"),
-    ("minitorrent.v1.FileService/ListFiles",                "a a d d d + +"),
-    ("minitorrent.v1.FileService/GetManifest",              "a a d d d + +"),
+    // nobody disabled user applicant removed reader member manager owner | tokens: user+manage member+read member+share
+    // owner+read owner+share owner+manage owner+elsewhere
+    ("grpc.health.v1.Health/Check",                         "+ + + + + + + + + + + + + + + +"),
+    ("grpc.health.v1.Health/Watch",                         "+ + + + + + + + + + + + + + + +"),
+    ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo",      "+ + + + + + + + + + + + + + + +"),
+    ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "+ + + + + + + + + + + + + + + +"),
+    ("minitorrent.v1.AuthService/CreateUser",               "+ + + + + + + + + + + + + + + +"),
+    ("minitorrent.v1.AuthService/Login",                    "+ + + + + + + + + + + + + + + +"),
+    ("minitorrent.v1.AuthService/GetTrackerKeys",           "+ + + + + + + + + + + + + + + +"),
+    ("minitorrent.v1.AuthService/WhoAmI",                   "a a + + + + + + + + + + + + + +"),
+    ("minitorrent.v1.AuthService/CreateToken",              "a a + + + + + + + d d d d d d d"),
+    ("minitorrent.v1.AuthService/ListTokens",               "a a + + + + + + + d d d d d d d"),
+    ("minitorrent.v1.AuthService/RevokeToken",              "a a + + + + + + + d d d d d d d"),
+    ("minitorrent.v1.AuthService/IssuePeerCert",            "a a + + + + + + + + + + + + + +"),
+    ("minitorrent.v1.GroupService/CreateGroup",             "a a + + + + + + + d d d d d d d"),
+    ("minitorrent.v1.GroupService/ListGroups",              "a a + + + + + + + + + + + + + +"),
+    ("minitorrent.v1.GroupService/JoinGroup",               "a a + e + e e e e d d d d d d d"),
+    ("minitorrent.v1.GroupService/LeaveGroup",              "a a d + d + + + + d d d d d d d"),
+    ("minitorrent.v1.GroupService/ListMembers",             "a a d d d + + + + d + + + + + d"),
+    ("minitorrent.v1.GroupService/ListJoinRequests",        "a a d d d d d + + d d d d d + d"),
+    ("minitorrent.v1.GroupService/AcceptJoinRequest",       "a a d d d d d + + d d d d d + d"),
+    ("minitorrent.v1.GroupService/RejectJoinRequest",       "a a d d d d d + + d d d d d + d"),
+    ("minitorrent.v1.GroupService/RemoveMember",            "a a d d d d d + + d d d d d + d"),
+    ("minitorrent.v1.GroupService/TransferOwnership",       "a a d d d d d d + d d d d d d d"),
+    ("minitorrent.v1.GroupService/SetRole",                 "a a d d d d d d + d d d d d d d"),
+    ("minitorrent.v1.GroupService/DeleteGroup",             "a a d d d d d d + d d d d d d d"),
+    ("minitorrent.v1.GroupService/CreateInvite",            "a a d d d d d + + d d d d d + d"),
+    ("minitorrent.v1.GroupService/ListInvites",             "a a d d d d d + + d d d d d + d"),
+    ("minitorrent.v1.GroupService/RevokeInvite",            "a a d d d d d + + d d d d d + d"),
+    ("minitorrent.v1.GroupService/JoinByInvite",            "a a + + + + + + + d d d d d d d"),
+    ("minitorrent.v1.FileService/PublishFile",              "a a d d d d + + + d d + d + + d"),
+    ("minitorrent.v1.FileService/ListFiles",                "a a d d d + + + + d + + + + + d"),
+    ("minitorrent.v1.FileService/GetManifest",              "a a d d d + + + + d + + + + + d"),
     // The member's own file; `only_publisher_and_owner_unpublish` has the others.
-    ("minitorrent.v1.FileService/UnpublishFile",            "a a d d d + +"),
-    ("minitorrent.v1.SwarmService/IssueTickets",            "a a d d d + +"),
-    ("minitorrent.v1.SwarmService/Announce",                "a a d d d + +"),
-    ("minitorrent.v1.SwarmService/FindPeers",               "a a d d d + +"),
+    ("minitorrent.v1.FileService/UnpublishFile",            "a a d d d d + p + d d + d p + d"),
+    ("minitorrent.v1.SwarmService/IssueTickets",            "a a d d d + + + + d + + + + + d"),
+    ("minitorrent.v1.SwarmService/Announce",                "a a d d d + + + + d + + + + + d"),
+    ("minitorrent.v1.SwarmService/FindPeers",               "a a d d d + + + + d + + + + + d"),
     // These end sessions, so they come last.
-    ("minitorrent.v1.AuthService/ChangePassword",           "a a + + + + +"),
-    ("minitorrent.v1.AuthService/Logout",                   "a a + + + + +"),
-    ("minitorrent.v1.AuthService/LogoutAll",                "a a + + + + +"),
+    ("minitorrent.v1.AuthService/ChangePassword",           "a a + + + + + + + d d d d d d d"),
+    ("minitorrent.v1.AuthService/Logout",                   "a a + + + + + + + d d d d d d d"),
+    ("minitorrent.v1.AuthService/LogoutAll",                "a a + + + + + + + d d d d d d d"),
 ];
 
 /// The methods that the running server lists, as `package.Service/Method`.
@@ -131,6 +164,22 @@ impl Cast {
             actors.push(Client::user(&tracker, name).await);
         }
         actors[0].token = None;
+        actors[8].create_group("elsewhere").await.unwrap();
+        for name in &ACTORS[PEOPLE..] {
+            let (user, level) = name.split_once('+').unwrap();
+            let of = &actors[ACTORS.iter().position(|actor| *actor == user).unwrap()];
+            let group_ids = if level == "elsewhere" { vec![level.to_owned()] } else { vec![] };
+            let allow = match level {
+                "read" => pb::TokenAllow::Read,
+                "share" => pb::TokenAllow::Share,
+                _ => pb::TokenAllow::Manage,
+            };
+            let request =
+                pb::CreateTokenRequest { name: level.into(), group_ids, allow: allow.into(), lifetime: None };
+            let token = of.auth().create_token(request).await.unwrap().into_inner().token;
+            tracker.keep_secret(&token);
+            actors.push(of.with_token(Some(&token)));
+        }
         let mut peers = Vec::new();
         for actor in &actors {
             peers.push(swarm::certify(actor).await.unwrap_or_else(|_| "a".repeat(52)));
@@ -140,7 +189,7 @@ impl Cast {
     }
 
     fn owner(&self) -> &Client {
-        &self.actors[6]
+        &self.actors[8]
     }
 
     /// Makes a new group with all callers in their places, and a file.
@@ -151,8 +200,18 @@ impl Cast {
         self.made += 1;
         let group = format!("g{}", self.made);
         self.group.clone_from(&group);
-        let [_, _, _, applicant, removed, member, owner] = &self.actors[..] else { unreachable!() };
-        owner.found(&group, &[removed, member]).await;
+        let [_, _, _, applicant, removed, reader, member, manager, owner] = &self.actors[..PEOPLE] else {
+            unreachable!()
+        };
+        owner.found(&group, &[removed, reader, member, manager]).await;
+        for (user, role) in [(reader, pb::Standing::Reader), (manager, pb::Standing::Manager)] {
+            let (group_id, username) = (group.clone(), user.name.clone());
+            owner
+                .groups()
+                .set_role(pb::SetRoleRequest { group_id, username, role: role.into() })
+                .await
+                .unwrap();
+        }
         applicant.join_group(&group).await.unwrap();
         owner.remove(&group, &removed.name).await.unwrap();
         let file = files::publish(member, &group, "file", b"bytes").await.unwrap();
@@ -164,7 +223,7 @@ impl Cast {
 
     /// Replaces the sessions that a row ended.
     async fn log_in_again(&mut self) {
-        for (actor, name) in self.actors.iter_mut().zip(ACTORS).skip(2) {
+        for (actor, name) in self.actors.iter_mut().zip(ACTORS).take(PEOPLE).skip(2) {
             *actor = actor.log_in(&self.tracker, name).await;
         }
     }
@@ -189,6 +248,9 @@ impl Cast {
                 pb::ChangePasswordRequest { old_password: PASSWORD.into(), new_password: PASSWORD.into() }
                     .encode_to_vec()
             }
+            "CreateToken" => pb::CreateTokenRequest { name: format!("t{}", self.made), ..Default::default() }
+                .encode_to_vec(),
+            "RevokeToken" => pb::RevokeTokenRequest { name: "gone".into() }.encode_to_vec(),
             "IssuePeerCert" => pb::IssuePeerCertRequest { csr_der: self.csr.clone().into() }.encode_to_vec(),
             "CreateGroup" => pb::CreateGroupRequest { group_id: format!("new{}", self.made) }.encode_to_vec(),
             "AcceptJoinRequest" => {
@@ -199,6 +261,10 @@ impl Cast {
             }
             "RemoveMember" => {
                 pb::RemoveMemberRequest { group_id, username: username("member") }.encode_to_vec()
+            }
+            "SetRole" => {
+                let role = pb::Standing::Manager.into();
+                pb::SetRoleRequest { group_id, username: username("member"), role }.encode_to_vec()
             }
             "TransferOwnership" => {
                 pb::TransferOwnershipRequest { group_id, username: username("member") }.encode_to_vec()
@@ -231,9 +297,8 @@ impl Cast {
                 message_request: Some(MessageRequest::ListServices(String::new())),
             }
             .encode_to_vec(),
-            "Check" | "Watch" | "GetTrackerKeys" | "WhoAmI" | "Logout" | "LogoutAll" | "ListGroups" => {
-                Vec::new()
-            }
+            "Check" | "Watch" | "GetTrackerKeys" | "WhoAmI" | "Logout" | "LogoutAll" | "ListGroups"
+            | "ListTokens" => Vec::new(),
             _ => panic!("{method} is new: say here how it is called, and in the picture who may"),
         };
         vec![one]
@@ -242,7 +307,11 @@ impl Cast {
     /// The actual result for one cell of the picture.
     async fn cell(&mut self, method: &str, scene: &Scene, actor: usize) -> char {
         if method.ends_with("/UnpublishFile") {
-            files::publish(&self.actors[5], &scene.group, "file", b"bytes").await.unwrap();
+            files::publish(&self.actors[6], &scene.group, "file", b"bytes").await.unwrap();
+        }
+        if method.ends_with("/RevokeToken") && (2..PEOPLE).contains(&actor) {
+            let request = pb::CreateTokenRequest { name: "gone".into(), ..Default::default() };
+            self.actors[actor].auth().create_token(request).await.unwrap();
         }
         let request = self.request(method, scene, actor);
         let client = self.actors[actor].clone();
@@ -257,6 +326,11 @@ impl Cast {
         match status.code() {
             Code::Ok => '+',
             Code::Unauthenticated => 'a',
+            Code::PermissionDenied
+                if method.ends_with("/UnpublishFile") && Reason::of(&status) == Some(Reason::NotTheOwner) =>
+            {
+                'p'
+            }
             Code::PermissionDenied => 'd',
             Code::AlreadyExists => 'e',
             _ => panic!("{method} by {}: {status:?}", ACTORS[actor]),
@@ -295,9 +369,13 @@ async fn every_method_admits_the_right_callers_only() {
 
     let mut wrong = Vec::new();
     for (method, expected) in PICTURE {
-        let scene = cast.set().await;
+        let mut scene = cast.set().await;
         let mut seen = String::new();
         for actor in 0..ACTORS.len() {
+            if actor == PEOPLE || ACTORS[actor] == "owner" {
+                // What a manager or the owner did can't be done again.
+                scene = cast.set().await;
+            }
             let cell = cast.cell(method, &scene, actor).await;
             seen.extend((actor > 0).then_some(' ').into_iter().chain([cell]));
         }
@@ -312,31 +390,48 @@ async fn every_method_admits_the_right_callers_only() {
     cast.tracker.finish().await;
 }
 
-/// The expected cell for a method with `requirement`, by the rules alone.
-fn by_the_rules(requirement: Requirement, actor: usize) -> char {
-    let standing = match ACTORS[actor] {
+/// The expected cell for a method with this rule, by the rules alone.
+fn by_the_rules(rule: Rule, actor: usize) -> char {
+    let (user, token) =
+        ACTORS[actor].split_once('+').map_or((ACTORS[actor], None), |(user, token)| (user, Some(token)));
+    let standing = match user {
         "applicant" => Standing::Requested,
+        "reader" => Standing::Reader,
+        "manager" => Standing::Manager,
         "member" => Standing::Member,
         "owner" => Standing::Owner,
         _ => Standing::None,
     };
-    if requirement == Requirement::Anyone {
+    if rule.requirement == Requirement::Anyone {
         return '+';
     }
-    if ACTORS[actor] == "nobody" {
+    if user == "nobody" {
         return 'a';
     }
     let now = SystemTime::UNIX_EPOCH;
+    let machine = token.map(|level| Machine {
+        scope: Arc::new(TokenScope {
+            name: level.parse().unwrap(),
+            allow: Allow::from_text(level).unwrap_or(Allow::Manage),
+            groups: (level == "elsewhere").then(|| [level.parse().unwrap()].into()),
+        }),
+        expires: now + Duration::from_secs(1),
+    });
     let session = Session {
         hash: [1; 32].into(),
-        user: ACTORS[actor].parse().unwrap(),
+        user: user.parse().unwrap(),
         account: AccountId(1),
-        disabled: ACTORS[actor] == "disabled",
+        disabled: user == "disabled",
         opened: now,
         used: now,
+        machine,
     };
-    let Ok(caller) = access::authenticate(requirement, session, now) else { return 'a' };
-    if requirement == Requirement::Session {
+    let caller = match access::authenticate(rule, session, now) {
+        Ok(caller) => caller,
+        Err(Refusal::OutOfScope) => return 'd',
+        Err(_) => return 'a',
+    };
+    if rule.requirement == Requirement::Session {
         return '+';
     }
     let place = Place { group: GroupKey(1), epoch: 1, standing };
@@ -346,8 +441,8 @@ fn by_the_rules(requirement: Requirement, actor: usize) -> char {
     }
 }
 
-fn row_by_the_rules(requirement: Requirement) -> Vec<char> {
-    (0..ACTORS.len()).map(|actor| by_the_rules(requirement, actor)).collect()
+fn row_by_the_rules(rule: Rule) -> Vec<char> {
+    (0..ACTORS.len()).map(|actor| by_the_rules(rule, actor)).collect()
 }
 
 /// A requirement that is one step weaker.
@@ -356,9 +451,35 @@ fn weakened(requirement: Requirement) -> Option<Requirement> {
         Requirement::Anyone => None,
         Requirement::Session => Some(Requirement::Anyone),
         Requirement::Applicant => Some(Requirement::Session),
-        Requirement::Member => Some(Requirement::Applicant),
-        Requirement::Owner => Some(Requirement::Member),
+        Requirement::Reader => Some(Requirement::Applicant),
+        Requirement::Member => Some(Requirement::Reader),
+        Requirement::Manager => Some(Requirement::Member),
+        Requirement::Owner => Some(Requirement::Manager),
     }
+}
+
+/// The same for the tokens that may call.
+fn opened(machines: Option<Allow>) -> Option<Allow> {
+    match machines {
+        None => Some(Allow::Manage),
+        Some(Allow::Manage) => Some(Allow::Share),
+        Some(Allow::Share) => Some(Allow::Read),
+        Some(Allow::Read) => None,
+    }
+}
+
+/// All rules that ask for less.
+fn weaker(rule: Rule) -> Vec<Rule> {
+    let requirements =
+        std::iter::successors(weakened(rule.requirement), |&requirement| weakened(requirement));
+    let mut weaker: Vec<_> = requirements.map(|requirement| Rule { requirement, ..rule }).collect();
+    // A token that may not manage counts as a member's at most, whatever the table says.
+    let enough = rule.requirement >= Requirement::Manager && rule.machines.is_some();
+    if rule.requirement != Requirement::Anyone && !enough {
+        let machines = std::iter::successors(opened(rule.machines), |&machines| opened(Some(machines)));
+        weaker.extend(machines.map(|machines| Rule { machines: Some(machines), ..rule }));
+    }
+    weaker
 }
 
 #[test]
@@ -366,10 +487,10 @@ fn the_picture_detects_every_weakened_rule() {
     for (method, picture) in PICTURE {
         // A refusal for another reason than access counts as admitted.
         let drawn: Vec<char> =
-            picture.replace('e', "+").split(' ').map(|cell| cell.parse().unwrap()).collect();
-        let requirement = access::requirement(&format!("/{method}")).expect("in the code's table");
-        assert_eq!(drawn, row_by_the_rules(requirement), "{method}: the code's table says otherwise");
-        for weaker in std::iter::successors(weakened(requirement), |&requirement| weakened(requirement)) {
+            picture.replace(['e', 'p'], "+").split(' ').map(|cell| cell.parse().unwrap()).collect();
+        let rule = access::rule(&format!("/{method}")).expect("in the code's table");
+        assert_eq!(drawn, row_by_the_rules(rule), "{method}: the code's table says otherwise");
+        for weaker in weaker(rule) {
             assert_ne!(
                 drawn,
                 row_by_the_rules(weaker),

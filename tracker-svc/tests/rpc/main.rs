@@ -11,3 +11,4 @@ mod invites;
 mod kills;
 mod rights;
 mod serving;
+mod tokens;

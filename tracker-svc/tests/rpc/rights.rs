@@ -210,12 +210,15 @@ impl Member {
                 let hello = AnnounceHello { peer_id: self.peer_id.clone(), port: 1, ..Default::default() };
                 AnnounceRequest { hello: Some(hello), ..Default::default() }.encode_to_vec()
             }
-            ("AuthService", "Logout" | "LogoutAll" | "ChangePassword")
+            (
+                "AuthService",
+                "Logout" | "LogoutAll" | "ChangePassword" | "CreateToken" | "ListTokens" | "RevokeToken",
+            )
             | (
                 "GroupService",
                 "JoinGroup" | "LeaveGroup" | "ListJoinRequests" | "AcceptJoinRequest" | "RejectJoinRequest"
-                | "RemoveMember" | "TransferOwnership" | "DeleteGroup" | "CreateInvite" | "ListInvites"
-                | "RevokeInvite" | "JoinByInvite",
+                | "RemoveMember" | "TransferOwnership" | "SetRole" | "DeleteGroup" | "CreateInvite"
+                | "ListInvites" | "RevokeInvite" | "JoinByInvite",
             )
             | ("FileService", "UnpublishFile")
             | ("SwarmService", "IssueTickets") => return None,
@@ -266,8 +269,8 @@ fn methods() -> Vec<(&'static str, bool)> {
             })
         })
     };
-    let with_session = access::TABLE.iter().filter(|(_, requirement)| *requirement > Requirement::Anyone);
-    with_session.map(|(path, _)| (*path, streams(path))).collect()
+    let with_session = access::TABLE.iter().filter(|(_, requirement, _)| *requirement > Requirement::Anyone);
+    with_session.map(|(path, ..)| (*path, streams(path))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

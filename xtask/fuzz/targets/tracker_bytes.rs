@@ -66,7 +66,7 @@ fuzz_target!(|input: &[u8]| {
                 let _ = world.set(World::new().await);
             }
             let world = world.get().expect("just made");
-            let paths: Vec<&str> = access::TABLE.iter().map(|(path, _)| *path).collect();
+            let paths: Vec<&str> = access::TABLE.iter().map(|(path, ..)| *path).collect();
             let bytes = connection(input, &paths, Some(&world.token));
             let serve = |io| serve_duplex(io, world.tracker.service(), Limits::tracker(), caller());
             converse(&bytes, serve).await;

@@ -336,6 +336,7 @@ impl Hosts for Processes {
             .env("PEER_HOME", self.home(host));
         command
             .env("PEER_NO_AUTOSTART", "1")
+            .env("PEER_YES", "1")
             .env("TRACKER_DATA_DIR", self.volume(Host::Tracker).join("data"));
         // Our binaries come first in PATH, for scripts that call them.
         let path = std::env::var("PATH").unwrap_or_default();

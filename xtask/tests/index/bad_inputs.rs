@@ -274,4 +274,13 @@ pub(crate) const LINES: &[Line] = &[
           "tracker-svc/tests/rpc/invites.rs::who_may_make_an_account_is_the_operators_choice",
           "proto/domain/src/invite/tests.rs::what_is_no_link_says_why",
           "peer/tests/processes/invites.rs::a_link_that_does_not_fit_changes_nothing"]),
+    line("B80", "tokens with bad names, lifetimes, levels and groups; too many; a token's text that was changed; a token that \
+        calls what it may not, for another group, or for another's peer",
+        "INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAUTHENTICATED, PERMISSION_DENIED",
+        &["tracker-svc/tests/rpc/tokens.rs::what_is_no_token_is_refused",
+          "tracker-svc/tests/rpc/tokens.rs::a_revoked_token_ends_with_its_streams",
+          "tracker-svc/tests/rpc/tokens.rs::a_token_for_one_group_learns_of_no_other",
+          "tracker-svc/core/src/access/tests.rs::a_token_calls_what_its_scope_allows",
+          "tracker-svc/core/src/access/tests.rs::a_token_acts_in_its_groups_and_never_as_more_than_it_allows",
+          "peer/tests/processes/tokens.rs::a_login_by_token_is_told_from_one_by_password"]),
 ];

@@ -32,6 +32,8 @@ pub(super) enum Ask {
     /// The groups that the user is a member of.
     Groups,
     OwnedGroups,
+    /// The groups whose members the user manages.
+    ManagedGroups,
     /// The groups that an answer to another question is about.
     GroupsOf(&'static Self),
     /// The users who have asked to join the group.
@@ -40,6 +42,10 @@ pub(super) enum Ask {
     OtherMembers,
     Files,
     Shares,
+    /// The tokens of the user.
+    Tokens,
+    /// The groups that have a subscription.
+    Subscriptions,
     /// Shares and downloads: what `verify` can read.
     Copies,
     RunningDownloads,
@@ -112,14 +118,30 @@ impl Facts {
         match ask {
             Ask::AllGroups => groups(&daemon, false, |_| true, found).await,
             Ask::Groups => {
-                let inside = |standing| matches!(standing, Standing::Member | Standing::Owner);
+                let inside = |standing| {
+                    !matches!(standing, Standing::Unspecified | Standing::None | Standing::Requested)
+                };
                 groups(&daemon, true, inside, found).await
+            }
+            Ask::ManagedGroups => {
+                let managed = |standing| matches!(standing, Standing::Manager | Standing::Owner);
+                groups(&daemon, true, managed, found).await
             }
             Ask::OwnedGroups => groups(&daemon, true, |standing| standing == Standing::Owner, found).await,
             Ask::Requests => requests(&daemon, group()?, found).await,
             Ask::OtherMembers => members(&daemon, group()?, found).await,
             Ask::Files => files(&daemon, group()?, found).await,
             Ask::Shares => shares(&daemon, found).await,
+            Ask::Tokens => {
+                let answer = daemon.auth().list_tokens(pb::ListTokensRequest {}).await?.into_inner();
+                found.extend(answer.tokens.into_iter().map(|one| Found {
+                    group: None,
+                    name: one.name,
+                    help: one.group_ids.join(", "),
+                }));
+                Ok(())
+            }
+            Ask::Subscriptions => subscriptions(&daemon, found).await,
             Ask::Copies => {
                 shares(&daemon, found).await?;
                 downloads(&daemon, |_| true, found).await
@@ -198,6 +220,16 @@ async fn shares(daemon: &Daemon, found: &mut Vec<Found>) -> Result<(), Failure> 
         group: Some(one.group_id),
         name: one.name,
         help: units::size(one.size),
+    }));
+    Ok(())
+}
+
+async fn subscriptions(daemon: &Daemon, found: &mut Vec<Found>) -> Result<(), Failure> {
+    let answer = daemon.control().list_subscriptions(pb::ListSubscriptionsRequest {}).await?.into_inner();
+    found.extend(answer.subscriptions.into_iter().map(|one| Found {
+        group: None,
+        name: one.group_id,
+        help: one.directory,
     }));
     Ok(())
 }

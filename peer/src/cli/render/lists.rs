@@ -11,7 +11,9 @@ pub(in crate::cli) fn standing(standing: pb::Standing) -> &'static str {
     match standing {
         pb::Standing::Unspecified | pb::Standing::None => "none",
         pb::Standing::Requested => "requested",
+        pb::Standing::Reader => "reader",
         pb::Standing::Member => "member",
+        pb::Standing::Manager => "manager",
         pb::Standing::Owner => "owner",
     }
 }
@@ -99,6 +101,7 @@ pub(in crate::cli) fn files(files: &[pb::File]) -> (Value, String) {
             "files": header(file).folder.map(|folder| folder.files),
             "seeders": file.seeders,
             "leechers": file.leechers,
+            "copies": file.seeders,
             "publisher": file.publisher,
             "since": time(file.since),
             "sha1": hex(&header(file).sha1),
@@ -164,6 +167,7 @@ pub(in crate::cli) fn peers(group: &str, file: &str, answer: &pb::ListPeersRespo
     let object = |peer: &pb::FilePeer| {
         json!({
             "user": peer.username,
+            "token": optional(&peer.token),
             "peer_id": peer.peer_id,
             "pieces": peer.pieces,
             "complete": peer.pieces >= answer.pieces,
@@ -176,7 +180,7 @@ pub(in crate::cli) fn peers(group: &str, file: &str, answer: &pb::ListPeersRespo
         let id = peer.peer_id.get(..8).unwrap_or(&peer.peer_id);
         let own = if peer.own { "this peer" } else { "" };
         vec![
-            name(&peer.username),
+            who(&peer.username, &peer.token),
             name(id),
             format!("{percent}%"),
             format!("{} of {}", peer.pieces, answer.pieces),
@@ -229,6 +233,73 @@ pub(in crate::cli) fn shares(shares: &[pb::Share]) -> (Value, String) {
     (json!({"shares": all}), listing("no shares", &head, &rows))
 }
 
+/// A token in JSON.
+pub(in crate::cli) fn token_json(token: &pb::Token) -> Value {
+    json!({
+        "name": token.name,
+        "groups": token.group_ids,
+        "allow": token_allow(token.allow()),
+        "since": time(token.since),
+        "last_used_at": time(token.last_used_at),
+        "expires_at": time(token.expires_at),
+    })
+}
+
+fn token_allow(allow: pb::TokenAllow) -> &'static str {
+    match allow {
+        pb::TokenAllow::Unspecified | pb::TokenAllow::Read => "read",
+        pb::TokenAllow::Share => "share",
+        pb::TokenAllow::Manage => "manage",
+    }
+}
+
+/// `list-tokens`.
+pub(in crate::cli) fn tokens(tokens: &[pb::Token]) -> (Value, String) {
+    let row = |token: &pb::Token| {
+        let groups = if token.group_ids.is_empty() { "all".to_owned() } else { token.group_ids.join(", ") };
+        vec![
+            name(&token.name),
+            token_allow(token.allow()).to_owned(),
+            name(&groups),
+            time_text(token.last_used_at),
+            time_text(token.expires_at),
+        ]
+    };
+    let rows: Vec<_> = tokens.iter().map(row).collect();
+    let all: Vec<_> = tokens.iter().map(token_json).collect();
+    let head = ["NAME", "ALLOWS", "GROUPS", "LAST USED", "EXPIRES"];
+    (json!({"tokens": all}), listing("no tokens", &head, &rows))
+}
+
+/// A user, or the machine of a user, as people see it.
+pub(in crate::cli) fn who(user: &str, token: &str) -> String {
+    if token.is_empty() { name(user) } else { format!("{}/{}", name(user), name(token)) }
+}
+
+/// `list-subscriptions`.
+pub(in crate::cli) fn subscriptions(subscriptions: &[pb::Subscription]) -> (Value, String) {
+    let object = |one: &pb::Subscription| {
+        json!({
+            "group": one.group_id,
+            "directory": one.directory,
+            "directory_base64": paths::exact_bytes(&one.directory_bytes),
+            "match": one.patterns,
+            "update": one.update,
+            "started": one.started,
+            "cause": optional(&one.cause),
+        })
+    };
+    let row = |one: &pb::Subscription| {
+        let patterns = if one.patterns.is_empty() { "everything".to_owned() } else { one.patterns.join(" ") };
+        let cells = [&one.group_id, &one.directory, &patterns, &one.started.to_string(), &one.cause];
+        cells.map(|cell| name(cell)).to_vec()
+    };
+    let rows: Vec<_> = subscriptions.iter().map(row).collect();
+    let all: Vec<_> = subscriptions.iter().map(object).collect();
+    let head = ["GROUP", "DIRECTORY", "MATCH", "STARTED", "PROBLEM"];
+    (json!({"subscriptions": all}), listing("no subscriptions", &head, &rows))
+}
+
 fn listing(nothing: &str, head: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() { nothing.to_owned() } else { table(head, rows) }
 }
@@ -237,6 +308,7 @@ fn listing(nothing: &str, head: &[&str], rows: &[Vec<String>]) -> String {
 pub(in crate::cli) fn status(status: &pb::GetStatusResponse) -> (Value, String) {
     let object = json!({
         "user": optional(&status.username),
+        "token": optional(&status.token_name),
         "peer_id": optional(&status.peer_id),
         "tls_name": optional(&status.tls_name),
         "tracker": status.tracker,
@@ -259,7 +331,10 @@ pub(in crate::cli) fn status(status: &pb::GetStatusResponse) -> (Value, String) 
         "pid": status.pid,
         "version": status.version,
     });
-    let user = if status.username.is_empty() { "nobody is logged in" } else { &status.username };
+    let user = match status.username.as_str() {
+        "" => "nobody is logged in".to_owned(),
+        user => who(user, &status.token_name),
+    };
     let connected = match (status.tracker_connected, status.tracker_problem.as_str()) {
         (true, _) => "connected".to_owned(),
         (false, "") => "not connected".to_owned(),
@@ -268,7 +343,7 @@ pub(in crate::cli) fn status(status: &pb::GetStatusResponse) -> (Value, String) 
     let others: Vec<_> = status.trackers.iter().filter(|url| **url != status.tracker).cloned().collect();
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { name(text) };
     let rows = [
-        ("user", user.to_owned()),
+        ("user", user),
         ("peer id", or_dash(&status.peer_id)),
         ("tls name", or_dash(&status.tls_name)),
         ("tracker", format!("{}, {connected}", status.tracker)),

@@ -3,8 +3,9 @@
 use proto::{pb, reason::Reason};
 use serde_json::json;
 
+use super::leaving;
 use crate::cli::{
-    args::{Credentials, LoginArgs, PasswordSource},
+    args::{Credentials, Leaving, LoginArgs, PasswordSource},
     context::Context,
     exit::Failure,
     link::Daemon,
@@ -59,19 +60,37 @@ pub(super) async fn change_password(context: &Context, source: &PasswordSource) 
 }
 
 pub(super) async fn login(context: &Context, args: LoginArgs) -> Result<(), Failure> {
-    let LoginArgs { mut credentials, new_key } = args;
+    let LoginArgs { user, password: typed, source, token_stdin, new_key } = args;
     let daemon = context.daemon().await?;
-    let password = password(context, &daemon, &mut credentials, false).await?.to_string();
-    let request = pb::ControlServiceLoginRequest { username: credentials.user, password, new_key };
+    let request = match user {
+        Some(user) => {
+            let mut credentials = Credentials { user, password: typed, source };
+            let password = password(context, &daemon, &mut credentials, false).await?.to_string();
+            pb::ControlServiceLoginRequest {
+                username: credentials.user,
+                password,
+                new_key,
+                ..Default::default()
+            }
+        }
+        None => {
+            let token = password::read_token(context, token_stdin)?.to_string();
+            pb::ControlServiceLoginRequest { token, new_key, ..Default::default() }
+        }
+    };
     let login = async || daemon.control().login(request.clone()).await;
     let answer = trust::first_used(context, &daemon, login).await?.into_inner();
-    let object = json!({"user": answer.username, "peer_id": answer.peer_id});
-    context.style.done(&object, &format!("{} is logged in", answer.username));
+    let token = Some(&answer.token_name).filter(|name| !name.is_empty());
+    let object = json!({"user": answer.username, "token": token, "peer_id": answer.peer_id});
+    context
+        .style
+        .done(&object, &format!("{} is logged in", render::who(&answer.username, &answer.token_name)));
     Ok(())
 }
 
-pub(super) async fn logout(context: &Context, all: bool) -> Result<(), Failure> {
+pub(super) async fn logout(context: &Context, all: bool, leaving: &Leaving) -> Result<(), Failure> {
     let daemon = context.daemon().await?;
+    leaving::check(context, &daemon, leaving, None, None).await?;
     let request = pb::ControlServiceLogoutRequest { all };
     let answer = daemon.control().logout(request).await?.into_inner();
     let text = match (answer.tracker_unreachable, all) {
@@ -104,6 +123,6 @@ pub(super) async fn whoami(context: &Context) -> Result<(), Failure> {
         return Err(Failure::of(Reason::NotLoggedIn, "nobody is logged in; log in with `peer login USER`"));
     }
     let (object, _) = render::status(&status);
-    context.style.result(&object, &status.username);
+    context.style.result(&object, &render::who(&status.username, &status.token_name));
     Ok(())
 }

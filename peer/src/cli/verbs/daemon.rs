@@ -5,9 +5,10 @@ use std::{fs, io, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration}
 use proto::pb;
 use serde_json::json;
 
+use super::leaving;
 use crate::{
     cli::{
-        args::{DaemonArgs, DaemonVerb, Global},
+        args::{DaemonArgs, DaemonVerb, Global, Leaving},
         context::Context,
         exit::{Exit, Failure},
         link, render, resolve,
@@ -61,15 +62,19 @@ fn daemon_failure(error: process::DaemonError) -> Failure {
 }
 
 pub(super) async fn control(context: &Context, args: &DaemonArgs) -> Result<(), Failure> {
-    match args.verb {
-        Some(DaemonVerb::Stop) => stop(context).await,
+    match &args.verb {
+        Some(DaemonVerb::Stop(leaving)) => stop(context, leaving).await,
         None => Err(Failure::usage("the shell can't run a daemon; run `peer daemon` outside the shell")),
     }
 }
 
 /// Ends the daemon: by its socket, or by its process id if it does not answer there.
-async fn stop(context: &Context) -> Result<(), Failure> {
+async fn stop(context: &Context, leaving: &Leaving) -> Result<(), Failure> {
     let config = &context.config;
+    // A daemon that does not answer is ended all the same.
+    if let Ok(Ok(daemon)) = tokio::time::timeout(ANSWER, context.running_daemon()).await {
+        leaving::check(context, &daemon, leaving, None, None).await?;
+    }
     let asked = async {
         context
             .running_daemon()

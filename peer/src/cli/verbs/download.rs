@@ -18,11 +18,12 @@ use tonic::Streaming;
 
 use super::{
     groups::all_pages,
+    leaving,
     several::{self, Board, Ends},
 };
 use crate::{
     cli::{
-        args::{DownloadOptions, GroupFile},
+        args::{DownloadOptions, GroupFile, Leaving},
         context::{Context, interrupt},
         exit::{Exit, Failure},
         render, resolve,
@@ -118,6 +119,7 @@ async fn begin(
         umask: Some(umask()),
         update: false,
         only: how.only.clone(),
+        exec: located(context, how.exec.clone()),
     };
     let mut control = context.daemon().await?.control();
     Ok(control.download(request).await?.into_inner())
@@ -261,8 +263,18 @@ async fn one_of_several(
     ended(&last, how.detach)
 }
 
+/// A program whose path starts from this process's directory, as one that the daemon finds from its own.
+pub(super) fn located(context: &Context, mut exec: Vec<String>) -> Vec<String> {
+    if let Some(program) = exec.first_mut().filter(|program| program.contains('/'))
+        && let Some(path) = context.directory.join(&*program).to_str()
+    {
+        *program = path.to_owned();
+    }
+    exec
+}
+
 /// The umask of this process. It decides on the permissions of the file, as if this process made it.
-fn umask() -> u32 {
+pub(super) fn umask() -> u32 {
     // The only way to read it is to set it. This process makes no file now.
     let umask = rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     rustix::process::umask(umask);
@@ -439,9 +451,16 @@ pub(super) async fn explain(context: &Context, file: &GroupFile) -> Result<(), F
     Ok(())
 }
 
-pub(super) async fn stop(context: &Context, file: &GroupFile, discard: bool) -> Result<(), Failure> {
+pub(super) async fn stop(
+    context: &Context,
+    file: &GroupFile,
+    discard: bool,
+    leaving: &Leaving,
+) -> Result<(), Failure> {
     let request = pb::StopDownloadRequest { file: named(file), discard };
-    context.daemon().await?.control().stop_download(request).await?;
+    let daemon = context.daemon().await?;
+    leaving::check(context, &daemon, leaving, Some(&file.group), Some(&file.name)).await?;
+    daemon.control().stop_download(request).await?;
     let kept = if discard { "the downloaded pieces were deleted" } else { "the verified pieces were kept" };
     let text = format!("the download of {} was stopped; {kept}", render::name(&file.name));
     context.style.done(&json!({"group": file.group, "name": file.name, "discarded": discard}), &text);

@@ -10,10 +10,10 @@ use proto::{domain::FileName, pb, reason::Reason};
 use serde_json::{Value, json};
 use tonic::Status;
 
-use super::{groups::all_pages, several::Ends};
+use super::{groups::all_pages, leaving, several::Ends};
 use crate::{
     cli::{
-        args::{GroupFile, UploadOptions},
+        args::{GroupFile, Leaving, UploadOptions},
         context::Context,
         exit::{Exit, Failure},
         render, resolve,
@@ -32,10 +32,13 @@ fn object(file: &GroupFile) -> Value {
     json!({"group": file.group, "name": file.name})
 }
 
-pub(super) async fn list(context: &Context, group: &str) -> Result<(), Failure> {
+/// Lists a group's files; with `copies`, those of which fewer complete copies are online.
+pub(super) async fn list(context: &Context, group: &str, copies: Option<u32>) -> Result<(), Failure> {
     let files = context.daemon().await?.files();
     let request = pb::ListFilesRequest { group_id: group.to_owned(), ..Default::default() };
-    let (object, text) = render::files(&all_pages!(files, list_files, files, request));
+    let mut files = all_pages!(files, list_files, files, request);
+    files.retain(|file| copies.is_none_or(|copies| file.seeders < copies));
+    let (object, text) = render::files(&files);
     context.style.result(&object, &text);
     Ok(())
 }
@@ -52,6 +55,13 @@ pub(super) async fn entries(context: &Context, file: &GroupFile) -> Result<(), F
     let first = first.ok_or_else(Failure::daemon_ended)?;
     let (object, text) = render::entries(file.group.as_str(), file.name.as_str(), &first, &all);
     context.style.result(&object, &text);
+    Ok(())
+}
+
+/// Checks that the user may list the files of a group, and so publish there.
+pub(super) async fn may_list(context: &Context, group: &str) -> Result<(), Failure> {
+    let request = pb::ListFilesRequest { group_id: group.to_owned(), page_size: 1, ..Default::default() };
+    context.daemon().await?.files().list_files(request).await?;
     Ok(())
 }
 
@@ -81,7 +91,7 @@ pub(super) async fn upload(
 }
 
 /// Uploads one path. Returns what is printed about it.
-async fn upload_one(
+pub(super) async fn upload_one(
     context: &Context,
     path: &Path,
     group: &str,
@@ -186,9 +196,15 @@ pub(super) async fn shares(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) async fn stop_share(context: &Context, file: &GroupFile) -> Result<(), Failure> {
+pub(super) async fn stop_share(
+    context: &Context,
+    file: &GroupFile,
+    leaving: &Leaving,
+) -> Result<(), Failure> {
     let request = pb::StopShareRequest { file: named(file) };
-    context.daemon().await?.control().stop_share(request).await?;
+    let daemon = context.daemon().await?;
+    leaving::check(context, &daemon, leaving, Some(&file.group), Some(&file.name)).await?;
+    daemon.control().stop_share(request).await?;
     let text = format!(
         "this peer no longer shares {} of {}; the file stays on disk",
         render::name(&file.name),

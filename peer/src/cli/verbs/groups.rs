@@ -5,7 +5,13 @@ use std::time::Duration;
 use proto::{pb, reason::Reason};
 use serde_json::json;
 
-use crate::cli::{args::GroupAndUser, context::Context, exit::Failure, render};
+use super::leaving;
+use crate::cli::{
+    args::{GroupAndUser, Leaving},
+    context::Context,
+    exit::Failure,
+    render,
+};
 
 /// The number of items that are asked for in one call.
 pub(super) const PAGE: u32 = 1_000;
@@ -87,7 +93,12 @@ async fn await_answer(context: &Context, group: &str) -> Result<(), Failure> {
     loop {
         match standing(context, group).await? {
             Some(pb::Standing::Requested) => tokio::time::sleep(LOOK).await,
-            Some(standing @ (pb::Standing::Member | pb::Standing::Owner)) => {
+            Some(
+                standing @ (pb::Standing::Reader
+                | pb::Standing::Member
+                | pb::Standing::Manager
+                | pb::Standing::Owner),
+            ) => {
                 let text = format!("you are a member of {}", render::name(group));
                 context.style.done(&json!({"group": group, "standing": render::standing(standing)}), &text);
                 return Ok(());
@@ -100,9 +111,11 @@ async fn await_answer(context: &Context, group: &str) -> Result<(), Failure> {
     }
 }
 
-pub(super) async fn leave(context: &Context, group: &str) -> Result<(), Failure> {
+pub(super) async fn leave(context: &Context, group: &str, leaving: &Leaving) -> Result<(), Failure> {
     let request = pb::LeaveGroupRequest { group_id: group.to_owned() };
-    context.daemon().await?.groups().leave_group(request).await?;
+    let daemon = context.daemon().await?;
+    leaving::check(context, &daemon, leaving, Some(group), None).await?;
+    daemon.groups().leave_group(request).await?;
     context.style.done(&json!({"group": group}), &format!("you have left {}", render::name(group)));
     Ok(())
 }
@@ -158,6 +171,21 @@ pub(super) async fn transfer(context: &Context, who: &GroupAndUser) -> Result<()
     let request = pb::TransferOwnershipRequest { group_id: group.clone(), username: user.clone() };
     context.daemon().await?.groups().transfer_ownership(request).await?;
     told(context, who, "owns");
+    Ok(())
+}
+
+pub(super) async fn set_role(context: &Context, who: &GroupAndUser, role: &str) -> Result<(), Failure> {
+    let GroupAndUser { group, user } = who;
+    let standing = match role {
+        "reader" => pb::Standing::Reader,
+        "manager" => pb::Standing::Manager,
+        _ => pb::Standing::Member,
+    };
+    let request =
+        pb::SetRoleRequest { group_id: group.clone(), username: user.clone(), role: standing.into() };
+    context.daemon().await?.groups().set_role(request).await?;
+    let text = format!("{} is now a {role} of {}", render::name(user), render::name(group));
+    context.style.done(&json!({"group": group, "user": user, "role": role}), &text);
     Ok(())
 }
 

@@ -226,7 +226,23 @@ async fn enter(context: &Context, link: &InviteLink, guest: &Guest) -> Result<St
         None => asked_user(context).await?,
     };
     let prompt = format!("Password of {}, new or known", render::name(&user));
-    let [password] = password::read(context, &guest.source, [&prompt], true).await?;
+    let [password] = password::read(context, &guest.source, [&prompt], false).await?;
+    if password::is_typed(&guest.source) {
+        // Only who makes an account types the password twice.
+        match log_in(&daemon, &user, &password).await {
+            Ok(()) => {
+                let request = pb::JoinByInviteRequest { invite: Some(invite) };
+                daemon.groups().join_by_invite(request).await?;
+                return Ok(user);
+            }
+            Err(status) if Reason::of(&status) == Some(Reason::BadCredentials) => {
+                let again =
+                    format!("There is no {} with this password. To make it, repeat it", render::name(&user));
+                password::confirm(context, &password, &again).await?;
+            }
+            Err(status) => return Err(status.into()),
+        }
+    }
     sign_up(&daemon, &user, &password, invite).await?;
     Ok(user)
 }
@@ -346,16 +362,20 @@ async fn sign_up(daemon: &Daemon, user: &str, password: &str, invite: pb::Invite
         Err(status) if may_exist(&status) => false,
         Err(status) => return Err(status.into()),
     };
-    let request = pb::ControlServiceLoginRequest {
-        username: user.to_owned(),
-        password: password.to_owned(),
-        new_key: false,
-    };
-    daemon.control().login(request).await?;
+    log_in(daemon, user, password).await?;
     if !is_new {
         daemon.groups().join_by_invite(pb::JoinByInviteRequest { invite: Some(invite) }).await?;
     }
     Ok(())
+}
+
+async fn log_in(daemon: &Daemon, user: &str, password: &str) -> Result<(), Status> {
+    let request = pb::ControlServiceLoginRequest {
+        username: user.to_owned(),
+        password: password.to_owned(),
+        ..Default::default()
+    };
+    daemon.control().login(request).await.map(drop)
 }
 
 /// Whether the account may be there already.

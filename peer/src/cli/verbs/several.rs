@@ -13,6 +13,7 @@ use crate::{
         exit::{Exit, Failure},
         hints, render,
     },
+    patterns::Patterns,
     units,
 };
 
@@ -137,15 +138,8 @@ where
 /// # Errors
 /// Fails when a pattern is malformed, or when no name matches.
 pub(super) fn matching(names: Vec<String>, patterns: &[String]) -> Result<Vec<String>, Failure> {
-    let malformed = |pattern: &str, error: ignore::Error| {
-        Failure::usage(format!("{pattern:?} is not a pattern: {error}"))
-    };
-    let mut all = ignore::overrides::OverrideBuilder::new("/");
-    for pattern in patterns {
-        all.add(pattern).map_err(|error| malformed(pattern, error))?;
-    }
-    let all = all.build().map_err(|error| malformed(&patterns.join(" "), error))?;
-    let found: Vec<_> = names.into_iter().filter(|name| all.matched(name, false).is_whitelist()).collect();
+    let all = Patterns::new(patterns).map_err(Failure::usage)?;
+    let found: Vec<_> = names.into_iter().filter(|name| all.pick(name)).collect();
     if found.is_empty() {
         let patterns = patterns.join(" ");
         return Err(Failure::of(

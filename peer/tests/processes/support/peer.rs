@@ -77,7 +77,8 @@ impl Peer {
     pub(crate) fn alone(user: &str, env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let home = dir.path().join("home").display().to_string();
-        let all = [("PEER_HOME", home.as_str()), ("PEER_LISTEN", "127.0.0.1:0")];
+        // Most tests that stop a peer do so to see what others do then.
+        let all = [("PEER_HOME", home.as_str()), ("PEER_LISTEN", "127.0.0.1:0"), ("PEER_YES", "1")];
         let all =
             all.iter().chain(env).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self { user: user.to_owned(), dir, env: all }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::session::Machine;
 
 fn caller(path: &str) -> Caller {
     let now = SystemTime::UNIX_EPOCH;
@@ -13,8 +14,26 @@ fn caller(path: &str) -> Caller {
         disabled: false,
         opened: now,
         used: now,
+        machine: None,
     };
-    authenticate(requirement(path).expect("in the table"), session, now).expect("a living session")
+    authenticate(rule(path).expect("in the table"), session, now).expect("a living session")
+}
+
+/// A call by a token.
+fn by_token(path: &str, allow: Allow, groups: Option<&[&str]>) -> Result<Caller, Refusal> {
+    let groups = groups.map(|all| all.iter().map(|group| group.parse().expect("a group")).collect());
+    let scope = Arc::new(TokenScope { name: "ci".parse().expect("a name"), allow, groups });
+    let now = SystemTime::UNIX_EPOCH;
+    let session = Session {
+        hash: [1; 32].into(),
+        user: "ann".parse().expect("a username"),
+        account: AccountId(1),
+        disabled: false,
+        opened: now,
+        used: now,
+        machine: Some(Machine { scope, expires: now + std::time::Duration::from_secs(1) }),
+    };
+    authenticate(rule(path).expect("in the table"), session, now)
 }
 
 fn place(standing: Standing) -> Option<Place> {
@@ -23,7 +42,7 @@ fn place(standing: Standing) -> Option<Place> {
 
 #[test]
 fn each_method_has_one_line_and_others_none() {
-    let paths: HashSet<_> = TABLE.iter().map(|(path, _)| path).collect();
+    let paths: HashSet<_> = TABLE.iter().map(|(path, ..)| path).collect();
     assert_eq!(paths.len(), TABLE.len());
     for path in ["", "/", "/minitorrent.v1.AuthService/", "/minitorrent.v1.AuthService/DropTables"] {
         assert_eq!(requirement(path), None);
@@ -62,4 +81,65 @@ fn files_are_unlisted_by_publisher_or_owner() {
     assert_eq!(may_unlist(&member, &bob), Err(Refusal::NotThePublisher));
     let owner: Membership = admit(&path, &group, place(Standing::Owner)).expect("the owner");
     assert_eq!(may_unlist(&owner, &bob), Ok(()));
+}
+
+#[test]
+fn a_token_calls_what_its_scope_allows() {
+    let auth = "/minitorrent.v1.AuthService";
+    for (path, least) in [
+        ("/minitorrent.v1.FileService/ListFiles", Some(Allow::Read)),
+        ("/minitorrent.v1.FileService/PublishFile", Some(Allow::Share)),
+        ("/minitorrent.v1.GroupService/RemoveMember", Some(Allow::Manage)),
+        ("/minitorrent.v1.GroupService/DeleteGroup", None),
+        (&format!("{auth}/CreateToken"), None),
+        (&format!("{auth}/ChangePassword"), None),
+    ] {
+        for allow in Allow::ALL {
+            let may = least.is_some_and(|least| allow >= least);
+            let expected = if may { None } else { Some(Refusal::OutOfScope) };
+            assert_eq!(by_token(path, allow, None).err(), expected, "{path} {allow:?}");
+        }
+    }
+    // A rule for people alone lets in no token.
+    let rule = Rule::from(Requirement::Member);
+    assert_eq!(rule.machines, None);
+}
+
+#[test]
+fn a_token_acts_in_its_groups_and_never_as_more_than_it_allows() {
+    let (g1, g2): (GroupId, GroupId) = ("g1".parse().expect("a group"), "g2".parse().expect("a group"));
+    let list =
+        by_token("/minitorrent.v1.FileService/ListFiles", Allow::Manage, Some(&["g1"])).expect("allowed");
+    assert!(admit::<Membership>(&list, &g1, place(Standing::Owner)).is_ok());
+    assert_eq!(admit::<Membership>(&list, &g2, place(Standing::Owner)).err(), Some(Refusal::NotAMember));
+    let unpublish = |allow| {
+        let caller = by_token("/minitorrent.v1.FileService/UnpublishFile", allow, None).expect("allowed");
+        admit::<Membership>(&caller, &g1, place(Standing::Owner)).expect("a member").is_owner()
+    };
+    assert_eq!((unpublish(Allow::Share), unpublish(Allow::Manage)), (false, true));
+}
+
+#[test]
+fn roles_do_what_they_say() {
+    let group: GroupId = "g1".parse().expect("a group name");
+    let try_as = |path: &str, standing| {
+        let caller = caller(&format!("/minitorrent.v1.{path}"));
+        admit::<Membership>(&caller, &group, place(standing)).err()
+    };
+    use Standing::{Manager, Member, Owner, Reader};
+    for (path, least, refusal) in [
+        ("FileService/GetManifest", Reader, Refusal::NotAMember),
+        ("FileService/PublishFile", Member, Refusal::ReadsOnly),
+        ("GroupService/AcceptJoinRequest", Manager, Refusal::NotAManager),
+        ("GroupService/SetRole", Owner, Refusal::NotTheOwner),
+    ] {
+        for standing in [Standing::None, Standing::Requested, Reader, Member, Manager, Owner] {
+            let expected = match standing {
+                _ if standing >= least => None,
+                Standing::None | Standing::Requested => Some(Refusal::NotAMember),
+                _ => Some(refusal),
+            };
+            assert_eq!(try_as(path, standing), expected, "{path} {standing:?}");
+        }
+    }
 }

@@ -1,19 +1,26 @@
 //! Accounts, sessions and peers. For each database: see [`super::super::sql`].
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use proto::domain::{PeerId, Username};
 
-use super::{Database, Write, before, count, millis, stored, taken, time};
+use super::{
+    Database, Write, before, count,
+    lookup::{Row, RowResult},
+    millis, stored, taken, time, tokens,
+};
 use crate::{
     domain::{
         Action, Caller, Change, Origin, Refusal, Session, SessionHash,
         access::GroupKey,
         quota::{Quota, SESSIONS},
-        session::{self, AccountId},
+        session::{self, AccountId, Machine},
     },
-    store::{Accounts, Credentials, InviteKey, Peers, Result, Sessions},
+    store::{Accounts, Credentials, InviteKey, PeerOwner, Peers, Result, Sessions},
 };
 
 /// A time of use that is further ahead than this means that the clock was set back. Two concurrent calls may
@@ -50,6 +57,44 @@ impl Write<'_> {
         let sql = "UPDATE accounts SET password = $1 WHERE id = $2";
         sqlx::query(sql).bind(password).bind(account.0).execute(self.tx()).await?;
         Ok(())
+    }
+}
+
+/// A row of a token: the username, the account, whether it is disabled, the times, and the scope.
+type TokenColumns = (String, i64, bool, i64, i64, i64, String, String, Option<String>);
+
+impl Database {
+    /// The token with this hash, in the place of a session.
+    async fn token_session(&self, hash: SessionHash) -> Result<Option<Session>> {
+        let sql = "SELECT a.username, a.id, a.disabled, t.created_at, t.used_at, t.expires_at, t.name, t.allow, t.in_groups
+                   FROM tokens t JOIN accounts a ON a.id = t.account WHERE t.hash = $1";
+        let read = |row: &Row<'_>| -> RowResult<TokenColumns> {
+            Ok((
+                row.get(0)?,
+                row.get(1)?,
+                row.get(2)?,
+                row.get(3)?,
+                row.get(4)?,
+                row.get(5)?,
+                row.get(6)?,
+                row.get(7)?,
+                row.get(8)?,
+            ))
+        };
+        let row = self.one(sql, [&hash.as_bytes()[..]], read).await?;
+        let Some((user, account, disabled, opened, used, expires, name, allow, groups)) = row else {
+            return Ok(None);
+        };
+        let scope = Arc::new(tokens::scope(&name, &allow, groups.as_deref())?);
+        Ok(Some(Session {
+            hash,
+            user: stored(&user)?,
+            account: AccountId(account),
+            disabled,
+            opened: time(opened),
+            used: time(used),
+            machine: Some(Machine { scope, expires: time(expires) }),
+        }))
     }
 }
 
@@ -103,6 +148,7 @@ impl Accounts for Database {
         let account = write.account(user).await?;
         write.set_password(account, new).await?;
         write.end_sessions(account, None, origin.at).await?;
+        write.end_tokens(account, origin.at).await?;
         write.audit(Action::ResetPassword, user.as_str(), origin).await?;
         write.commit().await
     }
@@ -114,6 +160,7 @@ impl Accounts for Database {
         sqlx::query(sql).bind(disabled).bind(account.0).execute(write.tx()).await?;
         if disabled {
             write.end_sessions(account, None, origin.at).await?;
+            write.end_tokens(account, origin.at).await?;
             let sql =
                 "SELECT g.id, g.name FROM members m JOIN groups g ON g.id = m.group_id WHERE m.account = $1";
             let groups: Vec<(i64, String)> =
@@ -176,14 +223,22 @@ impl Sessions for Database {
         let row = self.one(sql, [&hash.as_bytes()[..]], |row| {
             Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
         });
-        let Some((user, account, disabled, opened, used)) = row.await? else { return Ok(None) };
+        let Some((user, account, disabled, opened, used)) = row.await? else {
+            return self.token_session(hash).await;
+        };
+        let (user, account) = (stored(&user)?, AccountId(account));
         let (opened, used) = (time(opened), time(used));
-        Ok(Some(Session { hash, user: stored(&user)?, account: AccountId(account), disabled, opened, used }))
+        Ok(Some(Session { hash, user, account, disabled, opened, used, machine: None }))
     }
 
     async fn touch_session(&self, hash: SessionHash, now: SystemTime) -> Result<()> {
         let sql = "UPDATE sessions SET used_at = $1 WHERE hash = $2 AND used_at < $1";
-        sqlx::query(sql).bind(millis(now)).bind(&hash.as_bytes()[..]).execute(self.writes()).await?;
+        let key = &hash.as_bytes()[..];
+        let touched = sqlx::query(sql).bind(millis(now)).bind(key).execute(self.writes()).await?;
+        if touched.rows_affected() == 0 {
+            let sql = "UPDATE tokens SET used_at = $1 WHERE hash = $2 AND used_at < $1";
+            sqlx::query(sql).bind(millis(now)).bind(key).execute(self.writes()).await?;
+        }
         Ok(())
     }
 
@@ -191,9 +246,15 @@ impl Sessions for Database {
         let (idle, absolute) = (before(now, session::IDLE), before(now, session::ABSOLUTE));
         let ahead = millis(now + CLOCK_SLACK);
         let sql =
-            "SELECT EXISTS (SELECT 1 FROM sessions WHERE used_at <= $1 OR opened_at <= $2 OR used_at > $3)";
-        let (wanted,): (bool,) =
-            sqlx::query_as(sql).bind(idle).bind(absolute).bind(ahead).fetch_one(self.reads()).await?;
+            "SELECT EXISTS (SELECT 1 FROM sessions WHERE used_at <= $1 OR opened_at <= $2 OR used_at > $3)
+                    OR EXISTS (SELECT 1 FROM tokens WHERE expires_at <= $4)";
+        let (wanted,): (bool,) = sqlx::query_as(sql)
+            .bind(idle)
+            .bind(absolute)
+            .bind(ahead)
+            .bind(millis(now))
+            .fetch_one(self.reads())
+            .await?;
         if !wanted {
             return Ok(());
         }
@@ -201,6 +262,9 @@ impl Sessions for Database {
         let sql = "DELETE FROM sessions WHERE used_at <= $1 OR opened_at <= $2 RETURNING hash";
         let ended: Vec<(Vec<u8>,)> =
             sqlx::query_as(sql).bind(idle).bind(absolute).fetch_all(write.tx()).await?;
+        write.sessions_ended(&ended, now).await?;
+        let sql = "DELETE FROM tokens WHERE expires_at <= $1 RETURNING hash";
+        let ended: Vec<(Vec<u8>,)> = sqlx::query_as(sql).bind(millis(now)).fetch_all(write.tx()).await?;
         write.sessions_ended(&ended, now).await?;
         let sql = "UPDATE sessions SET used_at = $1, opened_at = CASE WHEN opened_at > $1 THEN $1 ELSE opened_at END WHERE used_at > $2";
         sqlx::query(sql).bind(millis(now)).bind(ahead).execute(write.tx()).await?;
@@ -250,21 +314,27 @@ impl Peers for Database {
             .fetch_one(write.tx())
             .await?;
         Quota::Peers.admit(count(others), 1)?;
-        let sql = "INSERT INTO peers (peer, account, expires_at) VALUES ($1, $2, $3)
-                   ON CONFLICT (peer) DO UPDATE SET account = excluded.account, expires_at = excluded.expires_at";
+        let sql = "INSERT INTO peers (peer, account, expires_at, token)
+                   VALUES ($1, $2, $3, (SELECT id FROM tokens WHERE hash = $4))
+                   ON CONFLICT (peer) DO UPDATE
+                   SET account = excluded.account, expires_at = excluded.expires_at, token = excluded.token";
         sqlx::query(sql)
             .bind(&peer.as_bytes()[..])
             .bind(caller.account().0)
             .bind(millis(expires))
+            .bind(&caller.session().as_bytes()[..])
             .execute(write.tx())
             .await?;
         write.audit(Action::IssuePeerCert, &peer.to_string(), origin).await?;
         write.commit().await
     }
 
-    async fn peer_owner(&self, peer: PeerId) -> Result<Option<Username>> {
-        let sql = "SELECT a.username FROM peers p JOIN accounts a ON a.id = p.account WHERE p.peer = $1";
-        let user = self.one(sql, [&peer.as_bytes()[..]], |row| row.get::<_, String>(0)).await?;
-        user.map(|user| stored(&user)).transpose()
+    async fn peer_owner(&self, peer: PeerId) -> Result<Option<PeerOwner>> {
+        let sql = "SELECT a.username, t.name FROM peers p JOIN accounts a ON a.id = p.account
+                   LEFT JOIN tokens t ON t.id = p.token WHERE p.peer = $1";
+        let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?));
+        let Some((user, token)) = self.one(sql, [&peer.as_bytes()[..]], read).await? else { return Ok(None) };
+        let token = token.map(|name| stored(&name)).transpose()?;
+        Ok(Some(PeerOwner { user: stored(&user)?, token }))
     }
 }

@@ -207,7 +207,7 @@ impl Files for Database {
         origin: &Origin,
     ) -> Result<Published> {
         let mut write = self.begin().await?;
-        write.still_member(member).await?;
+        write.still_publisher(member).await?;
         let folded = fold(header.name.as_str());
         let row: Option<Columns> = sqlx::query_as(select_file!("f.folded = $2"))
             .bind(member.key().0)
@@ -259,6 +259,8 @@ impl Files for Database {
         taken(inserted, Refusal::FileTaken)?;
         let action = if replaced { Action::ReplaceFile } else { Action::PublishFile };
         write.audit(action, &about_file(member.group(), &header.name), origin).await?;
+        let listed = Change::FilePublished { group: member.group().clone(), file };
+        write.change(&listed, origin.at).await?;
         write.commit().await?;
         if replaced {
             self.sweep.notify_one();
@@ -315,7 +317,7 @@ impl Files for Database {
 
     async fn unpublish(&self, member: &Membership, name: &FileName, origin: &Origin) -> Result<()> {
         let mut write = self.begin().await?;
-        write.still_member(member).await?;
+        write.still_publisher(member).await?;
         let row: Option<Columns> = sqlx::query_as(select_file!("f.name = $2"))
             .bind(member.key().0)
             .bind(name.as_str())

@@ -8,8 +8,8 @@ use proto::domain::{GroupId, Username, look_alike::skeleton, names::fold};
 use super::{Database, Write, count, millis, stored, taken, time};
 use crate::{
     domain::{
-        Action, Applicant, Caller, Change, Membership, Origin, Ownership, Refusal, Standing,
-        access::{GroupKey, Place},
+        Action, Applicant, Caller, Change, Management, Membership, Origin, Ownership, Refusal, Standing,
+        access::{GroupKey, Place, Role},
         audit::about,
         quota::Quota,
         session::AccountId,
@@ -23,24 +23,31 @@ macro_rules! standing {
         concat!(
             "CAST(CASE WHEN g.owner = ",
             $account,
-            " THEN 3 ",
-            "WHEN EXISTS (SELECT 1 FROM members m WHERE m.group_id = g.id AND m.account = ",
+            " THEN 5 ELSE COALESCE((SELECT m.role FROM members m WHERE m.group_id = g.id AND m.account = ",
             $account,
-            ") THEN 2 ",
-            "WHEN EXISTS (SELECT 1 FROM requests r WHERE r.group_id = g.id AND r.account = ",
+            "), (SELECT 1 FROM requests r WHERE r.group_id = g.id AND r.account = ",
             $account,
-            ") THEN 1 ",
-            "ELSE 0 END AS BIGINT)"
+            "), 0) END AS BIGINT)"
         )
     };
 }
 
 fn standing(number: i64) -> Standing {
     match number {
-        3 => Standing::Owner,
-        2 => Standing::Member,
+        5 => Standing::Owner,
+        4 => Standing::Manager,
+        3 => Standing::Member,
+        2 => Standing::Reader,
         1 => Standing::Requested,
         _ => Standing::None,
+    }
+}
+
+fn role_number(role: Role) -> i64 {
+    match role {
+        Role::Reader => 2,
+        Role::Member => 3,
+        Role::Manager => 4,
     }
 }
 
@@ -71,17 +78,27 @@ impl Write<'_> {
     pub(super) async fn still_owner(&mut self, owner: &Membership) -> Result<()> {
         match self.standing(owner.key(), owner.account()).await? {
             Standing::Owner => Ok(()),
-            Standing::Member => Err(Refusal::NotTheOwner.into()),
-            _ => Err(Refusal::NotAMember.into()),
+            Standing::None | Standing::Requested => Err(Refusal::NotAMember.into()),
+            Standing::Reader | Standing::Member | Standing::Manager => Err(Refusal::NotTheOwner.into()),
         }
     }
 
-    /// Checks that the proof still holds.
-    pub(super) async fn still_member(&mut self, member: &Membership) -> Result<()> {
-        if self.standing(member.key(), member.account()).await? >= Standing::Member {
-            Ok(())
-        } else {
-            Err(Refusal::NotAMember.into())
+    /// Checks that the proof still holds. Returns whether the user is the owner now.
+    pub(super) async fn still_manager(&mut self, manager: &Management) -> Result<bool> {
+        match self.standing(manager.key(), manager.account()).await? {
+            Standing::Owner => Ok(true),
+            Standing::Manager => Ok(false),
+            Standing::Reader | Standing::Member => Err(Refusal::NotAManager.into()),
+            Standing::None | Standing::Requested => Err(Refusal::NotAMember.into()),
+        }
+    }
+
+    /// Checks that the member may still publish.
+    pub(super) async fn still_publisher(&mut self, member: &Membership) -> Result<()> {
+        match self.standing(member.key(), member.account()).await? {
+            Standing::None | Standing::Requested => Err(Refusal::NotAMember.into()),
+            Standing::Reader => Err(Refusal::ReadsOnly.into()),
+            Standing::Member | Standing::Manager | Standing::Owner => Ok(()),
         }
     }
 
@@ -278,7 +295,9 @@ impl Groups for Database {
         match write.standing(key, caller.account()).await? {
             Standing::None => {}
             Standing::Requested => return Err(Refusal::AlreadyAsked.into()),
-            Standing::Member | Standing::Owner => return Err(Refusal::AlreadyAMember.into()),
+            Standing::Reader | Standing::Member | Standing::Manager | Standing::Owner => {
+                return Err(Refusal::AlreadyAMember.into());
+            }
         }
         let of_user = "SELECT count(*) FROM requests WHERE account = $1";
         Quota::RequestsOfUser.admit(write.number(of_user, caller.account().0).await?, 1)?;
@@ -305,7 +324,7 @@ impl Groups for Database {
                 write.audit(Action::WithdrawRequest, who.group().as_str(), origin).await?;
                 return write.commit().await;
             }
-            Standing::Member => {
+            Standing::Reader | Standing::Member | Standing::Manager => {
                 write.take_member((who.key(), who.group()), (who.account(), who.user()), origin.at).await?;
             }
             Standing::Owner => write.leave_as_owner(who, origin).await?,
@@ -314,19 +333,19 @@ impl Groups for Database {
         write.commit().await
     }
 
-    async fn requests(&self, owner: &Ownership, after: i64, limit: u32) -> Result<Vec<PersonRow>> {
+    async fn requests(&self, owner: &Management, after: i64, limit: u32) -> Result<Vec<PersonRow>> {
         let sql = "SELECT r.id, a.username, CAST(1 AS BIGINT), r.since FROM requests r JOIN accounts a ON a.id = r.account
                    WHERE r.group_id = $1 AND r.id > $2 ORDER BY r.id LIMIT $3";
         self.people(sql, owner.key(), after, limit).await
     }
 
-    async fn accept(&self, owner: &Ownership, user: &Username, origin: &Origin) -> Result<()> {
+    async fn accept(&self, owner: &Management, user: &Username, origin: &Origin) -> Result<()> {
         let mut write = self.begin().await?;
-        write.still_owner(owner).await?;
+        write.still_manager(owner).await?;
         let account = write.account_named(user).await?.ok_or(Refusal::NoSuchRequest)?;
         if !write.take_request(owner.key(), account).await? {
             // The response to an earlier call may have been lost. The requested membership exists.
-            let is_member = write.standing(owner.key(), account).await? >= Standing::Member;
+            let is_member = write.standing(owner.key(), account).await? >= Standing::Reader;
             return if is_member { Ok(()) } else { Err(Refusal::NoSuchRequest.into()) };
         }
         let group = (owner.key(), owner.group());
@@ -335,9 +354,9 @@ impl Groups for Database {
         write.commit().await
     }
 
-    async fn reject(&self, owner: &Ownership, user: &Username, origin: &Origin) -> Result<()> {
+    async fn reject(&self, owner: &Management, user: &Username, origin: &Origin) -> Result<()> {
         let mut write = self.begin().await?;
-        write.still_owner(owner).await?;
+        write.still_manager(owner).await?;
         let account = write.account_named(user).await?.ok_or(Refusal::NoSuchRequest)?;
         if !write.take_request(owner.key(), account).await? {
             return Err(Refusal::NoSuchRequest.into());
@@ -347,23 +366,46 @@ impl Groups for Database {
     }
 
     async fn members(&self, member: &Membership, after: i64, limit: u32) -> Result<Vec<PersonRow>> {
-        let sql = "SELECT m.id, a.username, CAST(CASE WHEN g.owner = m.account THEN 3 ELSE 2 END AS BIGINT), m.since
+        let sql = "SELECT m.id, a.username, CAST(CASE WHEN g.owner = m.account THEN 5 ELSE m.role END AS BIGINT), m.since
                    FROM members m JOIN accounts a ON a.id = m.account JOIN groups g ON g.id = m.group_id
                    WHERE m.group_id = $1 AND m.id > $2 ORDER BY m.id LIMIT $3";
         self.people(sql, member.key(), after, limit).await
     }
 
-    async fn remove_member(&self, owner: &Ownership, user: &Username, origin: &Origin) -> Result<()> {
+    async fn remove_member(&self, owner: &Management, user: &Username, origin: &Origin) -> Result<()> {
         let mut write = self.begin().await?;
-        write.still_owner(owner).await?;
-        if user == owner.user() {
-            return Err(Refusal::TargetIsOwner.into());
-        }
+        let is_owner = write.still_manager(owner).await?;
         let account = write.account_named(user).await?.ok_or(Refusal::MemberNotFound)?;
+        match write.standing(owner.key(), account).await? {
+            Standing::Owner => return Err(Refusal::TargetIsOwner.into()),
+            Standing::Manager if !is_owner => return Err(Refusal::NotTheOwner.into()),
+            _ => {}
+        }
         if !write.take_member((owner.key(), owner.group()), (account, user), origin.at).await? {
             return Err(Refusal::MemberNotFound.into());
         }
         write.audit(Action::RemoveMember, &about(owner.group(), user), origin).await?;
+        write.commit().await
+    }
+
+    async fn set_role(&self, owner: &Ownership, user: &Username, role: Role, origin: &Origin) -> Result<()> {
+        let mut write = self.begin().await?;
+        write.still_owner(owner).await?;
+        let account = write.account_named(user).await?.ok_or(Refusal::MemberNotFound)?;
+        if write.standing(owner.key(), account).await? == Standing::Owner {
+            return Err(Refusal::TargetIsOwner.into());
+        }
+        let sql = "UPDATE members SET role = $1 WHERE group_id = $2 AND account = $3";
+        let set = sqlx::query(sql)
+            .bind(role_number(role))
+            .bind(owner.key().0)
+            .bind(account.0)
+            .execute(write.tx())
+            .await?;
+        if set.rows_affected() == 0 {
+            return Err(Refusal::MemberNotFound.into());
+        }
+        write.audit(Action::SetRole, &about(owner.group(), user), origin).await?;
         write.commit().await
     }
 
@@ -373,8 +415,8 @@ impl Groups for Database {
         let account = write.account_named(user).await?.ok_or(Refusal::TargetNotAMember)?;
         match write.standing(owner.key(), account).await? {
             Standing::Owner => return write.commit().await,
-            Standing::Member => {}
-            _ => return Err(Refusal::TargetNotAMember.into()),
+            Standing::Reader | Standing::Member | Standing::Manager => {}
+            Standing::None | Standing::Requested => return Err(Refusal::TargetNotAMember.into()),
         }
         Quota::GroupsOwned.admit(write.owned(account).await?, 1)?;
         write.set_owner(owner.key(), account).await?;

@@ -8,7 +8,7 @@ use proto::domain::Username;
 use super::{Database, Write, count, millis, stored, taken, time};
 use crate::{
     domain::{
-        Action, Caller, Origin, Ownership, Refusal, Standing, access::GroupKey, audit::about_invite,
+        Action, Caller, Management, Origin, Refusal, Standing, access::GroupKey, audit::about_invite,
         invite::NewInvite, quota::Quota, session::AccountId,
     },
     store::{InviteKey, InviteRow, Invites, Result},
@@ -36,7 +36,7 @@ impl Write<'_> {
             .await?;
         let (invite, key) = row.ok_or(Refusal::InviteInvalid)?;
         let key = GroupKey(key);
-        if self.standing(key, account).await? >= Standing::Member {
+        if self.standing(key, account).await? >= Standing::Reader {
             return Ok(());
         }
         let sql = "UPDATE invites SET uses_left = uses_left - 1 WHERE id = $1 AND uses_left > 0";
@@ -57,9 +57,9 @@ impl Write<'_> {
 
 #[async_trait]
 impl Invites for Database {
-    async fn create_invite(&self, owner: &Ownership, invite: &NewInvite, origin: &Origin) -> Result<i64> {
+    async fn create_invite(&self, owner: &Management, invite: &NewInvite, origin: &Origin) -> Result<i64> {
         let mut write = self.begin().await?;
-        write.still_owner(owner).await?;
+        write.still_manager(owner).await?;
         let sql = "SELECT count(*) FROM invites WHERE group_id = $1 AND expires_at > $2";
         let (open,): (i64,) =
             sqlx::query_as(sql).bind(owner.key().0).bind(millis(origin.at)).fetch_one(write.tx()).await?;
@@ -92,7 +92,7 @@ impl Invites for Database {
 
     async fn invites(
         &self,
-        owner: &Ownership,
+        owner: &Management,
         after: i64,
         limit: u32,
         now: SystemTime,
@@ -122,9 +122,9 @@ impl Invites for Database {
         rows.into_iter().map(row).collect()
     }
 
-    async fn revoke_invite(&self, owner: &Ownership, id: i64, origin: &Origin) -> Result<()> {
+    async fn revoke_invite(&self, owner: &Management, id: i64, origin: &Origin) -> Result<()> {
         let mut write = self.begin().await?;
-        write.still_owner(owner).await?;
+        write.still_manager(owner).await?;
         let sql = "DELETE FROM invites WHERE group_id = $1 AND id = $2";
         let gone = sqlx::query(sql).bind(owner.key().0).bind(id).execute(write.tx()).await?;
         if gone.rows_affected() == 0 {

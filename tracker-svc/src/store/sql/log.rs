@@ -50,6 +50,10 @@ impl Write<'_> {
                 (group, user, epoch) = (Some(of.as_str()), Some(new.as_str()), Some(now.cast_signed()));
                 "member_came"
             }
+            Change::FilePublished { group: of, file: new } => {
+                (group, file) = (Some(of.as_str()), Some(new.as_bytes().to_vec()));
+                "file_published"
+            }
             Change::FileGone { group: of, file: gone } => {
                 (group, file) = (Some(of.as_str()), Some(gone.as_bytes().to_vec()));
                 "file_gone"
@@ -92,6 +96,7 @@ fn decode((number, kind, group, user, file, session, epoch): ChangeRow) -> Resul
     let missing = || StoreError::Fault(format!("change {number} ({kind}) has a missing field"));
     let group = || stored(group.as_deref().ok_or_else(missing)?);
     let user = || stored(user.as_deref().ok_or_else(missing)?);
+    let file = || stored_bytes(file.as_deref().ok_or_else(missing)?);
     let epoch = || epoch.map(i64::cast_unsigned).ok_or_else(missing);
     let change = match kind.as_str() {
         "session_ended" => {
@@ -100,9 +105,8 @@ fn decode((number, kind, group, user, file, session, epoch): ChangeRow) -> Resul
         }
         "member_gone" => Change::MemberGone { group: group()?, user: user()?, epoch: epoch()? },
         "member_came" => Change::MemberCame { group: group()?, user: user()?, epoch: epoch()? },
-        "file_gone" => {
-            Change::FileGone { group: group()?, file: stored_bytes(file.as_deref().ok_or_else(missing)?)? }
-        }
+        "file_published" => Change::FilePublished { group: group()?, file: file()? },
+        "file_gone" => Change::FileGone { group: group()?, file: file()? },
         "group_gone" => Change::GroupGone { group: group()?, epoch: epoch()? },
         "user_disabled" => Change::UserDisabled { user: user()? },
         _ => return Err(StoreError::Fault(format!("change {number} has the unknown kind {kind:?}"))),

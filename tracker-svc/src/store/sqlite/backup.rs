@@ -142,7 +142,11 @@ async fn restore_into(data_dir: &Path, copy: &Path, fresh: &Path) -> Result<Opti
         sqlx::query(sql).execute(&mut *tx).await?;
     }
     // What was revoked after the copy was made must not come back. Copies of earlier versions lack these tables.
-    for (table, sql) in [("invite_uses", "DELETE FROM invite_uses"), ("invites", "DELETE FROM invites")] {
+    for (table, sql) in [
+        ("invite_uses", "DELETE FROM invite_uses"),
+        ("invites", "DELETE FROM invites"),
+        ("tokens", "DELETE FROM tokens"),
+    ] {
         let (is_there,): (bool,) =
             sqlx::query_as("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = ?)")
                 .bind(table)
