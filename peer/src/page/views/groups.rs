@@ -9,7 +9,9 @@ use crate::units;
 fn standing(standing: Standing) -> &'static str {
     match standing {
         Standing::Owner => "owner",
+        Standing::Manager => "manager",
         Standing::Member => "member",
+        Standing::Reader => "reader",
         Standing::Requested => "asked to join",
         Standing::Unspecified | Standing::None => "",
     }
@@ -24,7 +26,7 @@ pub(in crate::page) fn groups(groups: &[pb::Group]) -> Markup {
         ul.cards {
             @for group in groups {
                 li id={ "g-" (group.group_id) } {
-                    @if matches!(group.standing(), Standing::Owner | Standing::Member) {
+                    @if !matches!(group.standing(), Standing::Unspecified | Standing::None | Standing::Requested) {
                         a href=(link(&["group", &group.group_id])) { (name(&group.group_id)) }
                     } @else { (name(&group.group_id)) }
                     " " small { (standing(group.standing())) " · " (units::count(group.members as usize, "member")) }
