@@ -20,6 +20,7 @@ mod entries;
 mod explain;
 mod last_copy;
 mod login;
+mod news;
 mod reading;
 mod subscriptions;
 mod tasks;
@@ -109,7 +110,7 @@ pub(crate) struct Login {
     library: Arc<Library>,
     subscriptions: Subscriptions,
     /// What the subscriptions have not handled.
-    news: subscriptions::News,
+    news: news::News,
     /// Reasons why shares are not offered, where the engine doesn't know them. Locked for map operations
     /// only.
     problems: Mutex<HashMap<FileId, Problem>>,

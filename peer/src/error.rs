@@ -206,9 +206,6 @@ pub enum PeerError {
     /// A program can't be run after a download.
     #[error("a program to run has a name and at most 64 words of at most 4096 bytes each")]
     Exec,
-    /// A pattern can't be used.
-    #[error("{0}")]
-    Pattern(String),
     /// A file or directory can't be used.
     #[error("{}: {error}", .path.display())]
     Io {
@@ -295,7 +292,7 @@ impl PeerError {
             Self::NoParent(_) => Reason::PathNotFound,
             Self::NoCopy(..) => Reason::NotShared,
             Self::OtherKind { .. } | Self::PartElsewhere { .. } => Reason::DestinationExists,
-            Self::NotAFolder(_) | Self::Pattern(_) => Reason::InvalidRequest,
+            Self::NotAFolder(_) => Reason::InvalidRequest,
             Self::NotSubscribed(_) => Reason::NotSubscribed,
             Self::NoDownload(..) => Reason::DownloadNotFound,
             Self::DownloadComplete(..) => Reason::AlreadyExists,

@@ -1,21 +1,14 @@
 //! Subscriptions: what is published in a group is downloaded by itself.
 //!
-//! The announce stream brings [`News`] of single files, and says when the group must be listed: after each opening of
+//! The announce stream brings news of single files, and says when the group must be listed: after each opening of
 //! the stream, because files may have been published before. [`Seen`] decides what is started. Nothing is polled; only
 //! what failed for a reason that may pass, such as a full disk, is tried again after [`AGAIN`].
 
 use std::{collections::BTreeSet, mem, path::PathBuf, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
-use proto::{
-    convert,
-    domain::{FileName, GroupId},
-    pb,
-    reason::Reason,
-};
-use tokio::sync::Notify;
+use proto::{convert, domain::GroupId, pb, reason::Reason};
 
-use super::{Agent, DownloadOptions, Login};
+use super::{Agent, DownloadOptions, Login, news::Told};
 use crate::{
     domain::subscription::{Listed, Seen},
     engine::DownloadState,
@@ -33,8 +26,6 @@ const AGAIN: Duration = Duration::from_secs(30);
 const AT_ONCE: usize = 32;
 /// The time between two looks whether fewer are under way.
 const LOOK: Duration = Duration::from_millis(200);
-/// The most published files that wait to be handled one by one. Beyond that, their groups are listed.
-const MOST_NEWS: usize = 1_000;
 /// The most patterns of a subscription.
 const MOST_PATTERNS: usize = 64;
 /// The most pages of a group's list that are fetched, of 1,000 files each. A group has 10,000 files at most.
@@ -53,78 +44,6 @@ pub(crate) struct NewSubscription {
     pub umask: u32,
     /// Runs after each download. Empty for none.
     pub exec: Vec<String>,
-}
-
-/// What the tracker told, and the subscriptions have not handled.
-#[derive(Default)]
-pub(super) struct News {
-    told: Mutex<Told>,
-    arrived: Notify,
-    /// Held while a group is listed and the list is compared with what was seen. So no news is lost between the two.
-    turn: tokio::sync::Mutex<()>,
-    /// Files that this peer is publishing: they are here, though the library does not have them yet.
-    publishing: Mutex<Vec<(GroupId, FileName)>>,
-}
-
-#[derive(Default)]
-struct Told {
-    published: Vec<(GroupId, Listed)>,
-    /// Groups that must be listed.
-    groups: BTreeSet<GroupId>,
-    /// All groups must be listed.
-    everything: bool,
-}
-
-/// A file that is being published. Its group is listed again afterwards.
-pub(super) struct Publishing<'a> {
-    news: &'a News,
-    file: (GroupId, FileName),
-}
-
-impl Drop for Publishing<'_> {
-    fn drop(&mut self) {
-        self.news.publishing.lock().retain(|file| *file != self.file);
-        self.news.unlisted([self.file.0.clone()]);
-    }
-}
-
-impl News {
-    /// Notes that the announce stream was opened.
-    pub(super) fn stream_opened(&self) {
-        self.tell(|told| told.everything = true);
-    }
-
-    /// Notes a published file.
-    pub(super) fn published(&self, group: GroupId, listed: Listed) {
-        self.tell(|told| {
-            if told.published.len() < MOST_NEWS {
-                told.published.push((group, listed));
-            } else {
-                told.groups.insert(group);
-            }
-        });
-    }
-
-    /// Notes that groups must be listed.
-    pub(super) fn unlisted(&self, groups: impl IntoIterator<Item = GroupId>) {
-        self.tell(|told| told.groups.extend(groups));
-    }
-
-    /// Notes that this peer publishes a file, for as long as the guard lives.
-    pub(super) fn publishing(&self, group: &GroupId, name: &FileName) -> Publishing<'_> {
-        let file = (group.clone(), name.clone());
-        self.publishing.lock().push(file.clone());
-        Publishing { news: self, file }
-    }
-
-    fn is_publishing(&self, group: &GroupId, name: &FileName) -> bool {
-        self.publishing.lock().iter().any(|(of, publishing)| of == group && publishing == name)
-    }
-
-    fn tell(&self, change: impl FnOnce(&mut Told)) {
-        change(&mut self.told.lock());
-        self.arrived.notify_one();
-    }
 }
 
 /// Whether a download that could not be started may be startable later.
@@ -265,6 +184,7 @@ impl Agent {
                 return Ok(());
             }
             let options = DownloadOptions {
+                only: Vec::new(),
                 destination: subscription.directory.join(listed.name.as_str()),
                 make_parents: false,
                 sequential: false,

@@ -50,6 +50,7 @@ fn with_yes_it_leaves_at_once() {
     tracker.group("g1", &[&ann, &bob]);
     ann.shares("g1", "movie.mp4", 4 * MIB, 1);
     bob.starts("g1", "movie.mp4");
+    bob.waits_until_midway("g1", "movie.mp4", 1);
     wait_for("ann has the only copy", || (ann.line("stop-share g1 movie.mp4").code == 6).then_some(()));
     ann.ok(&["stop-share", "g1", "movie.mp4", "--yes"]);
     assert_ne!(bob.download("g1", "movie.mp4").expect("there")["state"], "complete");

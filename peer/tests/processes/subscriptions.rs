@@ -123,6 +123,7 @@ fn new_versions_come_on_request_only() {
     let original = ann.shares("g1", "a", MIB, 1);
     arrives(&bob, "in/a");
     arrives(&cem, "in/a");
+    bob.waits_until_complete("g1", "a");
     let old = fs::read(&original).expect("there");
     crate::support::make_file(&original, 2 * MIB, 2);
     ann.ok(&["upload", &original.display().to_string(), "g1", "--replace"]);

@@ -9,6 +9,7 @@ pub mod invite;
 pub mod others;
 pub mod quota;
 pub mod refusal;
+pub mod scope;
 pub mod selection;
 pub mod session;
 pub mod swarm;

@@ -10,7 +10,7 @@ use data_encoding::BASE64URL_NOPAD;
 use domain::Username;
 use sha2::{Digest as _, Sha256};
 
-use crate::token::TokenScope;
+use crate::scope::TokenScope;
 
 /// Maximum time that a session lasts without use.
 pub const IDLE: Duration = Duration::from_hours(7 * 24);
@@ -130,7 +130,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::Allow;
+    use crate::scope::Allow;
 
     #[test]
     fn tokens_hash_alike_and_nothing_else_is_a_token() {
