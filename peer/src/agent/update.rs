@@ -1,6 +1,6 @@
 //! Bringing a copy to the current version of its name.
 
-use std::{io, ops::ControlFlow, sync::Arc};
+use std::{io, ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use proto::domain::{Bitfield, FileId, FileName, GroupId, Manifest, folder::Folder};
 
@@ -13,6 +13,9 @@ use crate::{
     storage::{self, Original, Replaced, StoreError},
     tracker::manifests,
 };
+
+/// How often an update starts over because the entry of its copy was changed meanwhile.
+const TRIES: u32 = 5;
 
 /// What an update would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,33 +58,45 @@ impl Agent {
         umask: u32,
     ) -> Result<bool, PeerError> {
         let login = self.login_now()?;
-        let updated = login.within(self.update_within(&login, group, name, umask)).await;
-        updated.map_err(|error| error.about(name))
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let updated = login.within(self.update_within(&login, group, name, umask)).await;
+            match updated.map_err(|error| error.about(name))? {
+                ControlFlow::Break(begun) => return Ok(begun),
+                ControlFlow::Continue(path) if tries == TRIES => {
+                    return Err(PeerError::DestinationExists(path));
+                }
+                ControlFlow::Continue(_) => {}
+            }
+        }
     }
 
+    /// As [`Self::update`]. Continues with the copy's path if its entry was changed meanwhile, as when the tracker says
+    /// that there is a new version.
     async fn update_within(
         self: &Arc<Self>,
         login: &Arc<Login>,
         group: &GroupId,
         name: &FileName,
         umask: u32,
-    ) -> Result<bool, PeerError> {
+    ) -> Result<ControlFlow<bool, PathBuf>, PeerError> {
         let versions = self.versions(login, group, name).await?;
         if versions.is_current() && versions.entry.is_whole() {
-            return Ok(false);
+            return Ok(ControlFlow::Break(false));
         }
         if versions.entry.file == versions.file {
             if !self.runs(&versions.entry) {
                 self.resume_download(group, name).await?;
             }
-            return Ok(true);
+            return Ok(ControlFlow::Break(true));
         }
         // Reading it may take long. Verbs don't wait for that.
         let checked = check(login, &versions.copy).await?;
         let Versions { entry, copy, file, manifest } = versions;
         let _guard = login.files.lock().await;
         if login.library.find(group, name).as_ref() != Some(&entry) {
-            return Err(PeerError::DestinationExists(copy.path));
+            return Ok(ControlFlow::Continue(copy.path));
         }
         if entry.is_unfinished() {
             // It was an update to a version that is not the current one any more.
@@ -92,7 +107,8 @@ impl Agent {
             }
         }
         let only = copy.only.clone();
-        self.replace(login, copy, checked, (file, manifest), only, umask).await.map(|()| true)
+        self.replace(login, copy, checked, (file, manifest), only, umask).await?;
+        Ok(ControlFlow::Break(true))
     }
 
     /// Adds to the part of a folder that this peer wants or has: what these patterns choose, or all without patterns.
