@@ -418,7 +418,7 @@ async fn a_stale_proof_does_nothing(world: World) {
     world.join(&bob, &g1, &ann).await;
     let (owner, member) = (world.owner(&ann, &g1).await, world.member(&bob, &g1).await);
     world.store.transfer(&owner, bob.user(), &origin()).await.expect("handed over");
-    refused(world.store.remove_member(&owner, bob.user(), &origin()).await, Refusal::NotTheOwner);
+    refused(world.store.remove_member(&owner, bob.user(), &origin()).await, Refusal::NotAManager);
     refused(world.store.delete_group(&owner, &origin()).await, Refusal::NotTheOwner);
     let heir = world.owner(&bob, &g1).await;
     world.store.delete_group(&heir, &origin()).await.expect("deleted");
