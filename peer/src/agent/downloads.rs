@@ -80,9 +80,16 @@ impl Agent {
         login: &Arc<Login>,
         group: &GroupId,
         name: &FileName,
-        options: DownloadOptions,
+        mut options: DownloadOptions,
     ) -> Result<(), PeerError> {
-        let here = login.library.find(group, name).filter(|entry| !entry.outdated);
+        let here = login.library.find(group, name);
+        if let Some(entry) = here.as_ref().filter(|entry| entry.folder)
+            && is_same_place(&entry.path.join(name.as_str()), &options.destination)
+        {
+            // The words of an earlier call: its destination is the tree now, and so a directory.
+            options.destination.clone_from(&entry.path);
+        }
+        let here = here.filter(|entry| !entry.outdated);
         if let Some(entry) = here.filter(|entry| !entry.only.is_empty()) {
             if !is_same_place(&entry.path, &options.destination) {
                 return Err(PeerError::PartElsewhere { name: name.clone(), path: entry.path });

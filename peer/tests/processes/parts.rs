@@ -47,6 +47,8 @@ fn a_part_arrives_and_grows() {
     assert!(bob.json("list-shares")["shares"][0]["cause"].is_null());
     // The same again is there already. More of it is added, and what is there is not fetched again.
     bob.ok(&["download", "g1", "data", "out/", "--only", "/bin"]);
+    // The tree's own path is a directory now. It means the same tree.
+    bob.ok(&["download", "g1", "data", "out/data", "--only", "/bin"]);
     let sent = ann.uploaded("g1", "data");
     bob.ok(&["download", "g1", "data", "out/", "--only", "small/*.txt"]);
     assert_eq!(
