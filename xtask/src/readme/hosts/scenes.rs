@@ -1,11 +1,7 @@
 //! Faults between machines, played after the blocks of the pages: a port that is closed on either side, and a
 //! machine that was cloned. Each scene checks what the users read.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::Path,
-    time::Duration,
-};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use testbed::{cmd, wait_for};
@@ -34,13 +30,9 @@ pub(super) fn play(ground: &Ground<'_>) -> Result<()> {
 }
 
 impl Ground<'_> {
-    fn shell(&self, machine: &str, script: &str) -> Result<String> {
-        (self.shell)(machine, script)
-    }
-
     /// The address of the first machine's peer.
-    fn seeder(&self) -> SocketAddr {
-        SocketAddr::new(self.addresses[0], PORT)
+    fn seeder(&self) -> std::net::SocketAddr {
+        std::net::SocketAddr::new(self.addresses[0], PORT)
     }
 
     /// The flag of `ip` for the family of the addresses.
@@ -52,9 +44,9 @@ impl Ground<'_> {
 /// The first machine drops what arrives for its peer. Both sides name the address and the remedy, and the
 /// download ends well when the port is open.
 fn a_firewall_in_between(ground: &Ground<'_>) -> Result<()> {
-    let (at, family) = (ground.seeder(), ground.family());
-    ground.shell("second", "peer daemon stop")?;
-    ground.shell(
+    let (at, family, shell) = (ground.seeder(), ground.family(), ground.shell);
+    shell("second", "peer daemon stop")?;
+    shell(
         "first",
         &format!(
             "head -c 3000000 /dev/urandom > report.csv && peer upload report.csv g1
@@ -62,25 +54,25 @@ fn a_firewall_in_between(ground: &Ground<'_>) -> Result<()> {
              ip {family} rule add blackhole pref 1 ipproto tcp dport {PORT}"
         ),
     )?;
-    let told = ground.shell("second", "! peer download g1 report.csv ./out/ --timeout 15 2>&1")?;
+    let told = shell("second", "! peer download g1 report.csv ./out/ --timeout 15 2>&1")?;
     contains(&told, &format!("alice at {at}: no answer; is a firewall in between?"))?;
     let doctor = wait_for("the seeder is told", SOON, || {
-        let text = ground.shell("first", "peer doctor || true")?;
+        let text = shell("first", "peer doctor || true")?;
         Ok(text.contains("could not reach this peer").then_some(text))
     })?;
     contains(&doctor, &format!("bob could not reach this peer at {at}"))?;
     contains(&doctor, "no answer; open the port in the firewalls, see --listen")?;
-    ground.shell("first", &format!("ip {family} rule del pref 1"))?;
-    ground.shell("second", "peer download g1 report.csv ./out/ --timeout 60")?;
+    shell("first", &format!("ip {family} rule del pref 1"))?;
+    shell("second", "peer download g1 report.csv ./out/ --timeout 60")?;
     println!("A firewall in between: both sides name {at}; the download ended well when it was open");
     Ok(())
 }
 
 /// The second machine forbids connections to the port of peers.
 fn a_firewall_of_ones_own(ground: &Ground<'_>) -> Result<()> {
-    let (at, family) = (ground.seeder(), ground.family());
-    ground.shell("first", "head -c 3000000 /dev/urandom > plan.csv && peer upload plan.csv g1")?;
-    let told = ground.shell(
+    let (at, family, shell) = (ground.seeder(), ground.family(), ground.shell);
+    shell("first", "head -c 3000000 /dev/urandom > plan.csv && peer upload plan.csv g1")?;
+    let told = shell(
         "second",
         &format!(
             "peer daemon stop
@@ -92,7 +84,7 @@ fn a_firewall_of_ones_own(ground: &Ground<'_>) -> Result<()> {
     let expected =
         format!("alice at {at}: this host does not permit the connection; allow it in this host's firewall");
     contains(&told, &expected)?;
-    ground.shell("second", "peer download g1 plan.csv ./out/ --timeout 60")?;
+    shell("second", "peer download g1 plan.csv ./out/ --timeout 60")?;
     println!("{expected}");
     Ok(())
 }
@@ -102,10 +94,11 @@ fn a_clone(ground: &Ground<'_>) -> Result<()> {
     let (from, to) = (ground.homes.join("second"), ground.homes.join(CLONE));
     let copied = cmd::command("cp", &["-a", "--no-target-directory"]).arg(from).arg(to).status();
     ensure!(copied.context("`cp` did not start")?.success(), "the second machine was not copied");
-    ground.shell(CLONE, "peer whoami")?;
+    let shell = ground.shell;
+    shell(CLONE, "peer whoami")?;
     let (stopped, other, text) = wait_for("one of the two stops", SOON, || {
         for (one, other) in [("second", ground.addresses[2]), (CLONE, ground.addresses[1])] {
-            let text = ground.shell(one, "peer whoami && peer status && peer doctor || true")?;
+            let text = shell(one, "peer whoami && peer status && peer doctor || true")?;
             if text.contains("--new-key") {
                 return Ok(Some((one, other, text)));
             }
@@ -114,7 +107,7 @@ fn a_clone(ground: &Ground<'_>) -> Result<()> {
     })?;
     contains(&text, "another daemon uses the key of this peer")?;
     contains(&text, &format!("from {other}"))?;
-    ground.shell(
+    shell(
         stopped,
         "peer login bob --new-key --password-stdin < bob.password && peer download g1 plan.csv ./again/",
     )?;
