@@ -457,7 +457,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes a download out of the library. What it was to replace comes back.
+    /// Removes a download from the library. The entry that it was to replace comes back.
     pub(super) async fn give_up(&self, login: &Login, entry: &Entry) {
         match login.library.give_back(entry.file) {
             Ok(Some(old)) if old.outdated => login.set_problem(old.file, Some(super::tasks::outdated(&old))),

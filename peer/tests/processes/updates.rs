@@ -173,7 +173,7 @@ fn content_that_is_here_already_is_not_fetched_again() {
     assert!(!bob.path("other").exists());
     bob.ok(&["join-group", "g2"]);
     ann.ok(&["accept-request", "g2", "bob"]);
-    // What bob has in one group is not told in the other.
+    // The copy that bob has in g1 does not count in g2.
     assert_eq!(eve.json("who g2 tree")["peers"].as_array().map(Vec::len), Some(1));
     ann.ok(&["daemon", "stop"]);
     bob.ok(&["download", "g2", "tree", "copy", "other/"]);

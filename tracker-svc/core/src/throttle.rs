@@ -64,7 +64,7 @@ fn one_subscriber(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// What failures are counted for.
+/// The subject of a failure counter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     /// An account, from one network.
