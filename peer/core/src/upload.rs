@@ -39,7 +39,7 @@ use super::{Moment, meter::Meter};
 ///
 /// A slot is a peer's right to receive data. It carries several requests of that peer only while no other
 /// peer waits. While others wait, a turn lasts one piece. Turns go round by user, then by peer; the one
-/// served longest ago comes first. Of the pieces that a request accepts, the one that this peer has sent
+/// served longest ago comes first. A peer whose reader waits may take its next turn early, once. Of the pieces that a request accepts, the one that this peer has sent
 /// least often comes first. Among equals, the one that the request names first comes first.
 ///
 /// ```
@@ -58,6 +58,7 @@ use super::{Moment, meter::Meter};
 ///     wanted: vec![piece],
 ///     max_pieces: 1,
 ///     in_order: false,
+///     urgent: false,
 /// };
 /// let (mut upload, mut actions) = (Upload::new(Options::default(), 1), Vec::new());
 /// upload.handle(Duration::ZERO, asked, &mut actions);
@@ -106,12 +107,22 @@ impl Upload {
     /// Handles an event, and appends the actions that it requires.
     pub fn handle(&mut self, now: Moment, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::Asked { request, peer, user, file, wanted, max_pieces, in_order } => {
+            Event::Asked { request, peer, user, file, wanted, max_pieces, in_order, urgent } => {
                 let left = if max_pieces == 0 { u32::MAX } else { max_pieces };
                 let (arrived, told, sending) = (self.arrivals, None, None);
                 self.arrivals += 1;
-                let asked =
-                    ReceivedRequest { peer, user, file, wanted, left, in_order, arrived, told, sending };
+                let asked = ReceivedRequest {
+                    peer,
+                    user,
+                    file,
+                    wanted,
+                    left,
+                    in_order,
+                    urgent,
+                    arrived,
+                    told,
+                    sending,
+                };
                 self.asked(request, asked, actions);
             }
             Event::Wants(id) => self.wants(id),
@@ -168,7 +179,7 @@ impl Upload {
         };
         let older = self.requests.iter().find(|(_, other)| same(other)).map(|(older, _)| *older);
         // The order of turns does not change when a request only replaces another.
-        self.changed |= older.is_none();
+        self.changed |= older.is_none() || asked.urgent;
         if let Some(replaced) = older.and_then(|older| self.requests.remove(&older)) {
             actions.extend(older.map(|older| Action::End(older, End::Replaced)));
             asked.arrived = replaced.arrived;

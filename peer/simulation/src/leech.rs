@@ -9,7 +9,7 @@ use super::{
     No,
     host::Leech,
     uplink::Quantum,
-    world::{Answer, Call, Happening, START, World},
+    world::{Answer, Call, ChunkRequest, Happening, START, World},
 };
 
 /// Bytes of a request without its list of pieces. Most of them are the ticket.
@@ -84,12 +84,13 @@ impl World {
                 leech.links.insert(source, connection);
                 self.call(no, source, 0, Call::Connect(connection));
             }
-            Action::Request { source, request, pieces, max_pieces, in_order } => {
+            Action::Request { source, request, pieces, max_pieces, in_order, urgent } => {
                 let source = self.numbers[&source];
                 leech.requests.insert(request, source);
                 self.requests += 1;
                 let bytes = REQUEST + PIECE * pieces.len() as u64;
-                self.call(no, source, bytes, Call::Request { request, pieces, max_pieces, in_order });
+                let ask = ChunkRequest { request, pieces, max_pieces, in_order, urgent };
+                self.call(no, source, bytes, Call::Request(ask));
             }
             Action::Cancel(request) => {
                 if let Some(source) = leech.requests.remove(&request) {

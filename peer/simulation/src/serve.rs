@@ -1,6 +1,6 @@
 //! A source: carries out the actions of its upload state machine over its uplink.
 
-use domain::{PieceIndex, limits::MAX_PEER_CONNECTIONS};
+use domain::limits::MAX_PEER_CONNECTIONS;
 use peer_core::{
     download::{DownloadRequestId, Failure},
     upload::{Action, End, Event, chunk_length},
@@ -12,7 +12,7 @@ use super::{
     scenario::Order,
     tracker::file,
     uplink::Wants,
-    world::{Answer, Call, Happening, World},
+    world::{Answer, Call, ChunkRequest, Happening, World},
 };
 
 impl World {
@@ -42,9 +42,7 @@ impl World {
                     self.hang_up(source, leecher);
                 }
             }
-            Call::Request { request, pieces, max_pieces, in_order } => {
-                self.request(source, leecher, request, pieces, max_pieces, in_order);
-            }
+            Call::Request(ask) => self.request(source, leecher, ask),
             Call::Cancel(request) => self.give_up(source, leecher, request, self.scenario.socket),
         }
     }
@@ -70,15 +68,8 @@ impl World {
         }
     }
 
-    fn request(
-        &mut self,
-        source: No,
-        leecher: No,
-        request: DownloadRequestId,
-        mut wanted: Vec<PieceIndex>,
-        max_pieces: u32,
-        in_order: bool,
-    ) {
+    fn request(&mut self, source: No, leecher: No, ask: ChunkRequest) {
+        let ChunkRequest { request, pieces: mut wanted, max_pieces, in_order, urgent } = ask;
         let in_order = in_order || self.scenario.order == Order::Asked;
         let user = self.hosts[leecher as usize].user.clone();
         let peer = self.hosts[leecher as usize].id;
@@ -93,7 +84,7 @@ impl World {
         host.calls.insert((leecher, request), call);
         host.callers.insert(call, (leecher, request));
         let file = file();
-        let event = Event::Asked { request: call, peer, user, file, wanted, max_pieces, in_order };
+        let event = Event::Asked { request: call, peer, user, file, wanted, max_pieces, in_order, urgent };
         self.uploads.push_back((source, event));
     }
 

@@ -63,11 +63,21 @@ pub(super) enum Happening {
     Expires,
 }
 
+/// The content of a request for pieces.
+#[derive(Clone, Debug)]
+pub(super) struct ChunkRequest {
+    pub(super) request: DownloadRequestId,
+    pub(super) pieces: Vec<PieceIndex>,
+    pub(super) max_pieces: u32,
+    pub(super) in_order: bool,
+    pub(super) urgent: bool,
+}
+
 /// A leecher's message to a source. The number in `Connect` and `Close` is that of the connection.
 pub(super) enum Call {
     Connect(u64),
     Close(u64),
-    Request { request: DownloadRequestId, pieces: Vec<PieceIndex>, max_pieces: u32, in_order: bool },
+    Request(ChunkRequest),
     Cancel(DownloadRequestId),
 }
 

@@ -73,7 +73,8 @@ fn a_reader_gets_its_bytes_soon_and_the_crowd_loses_little() {
         assert_eq!(with.unfinished, 0, "{with}");
         let factor = with.crowd_p95 / without.crowd_p95;
         assert!(factor <= 1.1, "the crowd takes {factor:.3} times as long");
-        // All leechers come at once, and one seeder has everything: its queue takes five seconds.
-        assert!(with.first <= 5.0 && with.seek <= 6.0, "{with:?}");
+        // All leechers come at once, and one seeder has everything. Its queue takes five seconds, which the reader
+        // does not wait for.
+        assert!(with.first <= 1.0 && with.seek <= 2.0, "{with:?}");
     }
 }

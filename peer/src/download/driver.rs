@@ -264,8 +264,8 @@ impl<'a> Driver<'a> {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Connect(peer) => self.connect(peer),
-            Action::Request { source, request, pieces, max_pieces, in_order } => {
-                self.request(source, ChunkRequest { request, pieces, max_pieces, in_order });
+            Action::Request { source, request, pieces, max_pieces, in_order, urgent } => {
+                self.request(source, ChunkRequest { request, pieces, max_pieces, in_order, urgent });
             }
             Action::Cancel(request) => {
                 if let Some((_, cancelled)) = self.requests.remove(&request) {

@@ -40,6 +40,7 @@ pub(super) struct ChunkRequest {
     pub(super) pieces: Vec<PieceIndex>,
     pub(super) max_pieces: u32,
     pub(super) in_order: bool,
+    pub(super) urgent: bool,
 }
 
 /// The reason why a request ended early.
@@ -120,6 +121,7 @@ fn message(context: &Context, ask: &ChunkRequest, ticket: &str) -> Request<Body>
         pieces: ask.pieces.iter().map(|piece| piece.get().into()).collect(),
         max_pieces: ask.max_pieces,
         in_order: ask.in_order,
+        urgent: ask.urgent,
     };
     let length = message.encoded_len();
     let mut bytes = vec![0];

@@ -111,7 +111,12 @@ pub(crate) fn get_chunk(
     if wanted.is_empty() {
         return Err(Reason::NotShared.status("this peer has none of these pieces"));
     }
-    let ask = PieceRequest { wanted, max_pieces: request.max_pieces, in_order: request.in_order };
+    let ask = PieceRequest {
+        wanted,
+        max_pieces: request.max_pieces,
+        in_order: request.in_order,
+        urgent: request.urgent,
+    };
     let mut turn = uploads.slots.ask(&who, ask);
     let first = turn.first();
     if first == Command::End(End::QueueFull) {

@@ -62,6 +62,7 @@ pub(crate) struct PieceRequest {
     pub(crate) wanted: Vec<PieceIndex>,
     pub(crate) max_pieces: u32,
     pub(crate) in_order: bool,
+    pub(crate) urgent: bool,
 }
 
 impl UploadSlots {
@@ -92,6 +93,7 @@ impl UploadSlots {
                 wanted: ask.wanted,
                 max_pieces: ask.max_pieces,
                 in_order: ask.in_order,
+                urgent: ask.urgent,
             };
             inner.handle(self.start, event);
             request

@@ -55,6 +55,7 @@ impl Scene {
             pieces: pieces.to_vec(),
             max_pieces: 0,
             in_order: false,
+            urgent: false,
         }
     }
 

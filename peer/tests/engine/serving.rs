@@ -37,6 +37,7 @@ impl Caller {
             pieces,
             max_pieces: 0,
             in_order: false,
+            urgent: false,
         };
         Ok(self.client.clone().get_chunk(request).await?.into_inner())
     }

@@ -106,6 +106,7 @@ fuzz_target!(|input: &[u8]| {
                             pieces: part[1..].iter().map(|piece| (*piece % 4).into()).collect(),
                             max_pieces: u32::from(part[0] & 3),
                             in_order: part[0] & 4 != 0,
+                            urgent: part[0] & 8 != 0,
                         };
                         let path = PATHS[usize::from(part[0] >> 3) % 2];
                         bytes.extend(fuzz::call(stream, path, None, &request.encode_to_vec()));

@@ -57,7 +57,8 @@ impl Download {
             Some((_, request)) if !request.stale || request.reserved => return None,
             Some((id, request)) => {
                 // A request without an open piece in its set can only bring a piece a second time.
-                let near = request.place.is_none_or(|place| place <= NEAR)
+                let near = self.urgent.is_waiting()
+                    || request.place.is_none_or(|place| place <= NEAR)
                     || !request.set.iter().any(|piece| self.availability.is_open(*piece));
                 let due = request.asked + if near { RENEW_NEAR } else { RENEW_FAR };
                 if now < due {
@@ -85,6 +86,7 @@ impl Download {
     fn ask(&mut self, now: Moment, peer: PeerId, choice: Choice, actions: &mut Vec<Action>) {
         let Choice { pieces, max, reserved, urgent, .. } = choice;
         let in_order = reserved && (self.options.sequential || !urgent.is_empty());
+        let is_urgent = self.urgent.is_waiting() && !urgent.is_empty();
         let mut open = OpenRequest::new(peer, now, pieces.clone(), max, reserved);
         open.urgent = urgent;
         let request = self.requests.add(open);
@@ -103,6 +105,7 @@ impl Download {
             pieces,
             max_pieces: if reserved { 0 } else { max },
             in_order,
+            urgent: is_urgent,
         });
     }
 

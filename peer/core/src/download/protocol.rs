@@ -99,6 +99,8 @@ pub enum Action {
         max_pieces: u32,
         /// Whether to send them in the order of `pieces`.
         in_order: bool,
+        /// Whether a reader waits for the first of them.
+        urgent: bool,
     },
     /// Drop the request's stream. No event of it follows, except the `Verified` or `Bad` of a piece that has
     /// already arrived in full.

@@ -31,6 +31,7 @@ struct Asked {
     source: PeerId,
     pieces: Vec<PieceIndex>,
     max_pieces: u32,
+    urgent: bool,
 }
 
 /// A download under test, with the requests that it has made.
@@ -102,9 +103,9 @@ impl Bench {
             assert_eq!(self.completed, 0, "an action follows the last one: {action:?}");
             match action {
                 Action::Connect(peer) => assert!(self.connecting.insert(peer), "connected twice"),
-                Action::Request { source, request, pieces, max_pieces, .. } => {
+                Action::Request { source, request, pieces, max_pieces, urgent, .. } => {
                     assert!(!pieces.is_empty());
-                    self.open.insert(request, Asked { source, pieces, max_pieces });
+                    self.open.insert(request, Asked { source, pieces, max_pieces, urgent });
                 }
                 Action::Cancel(request) => {
                     self.open.remove(&request);

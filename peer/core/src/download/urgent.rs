@@ -15,6 +15,8 @@ pub(super) struct Urgent {
     pub(super) pieces: Vec<PieceIndex>,
     /// How many more urgent pieces than others have begun to arrive since the reader last went elsewhere.
     ahead: u32,
+    /// Since the reader went elsewhere, no urgent piece has begun to arrive.
+    waits: bool,
 }
 
 impl Urgent {
@@ -27,11 +29,19 @@ impl Urgent {
     /// Notes that the reader went elsewhere.
     pub(super) fn note_jump(&mut self) {
         self.ahead = 0;
+        self.waits = true;
     }
 
     /// Notes that a piece began to arrive.
     pub(super) fn note_started(&mut self, was_urgent: bool) {
+        self.waits &= !was_urgent;
         self.ahead = if was_urgent { self.ahead + 1 } else { self.ahead.saturating_sub(1) };
+    }
+
+    /// Whether the reader went elsewhere and has nothing there yet. Then senders serve it before its turn. A reader
+    /// that goes on takes its turns like everybody else.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waits && !self.pieces.is_empty()
     }
 
     /// How many urgent pieces may be requested, apart from those that have begun to arrive.

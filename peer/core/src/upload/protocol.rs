@@ -26,6 +26,8 @@ pub enum Event {
         max_pieces: u32,
         /// Whether to send them in the order of `wanted`.
         in_order: bool,
+        /// Whether a reader waits for the first of them, so that the peer wants its next turn early.
+        urgent: bool,
     },
     /// The transport has room for more of the request's piece. A wait from here to the next `Progress` is due
     /// to this peer's own limit or disk, and is not held against the receiver.

@@ -9,7 +9,8 @@ use super::request::{ReceivedRequest, UploadRequestId};
 /// The most users, and the most peers, that are remembered.
 const MAX_REMEMBERED: usize = 4_096;
 
-/// The last turn of each user and of each peer.
+/// The last turn of each user and of each peer. Turns are numbered by even numbers. A turn that was taken early
+/// has the odd number between the two turns where its time would have been.
 pub(super) struct Turns {
     seed: u64,
     count: u64,
@@ -33,17 +34,39 @@ impl Turns {
         words.fold(self.seed, |lot, word| (lot ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29))
     }
 
-    /// Notes that the peer, and so its user, has a turn.
-    pub(super) fn take(&mut self, user: &Username, peer: PeerId) {
-        self.count += 1;
-        remember(&mut self.users, user.clone(), self.count);
-        remember(&mut self.peers, peer, self.count);
+    /// Notes that the peer, and so its user, has a turn. `early` is the number of turns by which it comes before
+    /// its time. It then counts as taken at its time, so that a reader costs the others no turn.
+    pub(super) fn take(&mut self, user: &Username, peer: PeerId, early: u64) {
+        self.count += 2;
+        let turn = if early == 0 { self.count } else { self.count + 2 * early + 1 };
+        remember(&mut self.users, user.clone(), turn);
+        remember(&mut self.peers, peer, turn);
+    }
+
+    /// Whether the user's last turn was early, and its time has not come yet.
+    fn is_ahead(&self, user: &Username) -> bool {
+        self.users.get(user).is_some_and(|turn| *turn > self.count)
+    }
+
+    /// The requests that wait for a slot, in the order in which they are served, each with the number of turns by
+    /// which it is early. Urgent requests of users that are not ahead come first.
+    pub(super) fn order(
+        &self,
+        requests: &BTreeMap<UploadRequestId, ReceivedRequest>,
+        served: &BTreeMap<PeerId, u32>,
+    ) -> Vec<(UploadRequestId, u64)> {
+        let fair = self.fair_order(requests, served).zip(0_u64..);
+        let (urgent, others): (Vec<_>, Vec<_>) = fair.partition(|(id, _)| {
+            requests.get(id).is_some_and(|request| request.urgent && !self.is_ahead(&request.user))
+        });
+        let urgent = urgent.into_iter().zip(0..).map(|((id, place), now)| (id, place - now));
+        urgent.chain(others.into_iter().map(|(id, _)| (id, 0))).collect()
     }
 
     /// The requests that wait for a slot, in the order of their turns. Each round has one request of each
     /// user, starting with the user that was served longest ago. Within a user, the peer that was served
     /// longest ago comes first.
-    pub(super) fn order(
+    fn fair_order(
         &self,
         requests: &BTreeMap<UploadRequestId, ReceivedRequest>,
         served: &BTreeMap<PeerId, u32>,
@@ -77,7 +100,7 @@ impl Turns {
 fn remember<K: Ord + Clone>(turns: &mut BTreeMap<K, u64>, key: K, turn: u64) {
     turns.insert(key, turn);
     if turns.len() > MAX_REMEMBERED {
-        let half = turn.saturating_sub(MAX_REMEMBERED as u64 / 2);
+        let half = turn.saturating_sub(MAX_REMEMBERED as u64);
         turns.retain(|_, turn| *turn > half);
     }
 }

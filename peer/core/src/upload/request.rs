@@ -18,6 +18,7 @@ pub(super) struct ReceivedRequest {
     pub(super) wanted: Vec<PieceIndex>,
     pub(super) left: u32,
     pub(super) in_order: bool,
+    pub(super) urgent: bool,
     pub(super) arrived: u64,
     pub(super) told: Option<(u32, Moment)>,
     pub(super) sending: Option<PieceInProgress>,

@@ -52,10 +52,10 @@ impl Upload {
 
     /// Gives free slots to the requests next in turn, and further streams to a peer that is served alone.
     pub(super) fn serve(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        while let Some(id) = self.next_to_serve(now) {
+        while let Some((id, early)) = self.next_to_serve(now) {
             let request = &self.requests[&id];
             let peer = request.peer;
-            self.turns.take(&request.user, peer);
+            self.turns.take(&request.user, peer, early);
             if self.send(now, id, actions) {
                 *self.served.entry(peer).or_insert(0) += 1;
                 self.rate.begin(now);
@@ -69,18 +69,21 @@ impl Upload {
         }
     }
 
-    fn next_to_serve(&self, now: Moment) -> Option<UploadRequestId> {
+    /// The request to serve now, and by how many turns it is early.
+    fn next_to_serve(&self, now: Moment) -> Option<(UploadRequestId, u64)> {
         if self.requests.len() == self.running() {
             return None;
         }
         if self.others_wait() {
-            return self.has_free_slot(now).then(|| self.turns.order(&self.requests, &self.served).next())?;
+            return self
+                .has_free_slot(now)
+                .then(|| self.turns.order(&self.requests, &self.served).into_iter().next())?;
         }
         let streams = (self.pace(now) / STREAM_RATE).clamp(1.0, MAX_STREAMS) as u32;
         let own = self.requests.iter().filter(|(_, request)| request.sending.is_none());
         own.filter(|(_, request)| self.served.get(&request.peer).is_some_and(|count| *count < streams))
             .min_by_key(|(_, request)| request.arrived)
-            .map(|(id, _)| *id)
+            .map(|(id, _)| (*id, 0))
     }
 
     fn has_free_slot(&self, now: Moment) -> bool {
@@ -119,7 +122,7 @@ impl Upload {
 
     /// Tells waiting requests their places if these are new to them, and sets the next wake-up.
     pub(super) fn tell_places(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        let order: Vec<_> = self.turns.order(&self.requests, &self.served).collect();
+        let order = self.turns.order(&self.requests, &self.served);
         // A slot may become quiet, which matters if a request waits, and it may stall later.
         let turns = |quiet: Duration| if quiet < QUIET && !order.is_empty() { QUIET } else { STALL };
         let due = self.sending().map(|(_, sending)| sending.quiet_for(now));
@@ -127,7 +130,7 @@ impl Upload {
         if !order.is_empty() && self.taken_slots(now) < self.slot_count(now).max(self.options.slots) {
             due = due.into_iter().chain([self.moved + ROOM_AFTER]).min();
         }
-        for (id, place) in order.into_iter().zip(1..) {
+        for ((id, _), place) in order.into_iter().zip(1..) {
             let Some(request) = self.requests.get_mut(&id) else { continue };
             let gap = if place <= NEAR { TELL_NEAR } else { TELL_FAR };
             match request.told {

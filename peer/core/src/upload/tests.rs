@@ -20,12 +20,14 @@ struct Bench {
     upload: Upload,
     now: Moment,
     asked: u64,
+    /// Whether the next requests are urgent.
+    urgent: bool,
 }
 
 impl Bench {
     fn new(slots: usize) -> Self {
         let options = Options { thin_slots: slots, slots, ..Options::default() };
-        Self { upload: Upload::new(options, 1), now: ms(10_000), asked: 0 }
+        Self { upload: Upload::new(options, 1), now: ms(10_000), asked: 0, urgent: false }
     }
 
     fn feed(&mut self, event: Event) -> Vec<Action> {
@@ -52,6 +54,7 @@ impl Bench {
             wanted: pieces(wanted.iter().copied()),
             max_pieces: max,
             in_order: false,
+            urgent: self.urgent,
         });
         (request, actions)
     }
@@ -120,6 +123,37 @@ fn the_piece_sent_least_comes_first_then_the_one_named_first() {
 }
 
 #[test]
+fn a_reader_takes_its_next_turn_early_and_none_more_than_the_others() {
+    let mut bench = Bench::new(1);
+    let (mut running, _) = bench.ask(0);
+    for who in 1..8 {
+        bench.ask(who);
+    }
+    bench.urgent = true;
+    let (reader, actions) = bench.ask(9);
+    assert_eq!(actions, [Action::Queue(reader, 1)]);
+    let mut order = Vec::new();
+    let mut asked = BTreeMap::from([(reader, 9)]);
+    for _ in 0..32 {
+        let actions = bench.send(running);
+        running = sends(&actions)[0].0;
+        let who = asked.get(&running).copied().unwrap_or(running.0 as u8);
+        order.push(who);
+        // All ask again at once. The reader always says that it waits.
+        bench.urgent = who == 9;
+        let (again, _) = bench.ask(who);
+        asked.insert(again, who);
+    }
+    assert_eq!(order[0], 9);
+    let turns = |who: u8| order.iter().filter(|other| **other == who).count();
+    // Eight peers share 32 turns. The reader may be one turn ahead.
+    for who in 1..8 {
+        assert!((3..=4).contains(&turns(who)), "{who} had {} turns: {order:?}", turns(who));
+    }
+    assert!((4..=5).contains(&turns(9)), "{order:?}");
+}
+
+#[test]
 fn in_order_is_in_order() {
     let mut bench = Bench::new(1);
     let mut sent = Vec::new();
@@ -132,6 +166,7 @@ fn in_order_is_in_order() {
         wanted: pieces([9, 2, 4]),
         max_pieces: 0,
         in_order: true,
+        urgent: false,
     });
     while let Some((request, piece)) = sends(&actions).first().copied() {
         sent.push(piece);

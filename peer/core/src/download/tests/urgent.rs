@@ -43,6 +43,7 @@ fn a_reader_that_goes_elsewhere_moves_the_waiting_requests() {
     }
     assert!(bench.now <= ms(20), "{:?}", bench.now);
     assert_eq!((bench.set(1), bench.set(2)), (vec![30], vec![31]));
+    assert!(bench.asked(1).expect("asked").1.urgent, "the reader has nothing there yet");
     // The next piece of the same window changes nothing by itself.
     let before = bench.asked(2).map(|(id, _)| id);
     bench.reads(&[30, 31, 32]);
@@ -52,6 +53,21 @@ fn a_reader_that_goes_elsewhere_moves_the_waiting_requests() {
     let id = bench.start(1, 30);
     bench.deliver(id, 30);
     assert!(bench.set(1).len() > 30);
+}
+
+#[test]
+fn only_the_first_piece_of_a_reader_is_asked_for_before_its_turn() {
+    let mut bench = Bench::new(40);
+    bench.reads(&[20, 21, 22]);
+    bench.source(1, ALL);
+    let (id, first) = bench.asked(1).expect("asked");
+    assert_eq!((Bench::indices(&first.pieces), first.urgent), (vec![20], true));
+    bench.feed(Event::Queued(id, 1));
+    bench.start(1, 20);
+    bench.deliver(id, 20);
+    bench.reads(&[21, 22, 23]);
+    let (_, second) = bench.asked(1).expect("asked");
+    assert_eq!((Bench::indices(&second.pieces), second.urgent), (vec![21], false));
 }
 
 #[test]

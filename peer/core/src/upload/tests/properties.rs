@@ -24,6 +24,7 @@ proptest! {
                 0 | 1 => {
                     let who = (rng.random_range(0..4), rng.random_range(0..12), rng.random_range(0..3));
                     let wanted: Vec<_> = (0..rng.random_range(1..20)).collect();
+                    bench.urgent = rng.random_bool(0.3);
                     let (request, actions) = bench.ask_for(who, &wanted, rng.random_range(0..4));
                     alive.insert(request);
                     actions

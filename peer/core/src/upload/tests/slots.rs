@@ -22,7 +22,8 @@ fn the_last_slot_is_given_when_a_piece_is_nearly_sent() {
 #[test]
 fn a_thin_uplink_has_one_slot_and_a_fast_one_two() {
     let active = |bytes_a_ms: u32| {
-        let mut bench = Bench { upload: Upload::new(Options::default(), 1), now: ms(10_000), asked: 0 };
+        let mut bench =
+            Bench { upload: Upload::new(Options::default(), 1), now: ms(10_000), asked: 0, urgent: false };
         let (first, _) = bench.ask(1);
         bench.ask(2);
         let mut actions = Vec::new();
