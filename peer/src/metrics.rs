@@ -8,7 +8,7 @@ use prometheus_client::{
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use transport::serve_scrapes;
+use transport::{Scraped, serve_scrapes};
 
 use crate::engine::{Engine, Stats};
 
@@ -23,7 +23,8 @@ pub(crate) async fn serve(listener: TcpListener, engine: Engine, stop: Cancellat
         }
         text
     };
-    serve_scrapes(listener, render, stop).await;
+    let find = move |path: &str| ["/metrics", "/"].contains(&path).then(|| Scraped::metrics(render()));
+    serve_scrapes(listener, find, stop).await;
 }
 
 /// Reads the engine's counters at each scrape.

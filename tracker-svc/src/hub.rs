@@ -157,6 +157,16 @@ impl Hub {
         each.sum()
     }
 
+    /// The number of files that at least one peer announces.
+    pub(crate) fn swarms(&self) -> u64 {
+        (0..SHARDS).map(|number| self.shard_number(number).swarms() as u64).sum()
+    }
+
+    /// The number of peers with a stream here.
+    pub(crate) fn peers(&self) -> u64 {
+        self.streams().len() as u64
+    }
+
     /// An id that is random at each start.
     pub(crate) fn instance(&self) -> [u8; 16] {
         self.instance

@@ -18,6 +18,7 @@ pub mod grpc;
 pub mod hub;
 pub mod keys;
 mod metrics;
+mod page;
 mod password;
 mod run;
 pub mod store;
@@ -220,6 +221,10 @@ impl Tracker {
             }
             None => None,
         };
+        metrics.describe(
+            if store.shared().is_some() { "PostgreSQL" } else { "SQLite" },
+            if board.is_some() { "Redis" } else { "" },
+        );
         metrics.register(|registry| {
             let help = "Time to process an announce, in seconds";
             registry.register("announce_seconds", help, hub.latency.clone());

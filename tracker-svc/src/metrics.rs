@@ -14,6 +14,7 @@ use prometheus_client::{
         family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
+        info::Info,
     },
     registry::Registry,
 };
@@ -54,6 +55,10 @@ pub struct Metrics {
     seconds: Family<Method, Histogram, fn() -> Histogram>,
     /// Open sessions.
     pub sessions: Gauge<u64, AtomicU64>,
+    /// Peers with a stream here.
+    pub peers: Gauge<u64, AtomicU64>,
+    /// Files that at least one peer announces.
+    pub swarms: Gauge<u64, AtomicU64>,
     /// Announced files, summed over all peers.
     pub leases: Gauge<u64, AtomicU64>,
     /// Calls that hash a password or wait to.
@@ -80,6 +85,8 @@ impl Default for Metrics {
             failures: Family::default(),
             seconds: Family::new_with_constructor(latency),
             sessions: Gauge::default(),
+            peers: Gauge::default(),
+            swarms: Gauge::default(),
             leases: Gauge::default(),
             hashing: Gauge::default(),
             store_writable: Gauge::default(),
@@ -101,6 +108,9 @@ impl Default for Metrics {
                 metrics.seconds.clone(),
             );
             registry.register("sessions", "Sessions that are open", metrics.sessions.clone());
+            registry.register("peers", "Peers that are connected to this tracker", metrics.peers.clone());
+            let help = "Files that at least one peer announces";
+            registry.register("swarms", help, metrics.swarms.clone());
             let help = "Files that are announced, by all peers together";
             registry.register("leases", help, metrics.leases.clone());
             registry.register(
@@ -125,6 +135,15 @@ impl Metrics {
     /// Registers the metrics of another part.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.registry.lock());
+    }
+
+    /// Sets what this tracker is: where it keeps what must last, and where trackers share their swarms.
+    pub fn describe(&self, store: &'static str, swarm_store: &'static str) {
+        let labels =
+            vec![("version", env!("CARGO_PKG_VERSION")), ("store", store), ("swarm_store", swarm_store)];
+        self.register(|registry| {
+            registry.register("build", "What this tracker is and what it uses", Info::new(labels));
+        });
     }
 
     /// All metrics in the OpenMetrics text format.

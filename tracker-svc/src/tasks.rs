@@ -23,6 +23,7 @@ use crate::{
     hub::Hub,
     keys::TicketKeys,
     metrics::Metrics,
+    page::Page,
     password::Hasher,
     store::{Result, Store, StoreError},
 };
@@ -49,6 +50,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
 /// Interval at which unused rates are dropped, and ticket keys are renewed if due.
 const TEND_EVERY: Duration = Duration::from_mins(1);
+/// Interval at which the metrics are remembered for the page.
+const SAMPLE_EVERY: Duration = Duration::from_secs(15);
 /// Interval of the warning about an unencrypted listener.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
@@ -89,8 +92,9 @@ impl Tracker {
         let (authority, stopping) = (Arc::clone(&self.authority), stop());
         tasks.spawn(async move { authority.tend(stopping).await });
         if let Some(listener) = self.scrapes.take() {
-            let metrics = self.metrics.clone();
-            tasks.spawn(serve_scrapes(listener, move || metrics.render(), self.stopping.clone()));
+            let page = Page::new(self.metrics.clone());
+            tasks.spawn(until(stop(), sample(page.clone())));
+            tasks.spawn(serve_scrapes(listener, move |path| page.find(path), stop()));
         }
         if insecure {
             tasks.spawn(until(self.stopping.clone(), warn()));
@@ -112,6 +116,14 @@ async fn sweep(store: Arc<dyn Store>) {
             continue;
         }
         store.sweep_wanted().await;
+    }
+}
+
+/// Remembers what the page of the tracker compares with.
+async fn sample(page: Page) {
+    loop {
+        page.sample();
+        sleep(SAMPLE_EVERY).await;
     }
 }
 
@@ -249,6 +261,8 @@ impl Watch {
         for end in self.authority.ends() {
             self.metrics.set_certificate_end(end.name, end.ends);
         }
+        self.metrics.peers.set(self.hub.peers());
+        self.metrics.swarms.set(self.hub.swarms());
         self.metrics.leases.set(self.hub.leases());
         self.metrics.hashing.set(self.hasher.waiting() as u64);
         if writable && let Ok(sessions) = self.store.sessions_open().await {

@@ -143,7 +143,7 @@ fn settings_are_shown_with_where_they_came_from() {
 }
 
 #[test]
-fn metrics_are_served_at_the_configured_address() {
+fn metrics_and_a_page_are_served_at_the_configured_address() {
     let dir = tempfile::tempdir().expect("a directory");
     // A port that was free just before.
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
@@ -155,6 +155,13 @@ fn metrics_are_served_at_the_configured_address() {
     socket.read_to_string(&mut page).expect("an answer");
     assert!(page.contains(r#"calls_total{method="/grpc.health.v1.Health/Check",code="OK"} 1"#), "{page}");
     assert!(page.contains("store_writable 1"), "{page}");
+    let mut socket = std::net::TcpStream::connect(free).expect("it listens");
+    socket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("written");
+    let mut page = String::new();
+    socket.read_to_string(&mut page).expect("an answer");
+    let (head, body) = page.split_once("\r\n\r\n").expect("a head");
+    assert!(head.contains("Content-Security-Policy: default-src 'none'; script-src 'self'"), "{head}");
+    assert!(body.contains("SQLite can be written") && body.contains("Health/Check"), "{body}");
 }
 
 #[test]

@@ -15,7 +15,7 @@
 //! - [`mod@race`]: attempts to connect at several addresses.
 //! - [`server_config`], [`client_config`]: TLS from PEM text.
 //! - [`replace_network`]: another network in the place of TCP, for tests.
-//! - [`serve_scrapes`]: metrics over HTTP.
+//! - [`serve_scrapes`]: metrics over HTTP, and pages beside them.
 //! - [`fetch_authority`]: fetches a tracker's CA certificate before the tracker is trusted.
 //! - [`MiddlewareLayer`]: middleware around every call, such as [`RequestIds`] and [`Deadlines`].
 
@@ -53,7 +53,7 @@ pub use network::{Accept, Duplex, Listener, Network, Waiting, has_several_addres
 pub use places::{PlaceLimits, Principal, network_of};
 pub use race::race;
 pub use request_id::{RequestId, RequestIds};
-pub use scrape::serve_scrapes;
+pub use scrape::{Scraped, serve_scrapes};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use server::serve_duplex;

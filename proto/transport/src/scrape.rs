@@ -1,4 +1,5 @@
-//! Metrics over plain HTTP/1.1, for anybody who can reach the address. Implements only what a scraper needs.
+//! Metrics over plain HTTP/1.1, for anybody who can reach the address, and small pages beside them. Implements only
+//! what a scraper or a browser needs to read them.
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
@@ -20,13 +21,32 @@ const HEAD: u64 = 8 << 10;
 /// Pause of the accept loop after an error, such as too many open files.
 const REST: Duration = Duration::from_millis(100);
 
-/// Answers `GET /metrics` with the output of `render`, in the OpenMetrics text format, until `stop`.
+/// No page may use more than what this address serves.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      form-action 'none'; frame-ancestors 'none'; base-uri 'none'";
+
+/// What is found at a path.
+pub struct Scraped {
+    /// Its media type.
+    pub kind: &'static str,
+    /// Its text.
+    pub body: String,
+}
+
+impl Scraped {
+    /// Metrics in the OpenMetrics text format.
+    pub fn metrics(body: String) -> Self {
+        Self { kind: "application/openmetrics-text; version=1.0.0; charset=utf-8", body }
+    }
+}
+
+/// Answers `GET` of each path for which `find` has something, until `stop`.
 pub async fn serve_scrapes(
     listener: TcpListener,
-    render: impl Fn() -> String + Send + Sync + 'static,
+    find: impl Fn(&str) -> Option<Scraped> + Send + Sync + 'static,
     stop: CancellationToken,
 ) {
-    let render = Arc::new(render);
+    let find = Arc::new(find);
     // Dropping the set at the end aborts all scrapes.
     let mut scrapes = JoinSet::new();
     let mut by_age = VecDeque::new();
@@ -41,9 +61,9 @@ pub async fn serve_scrapes(
             while by_age.len() >= SCRAPES {
                 by_age.pop_front().inspect(AbortHandle::abort);
             }
-            let render = Arc::clone(&render);
+            let find = Arc::clone(&find);
             by_age.push_back(scrapes.spawn(async move {
-                let answered = timeout(SCRAPE, answer(socket, &*render)).await;
+                let answered = timeout(SCRAPE, answer(socket, &*find)).await;
                 tracing::trace!(?answered, "scraped");
             }));
         }
@@ -51,7 +71,10 @@ pub async fn serve_scrapes(
     stop.run_until_cancelled(work).await;
 }
 
-async fn answer(mut socket: TcpStream, render: &(dyn Fn() -> String + Send + Sync)) -> io::Result<()> {
+async fn answer(
+    mut socket: TcpStream,
+    find: &(dyn Fn(&str) -> Option<Scraped> + Send + Sync),
+) -> io::Result<()> {
     let mut head = Vec::new();
     let mut limited = (&mut socket).take(HEAD);
     while !head.ends_with(b"\r\n\r\n") {
@@ -59,17 +82,26 @@ async fn answer(mut socket: TcpStream, render: &(dyn Fn() -> String + Send + Syn
             return Err(io::ErrorKind::InvalidData.into());
         }
     }
-    let (status, kind, body) = if head.starts_with(b"GET /metrics ") || head.starts_with(b"GET / ") {
-        ("200 OK", "application/openmetrics-text; version=1.0.0; charset=utf-8", render())
-    } else {
-        ("404 Not Found", "text/plain; charset=utf-8", "the metrics are at /metrics\n".to_owned())
+    let (status, Scraped { kind, body }) = match path(&head).and_then(find) {
+        Some(found) => ("200 OK", found),
+        None => {
+            let body = "the metrics are at /metrics\n".to_owned();
+            ("404 Not Found", Scraped { kind: "text/plain; charset=utf-8", body })
+        }
     };
     let length = body.len();
     let response = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: {POLICY}\r\n\r\n{body}"
     );
     socket.write_all(response.as_bytes()).await?;
     socket.shutdown().await
+}
+
+/// The path that a request asks for, without its query. `None` for anything but `GET`.
+fn path(head: &[u8]) -> Option<&str> {
+    let line = std::str::from_utf8(head.strip_prefix(b"GET ")?.split(|byte| *byte == b' ').next()?).ok()?;
+    line.split('?').next()
 }
 
 #[cfg(test)]
@@ -81,7 +113,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve_scrapes(listener, || "up 1\n# EOF\n".into(), stop.clone()));
+        let serving = tokio::spawn(serve_scrapes(
+            listener,
+            |path| (path == "/metrics").then(|| Scraped::metrics("up 1\n# EOF\n".into())),
+            stop.clone(),
+        ));
         // Twice as many silent connections as are served at a time.
         let mut silent = Vec::new();
         for _ in 0..2 * SCRAPES {
@@ -89,7 +125,9 @@ mod tests {
         }
         for (line, status, body) in [
             ("GET /metrics HTTP/1.1", "200", "up 1\n# EOF\n"),
-            ("POST /x HTTP/1.1", "404", "the metrics are at /metrics\n"),
+            ("GET /metrics?a=/x HTTP/1.1", "200", "up 1\n# EOF\n"),
+            ("GET /x HTTP/1.1", "404", "the metrics are at /metrics\n"),
+            ("POST /metrics HTTP/1.1", "404", "the metrics are at /metrics\n"),
         ] {
             let mut socket = TcpStream::connect(address).await.expect("it listens");
             socket.write_all(format!("{line}\r\nHost: x\r\n\r\n").as_bytes()).await.expect("written");

@@ -108,6 +108,11 @@ impl Swarms {
         self.peers.iter().filter(|peer| peer.elsewhere.is_none()).map(|peer| peer.files.len()).sum()
     }
 
+    /// The number of files that at least one peer announces.
+    pub fn swarms(&self) -> usize {
+        self.files.len()
+    }
+
     /// Removes the peer from the file's swarm.
     pub fn leave(&mut self, id: &PeerId, file: FileId) -> Vec<Wake> {
         let mut wakes = Vec::new();
