@@ -164,6 +164,11 @@ impl Agent {
         &self.parts.engine
     }
 
+    /// The file of the CA that this home trusts.
+    pub(crate) fn trusted_ca(&self) -> std::path::PathBuf {
+        self.parts.home.trusted_ca()
+    }
+
     /// Returns the current login.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 
 mod config;
 mod reader;
+mod receivers;
 
 use std::{collections::HashMap, io, ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration};
 

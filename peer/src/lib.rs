@@ -16,6 +16,7 @@ pub mod home;
 mod hooks;
 pub mod identity;
 mod interfaces;
+mod invitation;
 mod library;
 mod limiter;
 pub mod memory;

@@ -1,7 +1,7 @@
 //! The page that the daemon serves to browsers of this machine. It is off until a verb asks for a link to it.
 //!
 //! - here: [`Page`], which starts the server and makes links.
-//! - `app`: what its parts share.
+//! - `app`: what its parts share; `rates`: how fast bytes went in the last minutes.
 //! - `doors`: who may use it; `guard`: the checks of each request, and the headers of each answer.
 //! - `routes`: what is where; `actions`: what a form may change; `reading`: files, whole or in parts, by `range`;
 //!   `events`: news of what a page shows.
@@ -15,6 +15,7 @@ mod doors;
 mod events;
 mod guard;
 mod range;
+mod rates;
 mod reading;
 mod refusal;
 mod routes;
@@ -23,6 +24,7 @@ mod views;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Instant,
 };
@@ -66,12 +68,17 @@ impl PageError {
 }
 
 /// The page of a daemon, served or not.
-#[derive(Default)]
 pub(crate) struct Page {
     app: tokio::sync::Mutex<Option<Arc<App>>>,
+    /// The file of the CA that this home trusts, for links of invitations.
+    trusted_ca: PathBuf,
 }
 
 impl Page {
+    pub(crate) fn new(trusted_ca: PathBuf) -> Self {
+        Self { app: tokio::sync::Mutex::default(), trusted_ca }
+    }
+
     /// A new link to the page, which works once and for a few minutes. Starts to serve the page if it is not served yet:
     /// at `listen`, or at a free port if that is empty.
     ///
@@ -97,9 +104,14 @@ impl Page {
                     started: Instant::now(),
                     doors: Mutex::default(),
                     api: Api::new(service()),
+                    rates: Arc::default(),
+                    trusted_ca: self.trusted_ca.clone(),
                 });
                 tracing::info!(address = %app.address, "serving the page");
                 tokio::spawn(serve::serve(listener, routes::router(&app), stop.clone()));
+                tokio::spawn(
+                    stop.clone().run_until_cancelled_owned(rates::follow(app.api.clone(), app.rates.clone())),
+                );
                 running.insert(app).clone()
             }
         };

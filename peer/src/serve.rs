@@ -3,6 +3,7 @@
 //! - [`shares`]: the offered files; [`have`]: their pieces and the changes; [`holdings`]: the same for the
 //!   announcer.
 //! - [`admission`]: who may fetch what.
+//! - [`receivers`]: who fetches what, for people to look at.
 //! - [`slots`]: whose turn it is, an asynchronous shell around the pure [`crate::domain::upload`].
 //! - [`get_chunk`], [`watch`]: the two calls; [`service`] receives them; [`guard`] ends them from outside;
 //!   [`grpc`] frames their messages.
@@ -20,6 +21,7 @@ mod guard;
 pub(crate) mod have;
 pub(crate) mod holdings;
 mod news;
+pub(crate) mod receivers;
 pub(crate) mod service;
 pub(crate) mod shares;
 pub(crate) mod slots;

@@ -5,6 +5,8 @@ use std::{fmt, io, process::ExitCode};
 use proto::reason::{Reason, code_name};
 use tonic::{Code, Status};
 
+use crate::invitation::InvitationError;
+
 /// The reason of a daemon that does not answer.
 const SILENT: &str = "DAEMON_SILENT";
 
@@ -198,6 +200,15 @@ impl Failure {
     /// A local file or directory can't be used.
     pub(super) fn io(what: impl fmt::Display, error: &io::Error) -> Self {
         Self::of(Reason::of_io(error), format!("{what}: {error}"))
+    }
+}
+
+impl From<InvitationError> for Failure {
+    fn from(error: InvitationError) -> Self {
+        match error {
+            InvitationError::NoTls(_) | InvitationError::BadName(_) => Self::usage(error),
+            other => Self::of(other.reason(), other.to_string()),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::{
     convert::folder as wire,
-    domain::{FileHeader, folder::Folder},
+    domain::{FileHeader, FileName, folder::Folder},
     pb,
 };
 
@@ -14,6 +14,7 @@ use crate::{
     engine::{DownloadState, SourceState, SourceView},
     hashing::Damage,
     paths,
+    serve::receivers::Receiver,
     subscriptions::Subscription,
 };
 
@@ -145,6 +146,18 @@ pub(super) fn share(status: ShareStatus) -> pb::Share {
         uploaded_bytes: status.uploaded_bytes,
         changed_files: status.wrong_files.into_iter().take(PATHS).collect(),
         cause: status.problem.map(|problem| problem.message).unwrap_or_default(),
+    }
+}
+
+pub(super) fn receiver((receiver, name): (Receiver, FileName)) -> pb::Receiver {
+    let Receiver { peer, user, group, file: _, bytes, rate } = receiver;
+    pb::Receiver {
+        peer_id: peer.to_string(),
+        username: user.to_string(),
+        group_id: group.to_string(),
+        name: name.to_string(),
+        bytes,
+        rate,
     }
 }
 

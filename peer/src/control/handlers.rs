@@ -28,6 +28,8 @@ use crate::{
 /// The time to wait before a download is looked up again.
 const FOLLOW: Duration = Duration::from_millis(500);
 
+/// The most receivers in one message.
+const RECEIVERS: usize = 64;
 /// The most words of a program that runs after a download, and the longest of them, in bytes.
 const MOST_WORDS: usize = 64;
 const MOST_WORD: usize = 4_096;
@@ -186,6 +188,7 @@ impl ControlService for Control {
             certificate_expires_at: status.identity.map(|identity| timestamp(identity.not_after)),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
+            receivers: engine.receivers().into_iter().take(RECEIVERS).map(convert::receiver).collect(),
         }))
     }
 

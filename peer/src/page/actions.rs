@@ -1,12 +1,25 @@
 //! What a form of the page may change. Each action is a call that a verb makes, too.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use proto::{pb, reason::Reason};
 use tonic::Status;
 
-use super::api::Api;
-use crate::units;
+use super::{api::Api, app::App};
+use crate::{
+    invitation::{self, InvitationError, Link},
+    units,
+};
+
+/// What is shown after an action.
+pub(super) enum Outcome {
+    /// The page that the form names.
+    Back,
+    /// The link of an invitation, which is shown once.
+    Invited(Link),
+    /// This peer's copy of so many bytes is intact.
+    Intact(u64),
+}
 
 /// The fields of a form.
 #[derive(Debug, Default)]
@@ -51,7 +64,16 @@ impl Form {
 ///
 /// # Errors
 /// Fails with the answer of the daemon or the tracker.
-pub(super) async fn carry_out(api: &Api, form: &Form) -> Result<(), Status> {
+pub(super) async fn carry_out(app: &App, form: &Form) -> Result<Outcome, Status> {
+    match form.get("do").as_str() {
+        "invite" => return invite(app, form).await.map(Outcome::Invited),
+        "verify" => return verify(&app.api, form).await.map(Outcome::Intact),
+        _ => change(&app.api, form).await?,
+    }
+    Ok(Outcome::Back)
+}
+
+async fn change(api: &Api, form: &Form) -> Result<(), Status> {
     let (group_id, username) = (form.get("group"), form.get("user"));
     let (mut control, mut groups) = (api.control(), api.groups());
     match form.get("do").as_str() {
@@ -94,6 +116,44 @@ pub(super) async fn carry_out(api: &Api, form: &Form) -> Result<(), Status> {
         }
         _ => Err(Reason::InvalidRequest.status("the form asks for nothing that this page does")),
     }
+}
+
+/// Makes an invitation.
+async fn invite(app: &App, form: &Form) -> Result<Link, Status> {
+    let wrong = |message: String| Reason::InvalidRequest.status(message);
+    let failed = |error: InvitationError| error.reason().status(error.to_string());
+    let (uses, expires) = (form.get("uses"), form.get("expires"));
+    let uses = if uses.trim().is_empty() { Ok(0) } else { uses.trim().parse() };
+    let lifetime = (!expires.trim().is_empty()).then(|| units::parse_lifetime(expires.trim()));
+    let lifetime: Option<Duration> = lifetime.transpose().map_err(wrong)?;
+    let group = form.get("group");
+    let request = pb::CreateInviteRequest {
+        group_id: group.clone(),
+        uses: uses.map_err(|_| wrong("the number of people is no number; try 1".to_owned()))?,
+        lifetime: lifetime
+            .map(prost_types::Duration::try_from)
+            .transpose()
+            .map_err(|error| wrong(error.to_string()))?,
+        name: String::new(),
+    };
+    // The link is of no use if others can't verify the tracker, so this comes first.
+    let tracker = app.api.status().await?.tracker;
+    let authority = invitation::authority(&tracker, &app.trusted_ca).await.map_err(failed)?;
+    let answer = app.api.groups().create_invite(request).await?.into_inner();
+    invitation::link(&tracker, authority, &group, "", &answer.secret, &answer.tracker_addresses)
+        .map_err(failed)
+}
+
+/// Checks this peer's copy of a file. Returns its size.
+async fn verify(api: &Api, form: &Form) -> Result<u64, Status> {
+    let request = pb::VerifyRequest { file: form.file() };
+    let mut progress = api.control().verify(request).await?.into_inner();
+    while let Some(answer) = progress.message().await? {
+        if answer.done {
+            return Ok(answer.size);
+        }
+    }
+    Err(Reason::Internal.status("the check ended without a result; try again"))
 }
 
 /// Shares a path, and waits until it is published.

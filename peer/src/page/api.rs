@@ -14,6 +14,8 @@ pub(crate) type ControlService = BoxCloneSyncService<http::Request<Body>, http::
 
 /// The number of items on one page of a list.
 const PAGE: u32 = 500;
+/// The number of files on one page of a group.
+const FILES: u32 = 100;
 /// The longest answer in bytes: a list of very many downloads.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -40,6 +42,16 @@ impl Api {
 
     pub(super) async fn status(&self) -> Result<pb::GetStatusResponse, Status> {
         Ok(self.control().get_status(pb::GetStatusRequest {}).await?.into_inner())
+    }
+
+    /// The findings of all checks.
+    pub(super) async fn checks(&self) -> Result<Vec<pb::Check>, Status> {
+        Ok(self.control().diagnose(pb::DiagnoseRequest {}).await?.into_inner().checks)
+    }
+
+    /// Why a download is as fast as it is.
+    pub(super) async fn explain(&self, file: pb::FileName) -> Result<pb::ExplainResponse, Status> {
+        Ok(self.control().explain(pb::ExplainRequest { file: Some(file) }).await?.into_inner())
     }
 
     pub(super) async fn downloads(&self) -> Result<Vec<pb::Download>, Status> {
@@ -77,7 +89,7 @@ impl Api {
         page_token: &str,
     ) -> Result<pb::ListFilesResponse, Status> {
         let (group_id, page_token) = (group.to_owned(), page_token.to_owned());
-        let request = pb::ListFilesRequest { group_id, page_size: PAGE, page_token };
+        let request = pb::ListFilesRequest { group_id, page_size: FILES, page_token };
         Ok(self.files().list_files(request).await?.into_inner())
     }
 

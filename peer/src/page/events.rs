@@ -7,7 +7,7 @@ use axum::{
     response::sse::{Event, Sse},
 };
 use http::Uri;
-use proto::pb::Standing;
+use proto::pb::{self, Standing};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_stream::Stream;
 use tonic::Status;
@@ -27,29 +27,54 @@ const ASK_TRACKER: u64 = 10;
 const SIGN: u64 = 15;
 
 /// All sections of the first page.
-pub(super) async fn overview(api: &Api) -> Result<Vec<Section>, Status> {
-    let mut sections = local(api).await?;
-    sections.push(("groups", "Groups", views::groups::groups(&api.my_groups().await?)));
+pub(super) async fn overview(app: &App, after: &str) -> Result<Vec<Section>, Status> {
+    let mut sections = local(app, after).await?;
+    sections.push(("groups", "Groups", views::groups::groups(&app.api.my_groups().await?)));
     Ok(sections)
 }
 
-/// The sections that this daemon knows by itself.
-async fn local(api: &Api) -> Result<Vec<Section>, Status> {
-    let status = api.status().await?;
+/// The sections that this daemon knows by itself. Lists begin after so many items.
+async fn local(app: &App, after: &str) -> Result<Vec<Section>, Status> {
+    let (api, after) = (&app.api, after.parse().unwrap_or_default());
+    let (status, downloads, shares) = (api.status().await?, api.downloads().await?, api.shares().await?);
+    let rates = app.rates.lock().all();
+    // What changes its height often comes after what people read and click.
     Ok(vec![
         ("status", "This peer", views::status(&status)),
-        ("downloads", "Downloads", views::files::downloads(&api.downloads().await?)),
-        ("shares", "Shares", views::files::shares(&api.shares().await?)),
+        ("rates", "Rates", views::swarm::rates(&rates)),
+        ("downloads", "Downloads", views::files::downloads(&downloads, after)),
+        ("shares", "Shares", views::files::shares(&shares, after)),
+        ("swarm", "Who sends what to whom", views::swarm::flows(&downloads, &status.receivers)),
     ])
+}
+
+/// All sections of the page of a file that this peer has or downloads.
+pub(super) async fn file(app: &App, group: &str, name: &str) -> Result<Vec<Section>, Status> {
+    let api = &app.api;
+    // What follows the name is a path in a folder.
+    let name = name.split('/').next().unwrap_or_default();
+    let is_it = |its_group: &str, its_name: &str| its_group == group && its_name == name;
+    let mut sections = Vec::new();
+    let downloads = api.downloads().await?;
+    if let Some(download) = downloads.iter().find(|one| is_it(&one.group_id, &one.name)) {
+        sections.push(("download", "Download", views::files::downloads(std::slice::from_ref(download), 0)));
+        let file = pb::FileName { group_id: group.to_owned(), name: name.to_owned() };
+        sections.push(("why", "Why it is as fast as it is", views::files::why(&api.explain(file).await?)));
+    }
+    let shares = api.shares().await?;
+    if let Some(share) = shares.iter().find(|one| is_it(&one.group_id, &one.name)) {
+        sections.push(("share", "Share", views::files::shares(std::slice::from_ref(share), 0)));
+    }
+    Ok(sections)
 }
 
 /// All sections of the page of a group.
 pub(super) async fn group(api: &Api, group: &str, after: &str) -> Result<Vec<Section>, Status> {
     let members = api.members(group).await?;
     let user = api.status().await?.username;
-    let is_owner = members.iter().any(|member| member.username == user && member.role() == Standing::Owner);
+    let role = members.iter().find(|member| member.username == user).map_or(Standing::None, pb::Member::role);
     let mut sections = Vec::new();
-    if is_owner {
+    if matches!(role, Standing::Owner | Standing::Manager) {
         let requests = views::groups::requests(group, &api.requests(group).await?);
         sections.push(("requests", "Requests to join", requests));
     }
@@ -57,15 +82,21 @@ pub(super) async fn group(api: &Api, group: &str, after: &str) -> Result<Vec<Sec
     let (downloads, shares) = (api.downloads().await?, api.shares().await?);
     let here = views::files::Here::new(group, &downloads, &shares);
     sections.push(("files", "Files", views::files::files(group, &files, &here)));
-    sections.push(("members", "Members", views::groups::members(group, &members, is_owner, &user)));
+    sections.push(("members", "Members", views::groups::members(group, &members, role, &user)));
     Ok(sections)
+}
+
+/// Which page is shown.
+enum Shown {
+    First,
+    Group(String),
+    File(String, String),
 }
 
 /// The state of one stream of events.
 struct News {
-    api: Api,
-    /// The group that is shown; `None` for the first page.
-    group: Option<String>,
+    app: Arc<App>,
+    shown: Shown,
     after: String,
     clock: Interval,
     looks: u64,
@@ -78,11 +109,12 @@ impl News {
     async fn look(&mut self) {
         self.looks += 1;
         let asks = self.looks % ASK_TRACKER == 1;
-        let sections = match &self.group {
-            None if asks => overview(&self.api).await,
-            None => local(&self.api).await,
-            Some(group) if asks => self::group(&self.api, group, &self.after).await,
-            Some(_) => Ok(Vec::new()),
+        let sections = match &self.shown {
+            Shown::First if asks => overview(&self.app, &self.after).await,
+            Shown::First => local(&self.app, &self.after).await,
+            Shown::Group(group) if asks => self::group(&self.app.api, group, &self.after).await,
+            Shown::Group(_) => Ok(Vec::new()),
+            Shown::File(group, name) => file(&self.app, group, name).await,
         };
         // What went wrong is shown in place of the state, and the rest stays as it was.
         let sections =
@@ -106,12 +138,16 @@ pub(super) async fn events(
     uri: Uri,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let asked = Form::of_query(&uri);
-    let group = Some(asked.get("group")).filter(|group| !group.is_empty());
+    let shown = match (asked.get("group"), asked.get("file")) {
+        (group, _) if group.is_empty() => Shown::First,
+        (group, file) if file.is_empty() => Shown::Group(group),
+        (group, file) => Shown::File(group, file),
+    };
     let mut clock = interval(LOOK);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stream = News {
-        api: app.api.clone(),
-        group,
+        app: app.clone(),
+        shown,
         after: asked.get("after"),
         clock,
         looks: 0,

@@ -15,7 +15,7 @@ use maud::Markup;
 use tonic::Status;
 
 use super::{
-    actions::{self, Form},
+    actions::{self, Form, Outcome},
     app::App,
     doors, events, guard, reading,
     refusal::Refusal,
@@ -35,7 +35,8 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/", get(overview))
         .route("/enter/{link}", get(enter))
         .route("/group/{group}", get(group))
-        .route("/play/{group}/{*name}", get(play))
+        .route("/play/{group}/{*name}", get(file))
+        .route("/checks", get(checks))
         .route("/read/{group}/{*name}", get(reading::read))
         .route("/events", get(events::events))
         .route("/do", post(act))
@@ -64,8 +65,8 @@ async fn enter(State(app): State<Arc<App>>, Path(link): Path<String>) -> Respons
     ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
 }
 
-async fn overview(State(app): State<Arc<App>>) -> Shown {
-    let sections = events::overview(&app.api).await?;
+async fn overview(State(app): State<Arc<App>>, uri: Uri) -> Shown {
+    let sections = events::overview(&app, &Form::of_query(&uri).get("after")).await?;
     Ok(shown(views::page("Mini Torrent", "/", &sections)))
 }
 
@@ -74,8 +75,13 @@ async fn group(State(app): State<Arc<App>>, Path(group): Path<String>, uri: Uri)
     Ok(shown(views::page(&group, &views::link(&["group", &group]), &sections)))
 }
 
-async fn play(Path((group, name)): Path<(String, String)>) -> Html<String> {
-    shown(views::player(&group, &name, reading::kind(&name)))
+async fn file(State(app): State<Arc<App>>, Path((group, name)): Path<(String, String)>) -> Shown {
+    let sections = events::file(&app, &group, &name).await?;
+    Ok(shown(views::file(&group, &name, reading::kind(&name), &sections)))
+}
+
+async fn checks(State(app): State<Arc<App>>) -> Shown {
+    Ok(shown(views::checks(&app.api.checks().await?)))
 }
 
 async fn act(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
@@ -84,9 +90,15 @@ async fn act(State(app): State<Arc<App>>, request: Request) -> Result<Response, 
         Err(_) => return Ok((StatusCode::PAYLOAD_TOO_LARGE, "the form is too long\n").into_response()),
     };
     let form = Form::read(&body);
-    let done = tokio::time::timeout(ACTION, actions::carry_out(&app.api, &form)).await;
-    done.map_err(|_| Status::deadline_exceeded("this takes too long"))??;
-    Ok(Redirect::to(&form.back()).into_response())
+    let done = tokio::time::timeout(ACTION, actions::carry_out(&app, &form)).await;
+    let done = done.map_err(|_| Status::deadline_exceeded("this takes too long"))??;
+    Ok(match done {
+        Outcome::Back => Redirect::to(&form.back()).into_response(),
+        Outcome::Invited(link) => shown(views::groups::invited(&link, &form.back())).into_response(),
+        Outcome::Intact(size) => {
+            shown(views::files::intact(&form.get("name"), size, &form.back())).into_response()
+        }
+    })
 }
 
 fn asset(kind: &'static str, text: &'static str) -> Response {

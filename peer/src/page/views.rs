@@ -3,6 +3,7 @@
 
 pub(super) mod files;
 pub(super) mod groups;
+pub(super) mod swarm;
 
 use maud::{DOCTYPE, Markup, html};
 use proto::{domain::visible, pb};
@@ -39,20 +40,27 @@ pub(super) fn page(title: &str, at: &str, sections: &[Section]) -> Markup {
     layout(
         title,
         html! {
-            @for (id, heading, content) in sections {
-                section aria-labelledby={ (id) "-h" } {
-                    h2 id={ (id) "-h" } { (heading) }
-                    div #(id) data-live { (content) }
-                }
-            }
+            @for section in sections { (live(section)) }
             @if group.is_none() { (groups::new_group()) }
             @if let Some(group) = group { (files::new_share(group)) }
         },
         group,
+        None,
     )
 }
 
-fn layout(title: &str, content: Markup, group: Option<&str>) -> Markup {
+/// A section that is kept up to date.
+fn live((id, heading, content): &Section) -> Markup {
+    html! {
+        section aria-labelledby={ (id) "-h" } {
+            h2 id={ (id) "-h" } { (heading) }
+            div #(id) data-live { (content) }
+        }
+    }
+}
+
+/// A page. Its news are those of the group, of a file of it, or of the first page.
+fn layout(title: &str, content: Markup, group: Option<&str>, file: Option<&str>) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -64,10 +72,10 @@ fn layout(title: &str, content: Markup, group: Option<&str>) -> Markup {
                 link rel="stylesheet" href="/page.css";
                 script type="module" src="/page.js" {}
             }
-            body data-group=[group] {
+            body data-group=[group] data-file=[file] {
                 a.skip href="#main" { "Skip to the content" }
                 header {
-                    nav aria-label="Pages" { a href="/" { "Mini Torrent" } }
+                    nav aria-label="Pages" { a href="/" { "Mini Torrent" } " " a href="/checks" { "Checks" } }
                     p #connection role="status" {}
                 }
                 main #main tabindex="-1" {
@@ -125,11 +133,40 @@ pub(super) fn refusal(message: &str) -> Markup {
         "Not done",
         html! { p.bad role="alert" { (name(message)) } p { a href="/" { "Back to the first page" } } },
         None,
+        None,
     )
 }
 
-/// A page that plays a file. `kind` is its media type, if browsers know one.
-pub(super) fn player(group: &str, file: &str, kind: Option<&str>) -> Markup {
+/// What was done, as a page.
+fn outcome(title: &str, content: Markup, back: &str) -> Markup {
+    layout(title, html! { div role="status" { (content) } p { a href=(back) { "Back" } } }, None, None)
+}
+
+/// The findings of all checks.
+pub(super) fn checks(checks: &[pb::Check]) -> Markup {
+    let word = |check: &pb::Check| match check.result() {
+        pb::CheckResult::Unspecified | pb::CheckResult::Ok => "ok",
+        pb::CheckResult::Warning => "warning",
+        pb::CheckResult::Bad => "bad",
+    };
+    let content = html! {
+        table {
+            thead { tr { th scope="col" { "Check" } th scope="col" { "Result" } th scope="col" { "Finding" } } }
+            tbody {
+                @for check in checks {
+                    tr.bad[check.result() == pb::CheckResult::Bad] {
+                        th scope="row" { (check.name) } td { (word(check)) } td.long { (name(&check.message)) }
+                    }
+                }
+            }
+        }
+        p { a href="/checks" { "Check again" } }
+    };
+    layout("Checks", content, None, None)
+}
+
+/// The page of a file, which plays it. `kind` is its media type, if browsers know one.
+pub(super) fn file(group: &str, file: &str, kind: Option<&str>, sections: &[Section]) -> Markup {
     let parts: Vec<&str> = ["read", group].into_iter().chain(file.split('/')).collect();
     let source = link(&parts);
     let content = html! {
@@ -140,8 +177,9 @@ pub(super) fn player(group: &str, file: &str, kind: Option<&str>) -> Markup {
             _ => { p { "Browsers can't show this kind of file." } }
         }
         p { a href=(source) download { "Save" } " · " a href=(link(&["group", group])) { "Back to " (name(group)) } }
+        @for section in sections { (live(section)) }
     };
-    layout(file, content, None)
+    layout(file, content, Some(group), Some(file))
 }
 
 #[cfg(test)]
@@ -156,7 +194,7 @@ mod tests {
         assert!(!shown.contains("<script>alert") && shown.contains("&lt;script&gt;"), "{shown}");
         assert!(!shown.contains("onclick") && !shown.contains("style="), "the policy would refuse it");
         assert!(name(hostile).into_string().contains("\\u{202e}"), "what is not seen is written out");
-        let player = player(hostile, hostile, Some("video/mp4")).into_string();
+        let player = file(hostile, hostile, Some("video/mp4"), &sections).into_string();
         assert!(!player.contains("<script>alert"), "{player}");
     }
 

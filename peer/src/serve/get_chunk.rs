@@ -24,6 +24,7 @@ use super::{
     admission::{Admission, Admitted, refusal},
     buffers::Buffers,
     grpc,
+    receivers::Receivers,
     slots::{Command, PieceRequest, Turn, UploadSlots},
 };
 use crate::{
@@ -46,6 +47,7 @@ pub(crate) struct Uploads {
     pub(crate) slots: Arc<UploadSlots>,
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) totals: Arc<Totals>,
+    pub(crate) receivers: Receivers,
     buffers: Arc<Buffers>,
     /// What each reader took last. A reader's next request goes on from there.
     paces: Mutex<HashMap<PeerId, ReaderPace>>,
@@ -59,7 +61,8 @@ impl Uploads {
         totals: Arc<Totals>,
     ) -> Self {
         let buffers = Buffers::new(HEAD + MAX_CHUNK as usize);
-        Self { admission, slots, limiter, totals, buffers, paces: Mutex::default() }
+        let receivers = Receivers::default();
+        Self { admission, slots, limiter, totals, receivers, buffers, paces: Mutex::default() }
     }
 
     fn pace_of(&self, peer: PeerId) -> ReaderPace {
@@ -263,6 +266,7 @@ impl ChunkStream {
         sending.sent += length as u32;
         self.who.share.add_uploaded(length as u64);
         self.uploads.totals.uploaded(length as u64);
+        self.uploads.receivers.note(&self.who.claims, length as u32);
         if let Some(turn) = &self.turn {
             turn.progress(length as u32);
         }

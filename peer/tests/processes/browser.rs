@@ -1,142 +1,48 @@
-//! The page in a real browser: Chromium, driven through chromedriver by the WebDriver protocol.
+//! The pages of a peer and of a tracker in a real browser. Pictures of them are left in `target/tmp/page/`.
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader},
-    net::TcpStream,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
 use crate::{
-    page::send,
-    support::{MIB, Tracker, wait_for},
+    chromium::{Chromium, ENTER, TAB},
+    support::{MIB, Peer, Tracker, wait_for},
 };
 
-/// The widths in pixels at which every view is looked at: a telephone, a laptop, a large screen.
-const WIDTHS: [u32; 3] = [360, 1280, 2560];
-/// The key that ends a line, in the WebDriver protocol.
-const ENTER: char = '\u{e007}';
+/// The most bytes of a page with all its parts.
+const WEIGHT: i64 = 150 << 10;
 
-/// A browser with one window. Both processes end when this is dropped.
-struct Chromium {
-    driver: Child,
-    address: String,
-    session: String,
-    _profile: tempfile::TempDir,
+/// Lets the browser in by a link. Returns the address of the first page.
+fn enter(browser: &Chromium, peer: &Peer) -> String {
+    let link = peer.json("ui")["url"].as_str().expect("a link").to_owned();
+    browser.go(&link);
+    let home = link.split("enter/").next().expect("an address").to_owned();
+    assert_eq!(browser.url(), home, "the link leads to the first page");
+    home
 }
 
-impl Chromium {
-    /// Starts a browser. `None` where it is not installed and can't be.
-    #[allow(clippy::print_stderr, reason = "who reads the output must see what was not tested")]
-    fn start() -> Option<Self> {
-        let profile = tempfile::tempdir().expect("a directory");
-        let started = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(mut driver) = started else {
-            assert!(!Path::new("/usr/bin/apt-get").exists(), "apt-get install chromium chromium-driver");
-            eprintln!("SKIPPED: no chromedriver here, and no apt-get to install it with");
-            return None;
-        };
-        let mut lines = BufReader::new(driver.stdout.take().expect("piped")).lines().map_while(Result::ok);
-        let port = lines.find_map(|line| {
-            let (_, port) = line.split_once("started successfully on port ")?;
-            Some(port.trim_end_matches('.').to_owned())
-        });
-        // Whoever writes to a closed pipe ends.
-        std::thread::spawn(move || lines.count());
-        let address = format!("127.0.0.1:{}", port.expect("chromedriver names its port"));
-        let mut browser = Self { driver, address, session: String::new(), _profile: profile };
-        let profile = format!("--user-data-dir={}", browser._profile.path().display());
-        let options = json!({"args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", profile]});
-        let capabilities = json!({"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
-        let made = browser.call("POST", "/session", &json!({"capabilities": {"alwaysMatch": capabilities}}));
-        browser.session = format!("/session/{}", made["sessionId"].as_str().expect("a session"));
-        Some(browser)
-    }
-
-    fn call(&self, method: &str, path: &str, body: &Value) -> Value {
-        let (address, session) = (&self.address, &self.session);
-        let body = if method == "GET" { String::new() } else { body.to_string() };
-        let length = body.len();
-        let answer = send(
-            address,
-            &format!(
-                "{method} {session}{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-                 Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-            ),
-        );
-        let mut value: Value = serde_json::from_slice(&answer.body).expect("JSON");
-        assert_eq!(answer.status, 200, "{method} {path}: {value}");
-        value["value"].take()
-    }
-
-    fn go(&self, url: &str) {
-        self.call("POST", "/url", &json!({"url": url}));
-    }
-
-    fn url(&self) -> String {
-        self.call("GET", "/url", &Value::Null).as_str().expect("an address").to_owned()
-    }
-
-    /// Runs a script that may wait, and returns what it returns.
-    fn script(&self, script: &str) -> Value {
-        self.call("POST", "/execute/sync", &json!({"script": script, "args": []}))
-    }
-
-    /// Types into the first element that the selector finds.
-    fn types(&self, selector: &str, text: &str) {
-        let found = self.call("POST", "/element", &json!({"using": "css selector", "value": selector}));
-        let id = found.as_object().and_then(|found| found.values().next()?.as_str()).expect("an element");
-        self.call("POST", &format!("/element/{id}/value"), &json!({"text": text}));
-    }
-
-    /// Waits until the selector finds something on the page as it is, without loading it again.
-    fn waits_for(&self, selector: &str) {
-        wait_for(&format!("{selector} appears"), || {
-            let found = self.script(&format!("return document.querySelector({}) !== null", json!(selector)));
-            found.as_bool()?.then_some(())
-        });
-    }
-
-    /// Takes a picture of the page at each width. Nothing may stick out to the side.
-    fn pictures(&self, name: &str) {
-        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("page");
-        fs::create_dir_all(&directory).expect("made");
-        for width in WIDTHS {
-            // The window of a headless browser has no frame.
-            self.call("POST", "/window/rect", &json!({"width": width, "height": 900}));
-            let wide = self.script("return document.documentElement.scrollWidth - innerWidth");
-            assert!(wide.as_i64().is_some_and(|wide| wide <= 0), "{name} is {wide} too wide at {width}");
-            let picture = self.call("GET", "/screenshot", &Value::Null);
-            let picture =
-                data_encoding::BASE64.decode(picture.as_str().expect("text").as_bytes()).expect("base64");
-            fs::write(directory.join(format!("{name}-{width}.png")), picture).expect("written");
-        }
-    }
-}
-
-impl Drop for Chromium {
-    fn drop(&mut self) {
-        if !self.session.is_empty() && TcpStream::connect(&self.address).is_ok() {
-            let (address, session) = (&self.address, &self.session);
-            send(
-                address,
-                &format!("DELETE {session} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"),
-            );
-        }
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
-    }
+/// The time of the first paint in milliseconds, the bytes of the page with all its parts, and how much of it has
+/// jumped, as browsers count it: without what follows an input or another width.
+fn figures(browser: &Chromium) -> (f64, i64, f64) {
+    let found = browser.script(
+        "const parts = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
+           .filter((part) => !part.name.includes('/events'));
+         const jumps = new Promise((done) => {
+           new PerformanceObserver((list) => done(list.getEntries()
+             .filter((jump) => !jump.hadRecentInput).reduce((sum, jump) => sum + jump.value, 0)))
+             .observe({type: 'layout-shift', buffered: true});
+           setTimeout(() => done(0), 500);
+         });
+         return jumps.then((jumps) => [
+           performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? -1,
+           parts.reduce((sum, part) => sum + part.encodedBodySize, 0), jumps])",
+    );
+    let number = |at: usize| found[at].as_f64().expect("a number");
+    (number(0), number(1) as i64, number(2))
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "the figures are for people")]
 fn a_browser_logs_in_by_a_link_and_sees_a_download_finish() {
     let Some(browser) = Chromium::start() else { return };
     let tracker = Tracker::start();
@@ -145,15 +51,12 @@ fn a_browser_logs_in_by_a_link_and_sees_a_download_finish() {
     tracker.group("g1", &[&ann, &bob]);
     let original = ann.shares("g1", "<i>größe 文件.mp4", 24 * MIB, 1);
     let link = bob.json("ui")["url"].as_str().expect("a link").to_owned();
-    let home = link.split("enter/").next().expect("an address").to_owned();
-
-    browser.go(&home);
+    browser.go(link.split("enter/").next().expect("an address"));
     assert_eq!(
         browser.script("return document.body.innerText.trim()"),
         "run `peer ui` for a link to this page"
     );
-    browser.go(&link);
-    assert_eq!(browser.url(), home, "the link leads to the first page");
+    let home = enter(&browser, &bob);
     assert_eq!(browser.script("return document.cookie"), "", "no script sees the cookie");
     browser.waits_for("#groups a[href='/group/g1']");
     browser.pictures("first");
@@ -161,6 +64,7 @@ fn a_browser_logs_in_by_a_link_and_sees_a_download_finish() {
     // By the keyboard alone: a place for the file, and the return key.
     browser.go(&format!("{home}group/g1"));
     assert_eq!(browser.script("return document.querySelectorAll('#files i').length"), 0, "a name is text");
+    browser.is_accessible("a group");
     browser.pictures("group");
     let to = bob.path("out/film.mp4");
     browser.script("document.querySelector('#files input[name=to]').value = ''");
@@ -169,6 +73,8 @@ fn a_browser_logs_in_by_a_link_and_sees_a_download_finish() {
 
     browser.go(&home);
     browser.waits_for("#downloads [data-state=downloading] svg.map rect");
+    browser.waits_for("#swarm .in li");
+    browser.is_accessible("a download");
     // A part from far ahead is there before the whole is.
     let part = browser.script(
         "return fetch('/read/g1/' + encodeURIComponent('<i>größe 文件.mp4'), \
@@ -181,13 +87,104 @@ fn a_browser_logs_in_by_a_link_and_sees_a_download_finish() {
     browser.waits_for("#downloads [data-state=complete]");
     assert!(fs::read(&to).expect("a file") == bytes);
     browser.pictures("complete");
+    let (paint, weight, jumps) = figures(&browser);
+    println!("first paint {paint:.0} ms, {weight} bytes, layout shift {jumps:.3}");
+    assert!(paint > 0.0 && weight > 0 && weight <= WEIGHT && jumps < 0.1, "{paint} {weight} {jumps}");
+    assert_eq!(browser.faults(), Vec::<Value>::new());
+}
 
-    // Nothing broke the policy, and nothing failed to load.
-    let log = browser.call("POST", "/se/log", &json!({"type": "browser"}));
-    let severe: Vec<_> =
-        log.as_array().expect("a list").iter().filter(|entry| entry["level"] == "SEVERE").collect();
-    assert!(
-        severe.iter().all(|entry| entry["message"].as_str().is_some_and(|text| text.contains("401"))),
-        "{severe:?}"
+#[test]
+fn a_group_is_made_and_run_by_the_keyboard_alone() {
+    let Some(browser) = Chromium::start() else { return };
+    let tracker = Tracker::start_with(&[("TRACKER_METRICS", "127.0.0.1:0")]);
+    let (ann, bob) = (tracker.user("ann"), tracker.user("bob"));
+    let home = enter(&browser, &ann);
+    browser.types("input[name=group]", &format!("g1{TAB}{TAB}{ENTER}"));
+    browser.waits_for("#groups a[href='/group/g1']");
+    bob.ok(&["join-group", "g1"]);
+    browser.go(&format!("{home}group/g1"));
+    browser.types("#requests button[value=accept]", &ENTER.to_string());
+    browser.waits_for("#members [id='m-bob']");
+    let path = ann.path("data.wav");
+    crate::support::make_file(&path, MIB, 1);
+    browser.types("input[name=path]", &format!("{}{ENTER}", path.display()));
+    browser.waits_for("#files a[href='/play/g1/data.wav']");
+    browser.pictures("owner");
+    browser.is_accessible("an owner's group");
+    browser.types("input[name=uses]", &format!("2{ENTER}"));
+    browser.waits_for("main code");
+    browser.pictures("invitation");
+    let link = browser.script("return document.querySelector('main code').textContent");
+    tracker.user("carol").ok(&["join", link.as_str().expect("a link")]);
+
+    browser.go(&format!("{home}play/g1/data.wav"));
+    browser.is_accessible("a file");
+    browser.pictures("file");
+    browser.types("button[value=verify]", &ENTER.to_string());
+    browser.waits_for("main [role=status]");
+    let said = browser.script("return document.querySelector('main').innerText");
+    assert!(said.as_str().is_some_and(|said| said.contains("is intact")), "{said}");
+    browser.go(&format!("{home}checks"));
+    browser.waits_for("main table tr");
+    browser.is_accessible("the checks");
+    browser.pictures("checks");
+
+    let log = tracker.log();
+    let (_, metrics) = log.split_once("metrics at ").expect("an address");
+    browser.go(metrics.split("metrics").next().expect("an address"));
+    browser.waits_for("#calls");
+    browser.is_accessible("the tracker");
+    browser.pictures("tracker");
+    assert_eq!(browser.faults(), Vec::<Value>::new());
+}
+
+/// Makes a film of a minute, about 6 MiB. `None` where that is not possible.
+#[allow(clippy::print_stderr, reason = "who reads the output must see what was not tested")]
+fn film(path: &Path) -> Option<()> {
+    let args = "-loglevel error -f lavfi -i testsrc2=size=320x240:rate=15 -t 60 -c:v libx264 -preset ultrafast -qp 12 \
+                -pix_fmt yuv420p -g 15";
+    let Ok(made) = Command::new("ffmpeg").args(args.split_whitespace()).arg(path).output() else {
+        assert!(!Path::new("/usr/bin/apt-get").exists(), "apt-get install ffmpeg");
+        eprintln!("SKIPPED: no ffmpeg here, and no apt-get to install it with");
+        return None;
+    };
+    assert!(made.status.success(), "{made:?}");
+    Some(())
+}
+
+#[test]
+fn a_film_plays_and_seeks_while_it_arrives() {
+    let Some(browser) = Chromium::start() else { return };
+    let tracker = Tracker::start();
+    let ann = tracker.user_with("ann", &[("PEER_UPLOAD_LIMIT", "300KiB")]);
+    let bob = tracker.user("bob");
+    tracker.group("g1", &[&ann, &bob]);
+    if film(&ann.path("film.mp4")).is_none() {
+        return;
+    }
+    ann.ok(&["upload", "film.mp4", "g1"]);
+    let home = enter(&browser, &bob);
+    bob.ok(&["download", "g1", "film.mp4", "out/", "--detach"]);
+    browser.go(&format!("{home}play/g1/film.mp4"));
+    let played = browser.script(
+        "const film = document.querySelector('video');
+         const until = (what, is) => new Promise((done) => {
+           const look = () => is() && done();
+           film.addEventListener(what, look);
+           look();
+         });
+         film.muted = true;
+         return (async () => {
+           await film.play();
+           await until('timeupdate', () => film.currentTime > 0.5);
+           film.currentTime = 0.8 * film.duration;
+           await until('timeupdate', () => !film.seeking && film.currentTime > 0.8 * film.duration + 0.2);
+           return [film.error, film.videoWidth, document.querySelector('#download [data-state=complete]') === null];
+         })()",
     );
+    assert_eq!(played, json!([null, 320, true]), "it plays before it is there");
+    browser.pictures("film");
+    bob.waits_until_complete("g1", "film.mp4");
+    crate::support::assert_same(&ann.path("film.mp4"), &bob.path("out/film.mp4"));
+    assert_eq!(browser.faults(), Vec::<Value>::new());
 }

@@ -5,6 +5,7 @@
 mod access;
 mod browser;
 mod callers;
+mod chromium;
 mod cluster;
 mod completion;
 mod daemon;

@@ -304,6 +304,11 @@ fn listing(nothing: &str, head: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() { nothing.to_owned() } else { table(head, rows) }
 }
 
+fn receiver(receiver: &pb::Receiver) -> Value {
+    let pb::Receiver { peer_id, username, group_id, name, bytes, rate } = receiver;
+    json!({"peer_id": peer_id, "user": username, "group": group_id, "name": name, "bytes": bytes, "rate": rate})
+}
+
 /// `status` and `whoami`.
 pub(in crate::cli) fn status(status: &pb::GetStatusResponse) -> (Value, String) {
     let object = json!({
@@ -326,6 +331,7 @@ pub(in crate::cli) fn status(status: &pb::GetStatusResponse) -> (Value, String) 
         "downloads": status.downloads,
         "uploads_active": status.uploads_active,
         "uploads_waiting": status.uploads_waiting,
+        "receivers": status.receivers.iter().map(receiver).collect::<Vec<_>>(),
         "session_expires_at": time(status.session_expires_at),
         "certificate_expires_at": time(status.certificate_expires_at),
         "pid": status.pid,

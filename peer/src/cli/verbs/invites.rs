@@ -8,18 +8,14 @@ use std::{
 
 use program::settings::Origin;
 use proto::{
-    domain::{
-        GroupId,
-        address::{Scope, scope},
-        invite::{HostPort, InviteLink, MAX_TRACKERS},
-    },
+    domain::invite::{HostPort, InviteLink},
     pb,
     reason::Reason,
 };
 use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use serde_json::json;
 use tonic::Status;
-use transport::{AuthorityFingerprint, fetch_authority, fingerprints};
+use transport::{AuthorityFingerprint, fingerprints};
 
 use super::{download, groups};
 use crate::{
@@ -31,12 +27,11 @@ use crate::{
         password, render,
     },
     config::Config,
+    invitation::{self, InvitationError, Link, shown_authority},
     tracker::list::{TrackerList, url_parts},
     units,
 };
 
-/// How long a tracker may take to show its CA.
-const LIMIT: Duration = Duration::from_secs(5);
 /// How long a daemon may take to end.
 const END: Duration = Duration::from_secs(12);
 
@@ -47,7 +42,7 @@ pub(super) async fn create(context: &Context, args: InviteArgs) -> Result<(), Fa
     let daemon = context.daemon().await?;
     // The link is of no use if others can't verify the tracker, so this comes first.
     let tracker = daemon.control().get_status(pb::GetStatusRequest {}).await?.into_inner().tracker;
-    let authority = authority(context, &tracker).await?;
+    let authority = invitation::authority(&tracker, &context.config.home.trusted_ca()).await?;
     let request = pb::CreateInviteRequest {
         group_id: group.clone(),
         uses: uses.unwrap_or_default(),
@@ -55,20 +50,15 @@ pub(super) async fn create(context: &Context, args: InviteArgs) -> Result<(), Fa
         name: file.clone().unwrap_or_default(),
     };
     let answer = daemon.groups().create_invite(request).await?.into_inner();
-    let broken = |what: &str| Failure::of(Reason::Corrupt, format!("the tracker's answer has {what}"));
-    let secret = answer.secret.parse().map_err(|_| broken("no secret"))?;
-    let invite = answer.invite.ok_or_else(|| broken("no invitation"))?;
-    let trackers = addresses(&tracker, &answer.tracker_addresses);
-    let is_local = trackers.iter().all(is_of_this_host);
-    let named = |text: &str| text.parse().map_err(|error| Failure::usage(format!("{text:?}: {error}")));
-    let link = InviteLink {
-        trackers,
-        group: group.parse::<GroupId>().or_else(|_| named(&group))?,
-        file: file.as_deref().map(str::parse).transpose().map_err(Failure::usage)?,
-        authority: *authority.as_bytes(),
-        secret,
-    }
-    .text();
+    let Link { text: link, is_local } = invitation::link(
+        &tracker,
+        authority,
+        &group,
+        file.as_deref().unwrap_or_default(),
+        &answer.secret,
+        &answer.tracker_addresses,
+    )?;
+    let invite = answer.invite.ok_or(InvitationError::Broken("no invitation"))?;
     let mut text = link.clone();
     if qr {
         let code = QrCode::with_error_correction_level(&link, EcLevel::L);
@@ -93,63 +83,6 @@ pub(super) async fn create(context: &Context, args: InviteArgs) -> Result<(), Fa
         );
     }
     Ok(())
-}
-
-/// The CA of the daemon's tracker: the one that the tracker shows and that this home trusts.
-async fn authority(context: &Context, tracker: &str) -> Result<AuthorityFingerprint, Failure> {
-    let (scheme, host, port) = url_parts(tracker);
-    if scheme == "http" {
-        return Err(Failure::usage(format!(
-            "{tracker} serves without TLS, so a link could not say which tracker is the right one"
-        )));
-    }
-    let path = context.config.home.trusted_ca();
-    let pem = tokio::fs::read_to_string(&path).await;
-    let pem = pem.map_err(|error| match error.kind() {
-        // A login keeps the CA there.
-        io::ErrorKind::NotFound => Failure::of(Reason::NotLoggedIn, "log in first, with `peer login USER`"),
-        _ => Failure::io(path.display(), &error),
-    })?;
-    let trusted =
-        fingerprints(&pem).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-    let shown = shown_authority(host, port).await.map_err(|why| {
-        Failure::of(Reason::TrackerUnreachable, format!("{tracker} can't be reached: {why}"))
-    })?;
-    if trusted.contains(&shown) {
-        return Ok(shown);
-    }
-    Err(Failure::of(
-        Reason::TrackerUnreachable,
-        format!("{tracker} shows another CA than the one in {}", path.display()),
-    ))
-}
-
-async fn shown_authority(host: &str, port: u16) -> Result<AuthorityFingerprint, String> {
-    let shown = fetch_authority(host, port, LIMIT).await;
-    shown.map(|shown| shown.fingerprint).map_err(|error| error.to_string())
-}
-
-/// The addresses that a link gives: the one that this peer uses, if others can use it too, and those that the tracker
-/// knows. If there is none, the address that works here.
-fn addresses(tracker: &str, told: &[String]) -> Vec<HostPort> {
-    let (_, host, port) = url_parts(tracker);
-    let own = HostPort::new(host, port).ok();
-    let mut all: Vec<HostPort> = own.iter().filter(|own| !is_of_this_host(own)).cloned().collect();
-    for address in told.iter().filter_map(|text| text.parse().ok()) {
-        if !all.contains(&address) && !is_of_this_host(&address) {
-            all.push(address);
-        }
-    }
-    if all.is_empty() {
-        all.extend(own);
-    }
-    all.truncate(MAX_TRACKERS);
-    all
-}
-
-fn is_of_this_host(address: &HostPort) -> bool {
-    let ip = address.host().parse();
-    address.host() == "localhost" || ip.is_ok_and(|ip| scope(ip) != Scope::Network)
 }
 
 pub(super) async fn list(context: &Context, group: &str) -> Result<(), Failure> {
@@ -381,23 +314,4 @@ async fn log_in(daemon: &Daemon, user: &str, password: &str) -> Result<(), Statu
 /// Whether the account may be there already.
 fn may_exist(refused: &Status) -> bool {
     matches!(Reason::of(refused), Some(Reason::AlreadyExists | Reason::RegistrationClosed))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_gives_what_others_can_reach() {
-        let given = |tracker: &str, told: &[&str]| {
-            let told: Vec<_> = told.iter().map(|text| (*text).to_owned()).collect();
-            addresses(tracker, &told).iter().map(ToString::to_string).collect::<Vec<_>>()
-        };
-        assert_eq!(given("https://files.example:7700", &[]), ["files.example:7700"]);
-        assert_eq!(given("https://127.0.0.1:7700", &["10.0.0.1:7700"]), ["10.0.0.1:7700"]);
-        assert_eq!(given("https://[::1]:7700", &["[fd00::1]:1", "nonsense", "t:1"]), ["[fd00::1]:1", "t:1"]);
-        assert_eq!(given("https://10.0.0.1:7700", &["10.0.0.1:7700", "t:1"]), ["10.0.0.1:7700", "t:1"]);
-        // Nothing better is known.
-        assert_eq!(given("https://localhost:7700", &["127.0.0.1:7700"]), ["localhost:7700"]);
-    }
 }

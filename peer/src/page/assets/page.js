@@ -38,7 +38,7 @@ function show(section, html) {
 function listen() {
   if (news || sections.length === 0) return;
   const asked = new URLSearchParams(location.search);
-  if (document.body.dataset.group) asked.set("group", document.body.dataset.group);
+  for (const [key, value] of Object.entries(document.body.dataset)) asked.set(key, value);
   news = new EventSource("/events?" + asked);
   news.onopen = () => (connection.textContent = "");
   news.onerror = () => (connection.textContent = "The daemon does not answer.");

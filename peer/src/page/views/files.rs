@@ -5,8 +5,26 @@ use std::collections::HashSet;
 use maud::{Markup, html};
 use proto::pb::{self, DownloadState};
 
-use super::{button, link, name};
+use super::{button, link, name, outcome};
 use crate::units;
+
+/// The most items of a list on one page. Thousands of them would take longer to show than people look at them.
+const MOST: usize = 100;
+
+/// A link to the rest of a list.
+fn rest(after: usize, all: usize) -> Markup {
+    let after = after.min(all);
+    let next = after + MOST;
+    html! {
+        @if after > 0 || next < all {
+            p {
+                (after + 1) " to " (next.min(all)) " of " (all)
+                @if next < all { " · " a href={ "/?after=" (next) } { "More" } }
+                @if after > 0 { " · " a href="/" { "From the start" } }
+            }
+        }
+    }
+}
 
 fn word(state: DownloadState) -> &'static str {
     match state {
@@ -25,13 +43,16 @@ fn player(group: &str, file: &str) -> String {
     link(&["play", group, file])
 }
 
-/// This peer's downloads.
-pub(in crate::page) fn downloads(downloads: &[pb::Download]) -> Markup {
+/// This peer's downloads, those that run first.
+pub(in crate::page) fn downloads(downloads: &[pb::Download], after: usize) -> Markup {
     if downloads.is_empty() {
         return html! { p { "No downloads." } };
     }
+    let mut sorted: Vec<&pb::Download> = downloads.iter().collect();
+    sorted.sort_by_key(|one| matches!(one.state(), DownloadState::Complete | DownloadState::Stopped));
     html! {
-        ul.cards { @for download in downloads { (one_download(download)) } }
+        ul.cards { @for download in sorted.into_iter().skip(after).take(MOST) { (one_download(download)) } }
+        (rest(after, downloads.len()))
         @if downloads.iter().any(|download| download.state() == DownloadState::Complete) {
             (button("clear-downloads", "Clear finished", &[], "/", None))
         }
@@ -65,12 +86,26 @@ fn one_download(download: &pb::Download) -> Markup {
             }
             @if !cause.is_empty() && state != DownloadState::Complete { p.cause { (name(cause)) } }
             @if runs { (button("stop-download", "Stop", &fields, "/", None)) }
+            @if state != DownloadState::Complete { a href=(player(group_id, file)) { "Why?" } " " }
             @if matches!(state, DownloadState::Stopped | DownloadState::Failed) {
                 (button("resume-download", "Resume", &fields, "/", None))
                 (button("discard-download", "Discard", &fields, "/", Some("Delete what was downloaded?")))
             }
         }
     }
+}
+
+/// Why a download is as fast as it is, and what that follows from.
+pub(in crate::page) fn why(why: &pb::ExplainResponse) -> Markup {
+    html! {
+        p { (name(&why.summary)) }
+        ul { @for fact in &why.evidence { li { (name(fact)) } } }
+    }
+}
+
+/// This peer's copy is what it should be.
+pub(in crate::page) fn intact(file: &str, size: u64, back: &str) -> Markup {
+    outcome("Verified", html! { p { (name(file)) " (" (units::size(size)) ") is intact." } }, back)
 }
 
 /// The map of the pieces: how much of each section of the file is there.
@@ -87,13 +122,13 @@ fn map(sections: &[u8]) -> Markup {
 }
 
 /// This peer's shares.
-pub(in crate::page) fn shares(shares: &[pb::Share]) -> Markup {
+pub(in crate::page) fn shares(shares: &[pb::Share], after: usize) -> Markup {
     if shares.is_empty() {
         return html! { p { "No shares." } };
     }
     html! {
         ul.cards {
-            @for share in shares {
+            @for share in shares.iter().skip(after).take(MOST) {
                 li id={ "s-" (share.group_id) "/" (share.name) } {
                     a href=(player(&share.group_id, &share.name)) { (name(&share.name)) }
                     " " small { (name(&share.group_id)) " · " (units::size(share.size)) " · "
@@ -103,9 +138,14 @@ pub(in crate::page) fn shares(shares: &[pb::Share]) -> Markup {
                         (button("stop-share", "Stop sharing",
                             &[("group", &share.group_id), ("name", &share.name)], "/", None))
                     }
+                    @if share.done_bytes == share.size {
+                        (button("verify", "Verify", &[("group", &share.group_id), ("name", &share.name)],
+                            &player(&share.group_id, &share.name), None))
+                    }
                 }
             }
         }
+        (rest(after, shares.len()))
     }
 }
 
@@ -197,7 +237,7 @@ mod tests {
             map: vec![255, 0, 128].into(),
             ..Default::default()
         };
-        downloads(&[download]).into_string()
+        downloads(&[download], 0).into_string()
     }
 
     #[test]
@@ -216,5 +256,18 @@ mod tests {
         let stopped = one(DownloadState::Stopped);
         assert!(stopped.contains("resume-download") && !stopped.contains("\"stop-download\""), "{stopped}");
         assert!(one(DownloadState::Complete).contains("clear-downloads"));
+    }
+
+    #[test]
+    fn a_long_list_is_shown_in_parts() {
+        let share = |number: usize| pb::Share { name: format!("f{number:05}"), ..Default::default() };
+        let all: Vec<_> = (0..10_000).map(share).collect();
+        let shown = |after| shares(&all, after).into_string();
+        let first = shown(0);
+        assert!(first.contains("1 to 100 of 10000") && first.contains("/?after=100\""), "{first}");
+        assert!(first.contains("f00099") && !first.contains("f00100"));
+        let last = shown(9_950);
+        assert!(last.contains("9951 to 10000 of 10000") && !last.contains("More"), "{last}");
+        assert!(shown(usize::MAX).contains("From the start"));
     }
 }

@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 use proto::pb::{self, Standing};
 
-use super::{button, link, name};
-use crate::units;
+use super::{button, link, name, outcome};
+use crate::{invitation::Link, units};
 
 fn standing(standing: Standing) -> &'static str {
     match standing {
@@ -69,23 +69,55 @@ pub(in crate::page) fn requests(group: &str, requests: &[pb::JoinRequest]) -> Ma
     }
 }
 
-/// The members of a group. Its owner may remove the others.
-pub(in crate::page) fn members(group: &str, members: &[pb::Member], is_owner: bool, user: &str) -> Markup {
+/// The members of a group. Its owner may remove the others, and a manager those who are none.
+pub(in crate::page) fn members(group: &str, members: &[pb::Member], role: Standing, user: &str) -> Markup {
+    let removes = |member: &pb::Member| match role {
+        Standing::Owner => member.username != user,
+        Standing::Manager => matches!(member.role(), Standing::Member | Standing::Reader),
+        _ => false,
+    };
     let back = link(&["group", group]);
     html! {
         ul.cards {
             @for member in members {
                 li id={ "m-" (member.username) } {
                     (name(&member.username)) " " small { (standing(member.role())) }
-                    @if is_owner && member.username != user {
+                    @if removes(member) {
                         (button("remove", "Remove", &[("group", group), ("user", &member.username)], &back,
                             Some("Remove this member from the group?")))
                     }
                 }
             }
         }
+        @if matches!(role, Standing::Owner | Standing::Manager) { (new_invite(group, &back)) }
         (button("leave-group", "Leave the group", &[("group", group)], "/", Some("Leave this group?")))
     }
+}
+
+/// The form that invites others.
+fn new_invite(group: &str, back: &str) -> Markup {
+    html! {
+        form.inline method="post" action="/do" {
+            input type="hidden" name="back" value=(back);
+            input type="hidden" name="group" value=(group);
+            label { "How many people" input name="uses" inputmode="numeric" placeholder="1" size="6"; }
+            label { "For how long" input name="expires" placeholder="7d" size="6"; }
+            button name="do" value="invite" { "Invite" }
+        }
+    }
+}
+
+/// A link that invites. It is not shown again.
+pub(in crate::page) fn invited(link: &Link, back: &str) -> Markup {
+    let content = html! {
+        p { "Whoever has this link becomes a member. It is shown once." }
+        p { code { (link.text) } }
+        p { "They run " code { "peer join LINK" } "." }
+        @if link.is_local {
+            p.bad { "This link works on this machine only: the tracker does not know the name that others use." }
+        }
+    };
+    outcome("Invitation", content, back)
 }
 
 #[cfg(test)]
@@ -93,16 +125,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_owner_removes_and_only_others() {
+    fn only_who_manages_the_group_removes_and_invites() {
         let member = |username: &str, role: Standing| pb::Member {
             username: username.into(),
             role: role.into(),
             ..Default::default()
         };
         let all = [member("ann", Standing::Owner), member("bob", Standing::Member)];
-        let shown = members("g1", &all, true, "ann").into_string();
+        let shown = members("g1", &all, Standing::Owner, "ann").into_string();
         assert_eq!(shown.matches("value=\"remove\"").count(), 1);
         assert!(shown.contains("name=\"user\" value=\"bob\""));
-        assert!(!members("g1", &all, false, "bob").into_string().contains("value=\"remove\""));
+        assert!(!members("g1", &all, Standing::Member, "bob").into_string().contains("value=\"remove\""));
+        let managed = members("g1", &all, Standing::Manager, "eve").into_string();
+        assert!(managed.contains("name=\"user\" value=\"bob\"") && !managed.contains("value=\"ann\""));
+        assert!(
+            managed.contains("value=\"invite\"")
+                && !members("g1", &all, Standing::Reader, "bob").into_string().contains("invite")
+        );
     }
 }
