@@ -164,9 +164,9 @@ impl Agent {
         &self.parts.engine
     }
 
-    /// The file of the CA that this home trusts.
-    pub(crate) fn trusted_ca(&self) -> std::path::PathBuf {
-        self.parts.home.trusted_ca()
+    /// Where this peer keeps its state.
+    pub(crate) fn home(&self) -> Home {
+        self.parts.home.clone()
     }
 
     /// Returns the current login.

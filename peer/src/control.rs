@@ -37,7 +37,7 @@ use crate::{
 
 /// Returns the service that answers all calls on the socket. Cancelling `shutdown` ends the daemon.
 pub(crate) fn service(agent: &Arc<Agent>, shutdown: &CancellationToken) -> ControlService {
-    service_with(agent, shutdown, &Arc::new(Page::new(agent.trusted_ca())))
+    service_with(agent, shutdown, &Arc::new(Page::new(agent.home())))
 }
 
 /// As [`service`]. The page of the daemon uses the same service.

@@ -89,6 +89,16 @@ impl Home {
         self.state.join("ca.pem")
     }
 
+    /// The certificate and key of the page for other hosts.
+    pub fn page_certificate(&self) -> PathBuf {
+        self.state.join("page.pem")
+    }
+
+    /// A file that leads a browser to the page. A link in the arguments of a program is seen by every user.
+    pub fn page_file(&self) -> PathBuf {
+        self.state.join("page.html")
+    }
+
     /// The URLs of the trackers that the last login used, one a line.
     pub fn tracker_file(&self) -> PathBuf {
         self.state.join("tracker")

@@ -1,8 +1,10 @@
-//! The page that the daemon serves to browsers of this machine. It is off until a verb asks for a link to it.
+//! The page that the daemon serves to browsers: of this machine, or of others over TLS. It is off until a verb asks for a
+//! link to it.
 //!
 //! - here: [`Page`], which starts the server and makes links.
 //! - `app`: what its parts share; `rates`: how fast bytes went in the last minutes.
 //! - `doors`: who may use it; `guard`: the checks of each request, and the headers of each answer.
+//! - `serve`: the server; `tls`: its certificate for other hosts.
 //! - `routes`: what is where; `actions`: what a form may change; `reading`: files, whole or in parts, by `range`;
 //!   `events`: news of what a page shows.
 //! - `api`: the calls. All of them go to the service that also answers the verbs, so there is one set of rules.
@@ -20,13 +22,13 @@ mod reading;
 mod refusal;
 mod routes;
 mod serve;
+mod tls;
 mod views;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
     sync::Arc,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -36,15 +38,11 @@ use tokio_util::sync::CancellationToken;
 use self::{api::Api, app::App};
 pub(crate) use api::ControlService;
 
+use crate::{home::Home, interfaces};
+
 /// The reason why the page is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
-    /// The address is no address of this machine alone.
-    #[error(
-        "{0} can be reached from other machines, and the page is for this machine alone; choose 127.0.0.1 or [::1], and \
-         forward the port to look from elsewhere"
-    )]
-    NotLoopback(SocketAddr),
     /// The text is no address.
     #[error("{0:?} is not an address with a port, such as 127.0.0.1:7780")]
     BadAddress(String),
@@ -54,15 +52,19 @@ pub enum PageError {
     /// The address can't be bound.
     #[error("the page can't be served at {0}: {1}; choose another --listen")]
     Bind(SocketAddr, #[source] std::io::Error),
+    /// There is no certificate to serve it to other hosts with.
+    #[error("the page needs a certificate of its own to be served to other hosts: {0}")]
+    Certificate(String),
 }
 
 impl PageError {
     /// The reason that represents the error on the wire.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::NotLoopback(_) | Self::BadAddress(_) => Reason::InvalidRequest,
+            Self::BadAddress(_) => Reason::InvalidRequest,
             Self::Elsewhere(_) => Reason::AlreadyExists,
             Self::Bind(_, error) => Reason::of_io(error),
+            Self::Certificate(_) => Reason::Internal,
         }
     }
 }
@@ -70,17 +72,23 @@ impl PageError {
 /// The page of a daemon, served or not.
 pub(crate) struct Page {
     app: tokio::sync::Mutex<Option<Arc<App>>>,
-    /// The file of the CA that this home trusts, for links of invitations.
-    trusted_ca: PathBuf,
+    home: Home,
+}
+
+/// A link to the page.
+pub(crate) struct Opened {
+    pub(crate) url: String,
+    /// SHA-256 of the certificate, if the page is served with one of its own.
+    pub(crate) fingerprint: Option<String>,
 }
 
 impl Page {
-    pub(crate) fn new(trusted_ca: PathBuf) -> Self {
-        Self { app: tokio::sync::Mutex::default(), trusted_ca }
+    pub(crate) fn new(home: Home) -> Self {
+        Self { app: tokio::sync::Mutex::default(), home }
     }
 
     /// A new link to the page, which works once and for a few minutes. Starts to serve the page if it is not served yet:
-    /// at `listen`, or at a free port if that is empty.
+    /// at `listen`, or at a free port of loopback if that is empty. Other hosts are served over TLS alone.
     ///
     /// # Errors
     /// Fails when the page can't be served there.
@@ -89,8 +97,9 @@ impl Page {
         listen: &str,
         service: &(dyn Fn() -> ControlService + Send + Sync),
         stop: &CancellationToken,
-    ) -> Result<String, PageError> {
-        let asked = (!listen.is_empty()).then(|| loopback(listen)).transpose()?;
+    ) -> Result<Opened, PageError> {
+        let asked = (!listen.is_empty()).then(|| listen.parse::<SocketAddr>()).transpose();
+        let asked = asked.map_err(|_| PageError::BadAddress(listen.to_owned()))?;
         let mut running = self.app.lock().await;
         let app = match &*running {
             Some(app) if asked.is_none_or(|asked| is_same(asked, app.address)) => app.clone(),
@@ -99,16 +108,27 @@ impl Page {
                 let address = asked.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
                 let failed = |error| PageError::Bind(address, error);
                 let listener = transport::listen(address).map_err(failed)?;
+                let address = listener.local_addr().map_err(failed)?;
+                let named = reachable(address);
+                let tls = (!address.ip().is_loopback()).then(|| {
+                    tls::open_or_create(&self.home.page_certificate(), &[named.ip()], SystemTime::now())
+                });
+                let (config, fingerprint) = match tls.transpose().map_err(PageError::Certificate)? {
+                    Some(pair) => (Some(pair.config), Some(pair.fingerprint)),
+                    None => (None, None),
+                };
                 let app = Arc::new(App {
-                    address: listener.local_addr().map_err(failed)?,
+                    address,
+                    named,
+                    fingerprint,
                     started: Instant::now(),
                     doors: Mutex::default(),
                     api: Api::new(service()),
                     rates: Arc::default(),
-                    trusted_ca: self.trusted_ca.clone(),
+                    trusted_ca: self.home.trusted_ca(),
                 });
                 tracing::info!(address = %app.address, "serving the page");
-                tokio::spawn(serve::serve(listener, routes::router(&app), stop.clone()));
+                tokio::spawn(serve::serve(listener, config, routes::router(&app), stop.clone()));
                 tokio::spawn(
                     stop.clone().run_until_cancelled_owned(rates::follow(app.api.clone(), app.rates.clone())),
                 );
@@ -116,13 +136,16 @@ impl Page {
             }
         };
         let link = app.doors.lock().add_link(app.started.elapsed(), &rand::random());
-        Ok(format!("http://{}/enter/{link}", app.address))
+        let url = format!("{}://{}/enter/{link}", app.scheme(), app.named);
+        Ok(Opened { url, fingerprint: app.fingerprint.clone() })
     }
 }
 
-fn loopback(listen: &str) -> Result<SocketAddr, PageError> {
-    let address: SocketAddr = listen.parse().map_err(|_| PageError::BadAddress(listen.to_owned()))?;
-    if address.ip().is_loopback() { Ok(address) } else { Err(PageError::NotLoopback(address)) }
+/// The address that a link names: one of this host's for a page that listens at all of them.
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    let all =
+        if bound.ip().is_unspecified() { interfaces::announceable(bound.ip()) } else { vec![bound.ip()] };
+    SocketAddr::new(all.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), bound.port())
 }
 
 fn is_same(asked: SocketAddr, bound: SocketAddr) -> bool {
@@ -134,14 +157,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_for_this_machine() {
-        for good in ["127.0.0.1:0", "[::1]:7780"] {
-            assert!(loopback(good).is_ok(), "{good}");
+    fn a_link_names_an_address_that_can_be_dialled() {
+        for address in ["127.0.0.1:80", "[::1]:7780", "10.0.0.1:1"] {
+            let address: SocketAddr = address.parse().expect("an address");
+            assert_eq!(reachable(address), address);
         }
-        for bad in
-            ["0.0.0.0:80", "10.0.0.1:80", "[::]:80", "[::ffff:127.0.0.1]:80", "localhost:80", "7780", "x"]
-        {
-            assert!(loopback(bad).is_err(), "{bad}");
-        }
+        let named = reachable("0.0.0.0:80".parse().expect("an address"));
+        assert!(!named.ip().is_unspecified() && named.port() == 80, "{named}");
     }
 }

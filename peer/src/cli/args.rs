@@ -76,15 +76,19 @@ pub struct Global {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Print a link to the page of this peer, for a browser on this machine
+    /// Print a link to the page of this peer, and open it on a desktop
     #[command(
-        after_help = "The link works once, for five minutes. The browser then stays logged in for twelve hours.\n\
+        after_help = "The link works once, for five minutes. The browser then stays logged in for twelve hours. Other \
+                      hosts are served over TLS.\n\
                       Example: peer ui"
     )]
     Ui {
         /// Address and port of the page [default: a free port of 127.0.0.1]
         #[arg(long, value_name = "ADDR")]
         listen: Option<String>,
+        /// Don't open a browser
+        #[arg(long)]
+        no_open: bool,
     },
     /// Run the daemon in the foreground, or stop the one that runs
     #[command(after_help = "Example: peer daemon --listen [::]:7801 --upload-limit 5MiB")]

@@ -27,7 +27,7 @@ use super::{
 pub(super) async fn dispatch(verb: Verb, context: &Context) -> Result<Exit, Failure> {
     let done = match verb {
         Verb::Daemon(args) => daemon::control(context, &args).await,
-        Verb::Ui { listen } => daemon::page(context, listen).await,
+        Verb::Ui { listen, no_open } => daemon::page(context, listen, no_open).await,
         Verb::Status => daemon::status(context).await,
         Verb::Doctor => return daemon::doctor(context).await,
         Verb::Limit { up, down } => daemon::limit(context, up.as_deref(), down.as_deref()).await,

@@ -21,7 +21,7 @@ use crate::{
     error::PeerError,
     hashing::scan::ScanOptions,
     observe::with_same_id,
-    page::{ControlService as Whole, Page},
+    page::{ControlService as Whole, Opened, Page},
     paths, storage,
 };
 
@@ -453,7 +453,8 @@ impl ControlService for Control {
         request: Request<pb::OpenPageRequest>,
     ) -> Result<Response<pb::OpenPageResponse>, Status> {
         let link = self.page.link(&request.into_inner().listen, &*self.again, &self.shutdown).await;
-        Ok(Response::new(pb::OpenPageResponse { url: link.map_err(PeerError::from)? }))
+        let Opened { url, fingerprint } = link.map_err(PeerError::from)?;
+        Ok(Response::new(pb::OpenPageResponse { url, certificate_sha256: fingerprint.unwrap_or_default() }))
     }
 
     async fn subscribe(

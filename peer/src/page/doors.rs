@@ -1,7 +1,7 @@
 //! Who may use the page: one-time links, the cookies that they turn into, and the checks of a request's head. Pure: the
 //! time and the secrets are arguments.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use proto::domain::Blake3;
 
@@ -70,14 +70,20 @@ pub(super) fn cookie<'a>(header: &'a str, name: &str) -> Option<&'a str> {
     pairs.find(|(found, _)| *found == name).map(|(_, value)| value)
 }
 
-/// Whether a Host header names this page. A page of another site whose name was made to point here has another one.
-pub(super) fn is_own_host(host: &str, port: u16) -> bool {
-    ["127.0.0.1", "localhost", "[::1]"].iter().any(|own| host == format!("{own}:{port}"))
+/// Whether a Host header names this page. A page of another site whose name was made to point here has another one. A page
+/// for other hosts is named by an address: which one leads here, only the caller's network knows.
+pub(super) fn is_own_host(host: &str, port: u16, is_public: bool) -> bool {
+    if ["127.0.0.1", "localhost", "[::1]"].iter().any(|own| host == format!("{own}:{port}")) {
+        return true;
+    }
+    // Browsers leave out the port that https has anyway.
+    let address = host.parse().or_else(|_| format!("{host}:443").parse());
+    is_public && address.is_ok_and(|address: SocketAddr| address.port() == port)
 }
 
 /// Whether a request that changes something comes from this page: its Origin must be the host that it was sent to.
-pub(super) fn is_own_origin(origin: Option<&str>, host: &str) -> bool {
-    origin.and_then(|origin| origin.strip_prefix("http://")) == Some(host)
+pub(super) fn is_own_origin(origin: Option<&str>, scheme: &str, host: &str) -> bool {
+    origin.and_then(|origin| origin.split_once("://")) == Some((scheme, host))
 }
 
 #[cfg(test)]
@@ -115,12 +121,24 @@ mod tests {
     #[test]
     fn heads_of_requests() {
         for good in ["127.0.0.1:80", "localhost:80", "[::1]:80"] {
-            assert!(is_own_host(good, 80) && is_own_origin(Some(&format!("http://{good}")), good));
+            assert!(is_own_host(good, 80, false) && is_own_host(good, 80, true));
+            assert!(is_own_origin(Some(&format!("http://{good}")), "http", good));
         }
         for bad in
             ["127.0.0.1", "127.0.0.1:81", "evil.example:80", "127.0.0.1:80.evil.example", "", "10.0.0.1:80"]
         {
-            assert!(!is_own_host(bad, 80), "{bad}");
+            assert!(!is_own_host(bad, 80, false), "{bad}");
+        }
+        for (host, port, is_own) in [
+            ("10.0.0.1:80", 80, true),
+            ("[fd00::1]:80", 80, true),
+            ("10.0.0.1", 443, true),
+            ("10.0.0.1:81", 80, false),
+            ("evil.example:80", 80, false),
+            ("evil.example", 443, false),
+            ("", 443, false),
+        ] {
+            assert_eq!(is_own_host(host, port, true), is_own, "{host}");
         }
         let host = "127.0.0.1:80";
         for bad in [
@@ -130,7 +148,7 @@ mod tests {
             Some("http://localhost:80"),
             Some("http://127.0.0.1:8"),
         ] {
-            assert!(!is_own_origin(bad, host), "{bad:?}");
+            assert!(!is_own_origin(bad, "http", host), "{bad:?}");
         }
         assert_eq!(cookie("a=1; minitorrent-80=x; b", &cookie_name(80)), Some("x"));
         assert_eq!(cookie("minitorrent-8=x", &cookie_name(80)), None);

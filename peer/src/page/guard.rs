@@ -41,11 +41,11 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
 fn refusal(app: &App, request: &Request) -> Option<(StatusCode, &'static str)> {
     let text = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let host = text(header::HOST).unwrap_or_default();
-    if !doors::is_own_host(host, app.address.port()) {
+    if !doors::is_own_host(host, app.address.port(), app.is_public()) {
         return Some((StatusCode::MISDIRECTED_REQUEST, "this is not the host that the request names\n"));
     }
     let reads = [Method::GET, Method::HEAD].contains(request.method());
-    if !reads && !doors::is_own_origin(text(header::ORIGIN), host) {
+    if !reads && !doors::is_own_origin(text(header::ORIGIN), app.scheme(), host) {
         return Some((StatusCode::FORBIDDEN, "the request comes from another page\n"));
     }
     if reads && request.uri().path().starts_with("/enter/") {

@@ -10,7 +10,7 @@ use axum::{
     response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
-use http::{StatusCode, Uri, header};
+use http::{HeaderMap, StatusCode, Uri, header};
 use maud::Markup;
 use tonic::Status;
 
@@ -54,15 +54,21 @@ fn shown(page: Markup) -> Html<String> {
     Html(page.into_string())
 }
 
-async fn enter(State(app): State<Arc<App>>, Path(link): Path<String>) -> Response {
+async fn enter(State(app): State<Arc<App>>, Path(link): Path<String>, headers: HeaderMap) -> Response {
     let cookie = app.doors.lock().enter(app.started.elapsed(), &link, &rand::random());
     let Some(cookie) = cookie else {
         let message = "this link was used or is too old; `peer ui` prints a new one\n";
         return (StatusCode::UNAUTHORIZED, message).into_response();
     };
     let name = doors::cookie_name(app.address.port());
-    let cookie = format!("{name}={cookie}; HttpOnly; SameSite=Strict; Path=/");
-    ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
+    let secure = if app.is_public() { "; Secure" } else { "" };
+    let cookie = format!("{name}={cookie}; HttpOnly; SameSite=Strict; Path=/{secure}");
+    let cookie = [(header::SET_COOKIE, cookie)];
+    // A browser that was sent here by a file, such as that of `peer ui`, does not send the cookie with what follows at once.
+    match headers.get("sec-fetch-site").and_then(|site| site.to_str().ok()) {
+        Some("cross-site") => (cookie, shown(views::forward())).into_response(),
+        _ => (cookie, Redirect::to("/")).into_response(),
+    }
 }
 
 async fn overview(State(app): State<Arc<App>>, uri: Uri) -> Shown {

@@ -137,6 +137,17 @@ pub(super) fn refusal(message: &str) -> Markup {
     )
 }
 
+/// A page that leads to the first page.
+pub(super) fn forward() -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head { meta charset="utf-8"; meta http-equiv="refresh" content="0;url=/"; title { "Mini Torrent" } }
+            body { p { a href="/" { "Go on" } } }
+        }
+    }
+}
+
 /// What was done, as a page.
 fn outcome(title: &str, content: Markup, back: &str) -> Markup {
     layout(title, html! { div role="status" { (content) } p { a href=(back) { "Back" } } }, None, None)

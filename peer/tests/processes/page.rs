@@ -4,6 +4,8 @@ use std::{
     collections::HashMap,
     io::{Read as _, Write as _},
     net::TcpStream,
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -115,7 +117,7 @@ fn nobody_gets_the_page_without_a_link() {
     let tracker = Tracker::start();
     let ann = tracker.user("ann");
     ann.ok(&["create-group", "g1"]);
-    for bad in ["0.0.0.0:0", "10.0.0.1:80", "nonsense", "127.0.0.1"] {
+    for bad in ["nonsense", "127.0.0.1"] {
         assert_eq!(ann.refused(2, &format!("ui --listen {bad}")), "INVALID_REQUEST", "{bad}");
     }
     let browser = Browser::enter(&ann);
@@ -308,4 +310,75 @@ fn news_of_a_page_come_by_themselves() {
     ann.ok(&["create-group", "g1"]);
     ann.shares("g1", "<b>news", MIB, 1);
     until("&lt;b&gt;news");
+}
+
+/// Runs a program and returns what it prints.
+fn output(command: &mut Command) -> String {
+    let done = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+#[test]
+fn other_hosts_get_the_page_over_tls_alone() {
+    let tracker = Tracker::start();
+    let ann = tracker.user("ann");
+    // By its form this is no address of loopback, and only this machine reaches it.
+    let opened = ann.json("ui --listen [::ffff:127.0.0.1]:0");
+    let text = |key: &str| opened[key].as_str().expect("text").to_owned();
+    let (url, sha256) = (text("url"), text("certificate_sha256"));
+    let (before, link) = url.split_once("/enter/").expect("a link");
+    let port = before.strip_prefix("https://").and_then(|host| host.rsplit(':').next()).expect("a port");
+    let ask = |scheme: &str, path: &str, more: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--include", "--insecure", "--max-time", "30"]).args(more);
+        output(curl.arg(format!("{scheme}://127.0.0.1:{port}{path}")))
+    };
+    let status = |answer: &str| answer.split(' ').nth(1).unwrap_or_default().to_owned();
+    assert_eq!(ask("http", "/", &[]), "", "nothing without TLS");
+    assert_eq!(status(&ask("https", "/", &[])), "401", "nothing without the link");
+    assert_eq!(status(&ask("https", &format!("/enter/{link}"), &["--header", "Host: evil.example"])), "421");
+    let entered = ask("https", &format!("/enter/{link}"), &[]);
+    let (_, cookie) = entered.split_once("set-cookie: ").unwrap_or_else(|| panic!("{entered}"));
+    let cookie = cookie.lines().next().expect("a line");
+    assert!(cookie.ends_with("; HttpOnly; SameSite=Strict; Path=/; Secure"), "{cookie}");
+    let cookie = format!("Cookie: {}", cookie.split(';').next().expect("a cookie"));
+    assert_eq!(status(&ask("https", "/", &["--header", &cookie])), "200");
+    for (origin, expected) in [("http", "403"), ("https", "303")] {
+        let origin = format!("Origin: {origin}://127.0.0.1:{port}");
+        let form = ["--header", &cookie, "--header", &origin, "--data", "do=clear-downloads"];
+        assert_eq!(status(&ask("https", "/do", &form)), expected, "{origin}");
+    }
+    let shown = output(Command::new("sh").args([
+        "-c",
+        &format!(
+            "openssl s_client -connect 127.0.0.1:{port} 2>/dev/null | openssl x509 -noout -fingerprint -sha256"
+        ),
+    ]));
+    assert!(shown.trim().ends_with(&sha256) && sha256.len() == 95, "{shown} {sha256}");
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "who reads the output must see what was not tested")]
+fn another_user_of_the_machine_gets_nothing() {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can be another user");
+        return;
+    }
+    let tracker = Tracker::start();
+    let ann = tracker.user("ann");
+    ann.ok(&["create-group", "secret-group"]);
+    ann.shares("secret-group", "film.mp4", MIB, 1);
+    let Browser { address, .. } = Browser::enter(&ann);
+    for path in ["/", "/group/secret-group", "/read/secret-group/film.mp4", "/events", "/page.js", "/checks"]
+    {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--include", "--max-time", "30"]).uid(NOBODY).gid(NOBODY);
+        let answer = output(curl.arg(format!("http://{address}{path}")));
+        assert!(answer.starts_with("HTTP/1.1 401 ") && !answer.contains("secret-group"), "{path}: {answer}");
+    }
+    // Nor can they ask the daemon for a link, or read what leads a browser to it.
+    let home = ann.path("home");
+    let listed = Command::new("ls").arg(&home).uid(NOBODY).gid(NOBODY).output().expect("it runs");
+    assert!(!listed.status.success() && listed.stdout.is_empty(), "{listed:?}");
 }

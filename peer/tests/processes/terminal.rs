@@ -158,3 +158,30 @@ fn who_joins_by_a_link_types_a_known_password_once_and_a_new_one_twice() {
     let (code, seen) = answer(join, &[("Password of bob", wrong), ("repeat it", wrong)]);
     assert!(code == Some(4) && seen.contains("wrong password"), "{seen:?}");
 }
+
+#[test]
+fn on_a_desktop_the_page_is_opened_and_the_link_stays_secret() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let tracker = Tracker::start();
+    let mut ann = tracker.user("ann");
+    let programs = ann.path("programs");
+    fs::create_dir(&programs).expect("made");
+    let (opener, opened) = (programs.join("xdg-open"), ann.path("opened"));
+    fs::write(&opener, format!("#!/bin/sh\necho \"$@\" > {0}.new && mv {0}.new {0}\n", opened.display()))
+        .expect("written");
+    fs::set_permissions(&opener, fs::Permissions::from_mode(0o755)).expect("set");
+    let path = std::env::var("PATH").expect("a path");
+    ann.set("PATH", &format!("{}:{path}", programs.display()));
+    ann.set("DISPLAY", ":0");
+    ann.ok(&["ui"]);
+    let Some(child) = at_a_terminal(&ann, "ui --no-open") else { return };
+    let (code, _) = answer(child, &[]);
+    assert!(code == Some(0) && !ann.path("home/page.html").exists(), "only when asked to, and at a terminal");
+    let (code, seen) = answer(at_a_terminal(&ann, "ui").expect("as before"), &[]);
+    assert!(code == Some(0) && seen.contains("/enter/"), "{seen}");
+    let said = crate::support::wait_for("a browser is opened", || fs::read_to_string(&opened).ok());
+    assert_eq!(said.trim(), ann.path("home/page.html").display().to_string(), "the link is in no argument");
+    let file = ann.path("home/page.html");
+    assert!(fs::read_to_string(&file).expect("written").contains(seen.trim()), "{seen}");
+    assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
+}

@@ -1,7 +1,15 @@
 //! The daemon itself, and its state.
 
-use std::{fs, io, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
+use std::{
+    fs,
+    io::{self, IsTerminal as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
 
+use program::durable::{self, Readers};
 use proto::pb;
 use serde_json::json;
 
@@ -126,11 +134,40 @@ pub(super) async fn doctor(context: &Context) -> Result<Exit, Failure> {
     Ok(if bad { Exit::Other } else { Exit::Done })
 }
 
-pub(super) async fn page(context: &Context, listen: Option<String>) -> Result<(), Failure> {
+pub(super) async fn page(context: &Context, listen: Option<String>, no_open: bool) -> Result<(), Failure> {
     let request = pb::OpenPageRequest { listen: listen.unwrap_or_default() };
-    let url = context.daemon().await?.control().open_page(request).await?.into_inner().url;
-    context.style.result(&json!({"url": url}), &url);
+    let opened = context.daemon().await?.control().open_page(request).await?.into_inner();
+    let pb::OpenPageResponse { url, certificate_sha256: sha256 } = opened;
+    let shown = Some(&sha256).filter(|sha256| !sha256.is_empty());
+    context.style.result(&json!({"url": url, "certificate_sha256": shown}), &url);
+    if shown.is_some() && !context.config.quiet && !context.config.json {
+        render::note(&format!(
+            "the browser warns, because nobody signed the page's certificate; go on if it shows this SHA-256 fingerprint: \
+             {sha256}"
+        ));
+    }
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_desktop = is_set("DISPLAY") || is_set("WAYLAND_DISPLAY");
+    if !no_open && is_desktop && !context.config.json && io::stdout().is_terminal() {
+        show(context, &url);
+    }
     Ok(())
+}
+
+/// Opens the page in the user's browser. It is no failure if there is none: the link was printed.
+fn show(context: &Context, url: &str) {
+    let file = context.config.home.page_file();
+    // The link is made of characters that mean nothing in HTML.
+    let leads = format!(
+        "<!doctype html><meta http-equiv=\"refresh\" content=\"0;url={url}\"><a href=\"{url}\">Go on</a>"
+    );
+    let opened = durable::write(&file, leads.as_bytes(), Readers::Owner).and_then(|()| {
+        let mut browser = std::process::Command::new("xdg-open");
+        browser.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    });
+    if let Err(error) = opened {
+        tracing::debug!(%error, "no browser can be opened");
+    }
 }
 
 pub(super) async fn limit(context: &Context, up: Option<&str>, down: Option<&str>) -> Result<(), Failure> {
