@@ -2,53 +2,20 @@
 
 use std::time::Duration;
 
+use proto::domain::size as sizes;
+pub(crate) use proto::domain::size::show as size;
+
 /// Text that is not a rate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a rate; write bytes per second, such as 500K, 1MiB or 2.5M, or 0 for no limit")]
 pub(crate) struct RateError(String);
 
-/// Parses a rate in bytes a second: a number with an optional unit (`K M G` of 1000, `Ki Mi Gi` of 1024; a
-/// `B` and `/s` may follow). 0 means no limit.
+/// Parses a rate in bytes a second: a size ([`proto::domain::size::parse`]) that `/s` may follow. 0 means no limit.
 ///
 /// # Errors
 /// Fails when the text is anything else, or the rate is too large.
 pub(crate) fn parse_rate(text: &str) -> Result<u64, RateError> {
-    let error = || RateError(text.to_owned());
-    let bare = text.trim().trim_end_matches("/s");
-    let digits = bare.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(bare.len());
-    let (number, unit) = bare.split_at(digits);
-    let factor: u64 = match unit.trim().trim_end_matches(['b', 'B']).to_ascii_lowercase().as_str() {
-        "" => 1,
-        "k" => 1_000,
-        "m" => 1_000_000,
-        "g" => 1_000_000_000,
-        "ki" => 1 << 10,
-        "mi" => 1 << 20,
-        "gi" => 1 << 30,
-        _ => return Err(error()),
-    };
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(factor).ok_or_else(error);
-    }
-    match number.parse::<f64>() {
-        Ok(number) if number.is_finite() && number * factor as f64 <= 1e15 => {
-            Ok((number * factor as f64) as u64)
-        }
-        _ => Err(error()),
-    }
-}
-
-/// Formats a number of bytes for users, in IEC units: `1.5 MiB`.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    // 1023.95 would print as 1024.0.
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    sizes::parse(text.trim().trim_end_matches("/s")).ok_or_else(|| RateError(text.to_owned()))
 }
 
 /// Formats a rate for users.
@@ -142,19 +109,11 @@ mod tests {
 
     #[test]
     fn rates_as_typed() {
-        let good = [
-            ("0", 0),
-            ("1", 1),
-            ("500K", 500_000),
-            ("500kB/s", 500_000),
-            ("1MiB", 1 << 20),
-            ("1.5 MiB", 1_572_864),
-            ("2g", 2_000_000_000),
-        ];
+        let good = [("0", 0), ("500kB/s", 500_000), ("1.5 MiB", 1_572_864)];
         for (text, bytes) in good {
             assert_eq!(parse_rate(text), Ok(bytes), "{text}");
         }
-        for text in ["", "-1", "K", "1X", "fast", "1e9", "99999999999999999999G", "1.2.3", "nan", "inf"] {
+        for text in ["", "-1", "fast", "/s"] {
             assert!(parse_rate(text).is_err(), "{text}");
         }
     }
@@ -170,17 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_times_as_shown() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1_048_575, "1.0 MiB"),
-            (1_610_612_736, "1.5 GiB"),
-            (1 << 40, "1.0 TiB"),
-        ] {
-            assert_eq!(size(bytes), text);
-        }
+    fn times_as_shown_and_typed() {
         for (value, text) in [(0, "0s"), (65, "1m05s"), (3_720, "1h02m"), (100_000, "1d03h")] {
             assert_eq!(seconds(value), text);
         }

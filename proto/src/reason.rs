@@ -80,6 +80,8 @@ reasons! {
     InviteInvalid = "INVITE_INVALID", PermissionDenied;
     /// The tracker makes no account for this caller.
     RegistrationClosed = "REGISTRATION_CLOSED", PermissionDenied;
+    /// The operator did not name the caller among those who make groups.
+    GroupCreationClosed = "GROUP_CREATION_CLOSED", PermissionDenied;
     /// The group has no such invitation.
     InviteNotFound = "INVITE_NOT_FOUND", NotFound;
     /// The user has no such token.

@@ -204,6 +204,21 @@ struct Serve {
     /// Who may make an account: open (everybody), invite (by an invitation), closed (the operator) [env: TRACKER_REGISTRATION] [default: open]
     #[arg(long, value_name = "WHO")]
     registration: Option<String>,
+    /// A user that may make groups, and nobody else who is not named; may be repeated [env: TRACKER_GROUP_CREATOR] [default: everybody]
+    #[arg(long, value_name = "USER")]
+    group_creator: Vec<String>,
+    /// Bytes that may be listed in a group, such as 10GiB; 0 is no limit [env: TRACKER_MAX_GROUP_BYTES] [default: 0]
+    #[arg(long, value_name = "SIZE")]
+    max_group_bytes: Option<String>,
+    /// Files that may be listed in a group; 0 is no limit but that of 10,000 [env: TRACKER_MAX_GROUP_FILES] [default: 0]
+    #[arg(long, value_name = "N")]
+    max_group_files: Option<String>,
+    /// Bytes that a user may list, over all groups; 0 is no limit [env: TRACKER_MAX_USER_BYTES] [default: 0]
+    #[arg(long, value_name = "SIZE")]
+    max_user_bytes: Option<String>,
+    /// Files that a user may list, over all groups; 0 is no limit [env: TRACKER_MAX_USER_FILES] [default: 0]
+    #[arg(long, value_name = "N")]
+    max_user_files: Option<String>,
     /// Count accounts made from loopback for the hourly limit too [env: TRACKER_LIMIT_LOCAL_ACCOUNTS]
     #[arg(long)]
     limit_local_accounts: bool,
@@ -223,6 +238,10 @@ impl Serve {
             ("reflection", &self.reflection),
             ("ticket_ttl", &self.ticket_ttl),
             ("registration", &self.registration),
+            ("max_group_bytes", &self.max_group_bytes),
+            ("max_group_files", &self.max_group_files),
+            ("max_user_bytes", &self.max_user_bytes),
+            ("max_user_files", &self.max_user_files),
         ];
         let switches = [
             ("plaintext", self.plaintext),
@@ -232,8 +251,10 @@ impl Serve {
         let mut typed: Typed =
             text.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
         typed.extend(switches.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name, "true".to_owned())));
-        if !self.tls_name.is_empty() {
-            typed.insert("tls_name", self.tls_name.join(","));
+        for (name, values) in [("tls_name", &self.tls_name), ("group_creator", &self.group_creator)] {
+            if !values.is_empty() {
+                typed.insert(name, values.join(","));
+            }
         }
         typed
     }
@@ -425,6 +446,11 @@ mod tests {
                     "--reflection=6",
                     "--ticket-ttl=7",
                     "--registration=open",
+                    "--group-creator=ann",
+                    "--max-group-bytes=10GiB",
+                    "--max-group-files=11",
+                    "--max-user-bytes=12GiB",
+                    "--max-user-files=13",
                     "--limit-local-accounts",
                 ]
                 .map(ToOwned::to_owned),

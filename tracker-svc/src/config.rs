@@ -4,8 +4,16 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use etcetera::BaseStrategy as _;
 use program::settings::{LogFormat, Setting, Settings, SettingsError, boolean, listen_address, log_format};
+use proto::domain::{Username, names::NameError, size};
 
-use crate::{ca::OwnCertificate, domain::invite::Registration, store::postgres::PostgresOptions};
+use crate::{
+    ca::OwnCertificate,
+    domain::{
+        invite::Registration,
+        operator::{Allowance, GroupCreators, ListingQuotas},
+    },
+    store::postgres::PostgresOptions,
+};
 
 /// All settings. The configuration file may contain all of them except `config`. It may contain the data
 /// directory only if it is not the file in the data directory.
@@ -28,6 +36,11 @@ pub const SETTINGS: &[Setting] = &[
     Setting::plain("reflection", "TRACKER_REFLECTION", "true"),
     Setting::plain("ticket_ttl", "TRACKER_TICKET_TTL", "30m"),
     Setting::plain("registration", "TRACKER_REGISTRATION", "open"),
+    Setting::list("group_creator", "TRACKER_GROUP_CREATOR"),
+    Setting::plain("max_group_bytes", "TRACKER_MAX_GROUP_BYTES", "0"),
+    Setting::plain("max_group_files", "TRACKER_MAX_GROUP_FILES", "0"),
+    Setting::plain("max_user_bytes", "TRACKER_MAX_USER_BYTES", "0"),
+    Setting::plain("max_user_files", "TRACKER_MAX_USER_FILES", "0"),
     Setting::plain("limit_local_accounts", "TRACKER_LIMIT_LOCAL_ACCOUNTS", "false"),
     Setting::plain("log", "TRACKER_LOG", "info"),
     Setting::plain("log_format", "TRACKER_LOG_FORMAT", "text"),
@@ -72,6 +85,10 @@ pub struct Config {
     pub ticket_ttl: Duration,
     /// Who may make an account.
     pub registration: Registration,
+    /// Who may make groups.
+    pub group_creators: GroupCreators,
+    /// How much a group and a user may list.
+    pub quotas: ListingQuotas,
     /// Whether accounts made from loopback addresses count for the hourly limit too.
     pub limit_local_accounts: bool,
     /// A `tracing` filter that selects the logs to write.
@@ -102,6 +119,11 @@ impl Config {
             reflection: settings.parse("reflection", boolean)?,
             ticket_ttl: settings.parse("ticket_ttl", ticket_ttl)?,
             registration: settings.parse("registration", str::parse::<Registration>)?,
+            group_creators: GroupCreators::new(creators(settings)?),
+            quotas: ListingQuotas {
+                group: allowance(settings, "max_group_bytes", "max_group_files")?,
+                user: allowance(settings, "max_user_bytes", "max_user_files")?,
+            },
             limit_local_accounts: settings.parse("limit_local_accounts", boolean)?,
             log: settings.parse("log", log_filter)?,
             log_format: settings.parse("log_format", log_format)?,
@@ -133,6 +155,29 @@ fn certificate(settings: &Settings) -> Result<OwnCertificate, SettingsError> {
         (Some(_), None) => settings.parse("tls_key", |_| Err("--tls-cert needs --tls-key")),
         (None, Some(_)) => settings.parse("tls_cert", |_| Err("--tls-key needs --tls-cert")),
     }
+}
+
+fn creators(settings: &Settings) -> Result<Vec<Username>, SettingsError> {
+    let names = settings.list("group_creator");
+    settings
+        .parse("group_creator", |_| names.iter().map(|name| name.parse()).collect::<Result<_, NameError>>())
+}
+
+/// Reads how much may be listed. 0 stands for no limit.
+fn allowance(
+    settings: &Settings,
+    bytes: &'static str,
+    files: &'static str,
+) -> Result<Allowance, SettingsError> {
+    let read_bytes =
+        |text: &str| size::parse(text).ok_or("not a size; write 10GiB or 500M, or 0 for no limit");
+    let read_files =
+        |text: &str| text.parse::<u64>().map_err(|_| "not a number of files; write 1000, or 0 for no limit");
+    let limit = |number: u64| (number > 0).then_some(number);
+    Ok(Allowance {
+        bytes: limit(settings.parse(bytes, read_bytes)?),
+        files: limit(settings.parse(files, read_files)?),
+    })
 }
 
 /// Reads the address of a Redis server. A password in it would be shown with the settings.
@@ -212,6 +257,25 @@ mod tests {
     }
 
     #[test]
+    fn quotas_are_sizes_and_numbers_and_zero_is_no_limit() {
+        let none = config(&[]).expect("good defaults");
+        assert_eq!((none.quotas, none.group_creators), Default::default());
+        let flags = [
+            ("max_group_bytes", "10GiB"),
+            ("max_group_files", "3"),
+            ("max_user_bytes", "0"),
+            ("max_user_files", "5"),
+            ("group_creator", "ann, bob"),
+        ];
+        let some = config(&flags).expect("good");
+        let group = Allowance { bytes: Some(10 << 30), files: Some(3) };
+        let quotas = ListingQuotas { group, user: Allowance { bytes: None, files: Some(5) } };
+        assert_eq!(some.quotas, quotas);
+        let users = ["ann", "bob"].map(|name| name.parse().expect("a user"));
+        assert_eq!(some.group_creators, GroupCreators::new(users));
+    }
+
+    #[test]
     fn bad_values_are_named() {
         for (name, value) in [
             ("listen", "here"),
@@ -221,6 +285,9 @@ mod tests {
             ("log_format", "xml"),
             ("plaintext", "perhaps"),
             ("registration", "sometimes"),
+            ("group_creator", "ann,b/b"),
+            ("max_group_bytes", "much"),
+            ("max_user_files", "-1"),
             ("metrics", "1"),
         ] {
             let error = config(&[(name, value)]).expect_err(value).to_string();

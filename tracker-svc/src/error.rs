@@ -189,7 +189,8 @@ fn refused(refusal: Refusal, message: String) -> Status {
         Refusal::NoSuchRequest => Reason::NoSuchRequest,
         Refusal::TargetNotAMember => Reason::TargetNotAMember,
         Refusal::TargetIsOwner => Reason::TargetIsOwner,
-        Refusal::Quota(_) => Reason::QuotaExceeded,
+        Refusal::Quota(_) | Refusal::TooMuch(_) => Reason::QuotaExceeded,
+        Refusal::GroupCreationClosed => Reason::GroupCreationClosed,
         Refusal::Throttled(after) => return Reason::RateLimited.status_retry(message, after),
     };
     reason.status(message)

@@ -230,11 +230,12 @@ impl Tracker {
             registry.register("announce_seconds", help, hub.latency.clone());
         });
         let swarm = SwarmService::new(shared(), Arc::clone(&hub), Arc::clone(&keys), config.ticket_ttl);
-        let files = FileService::new(shared(), Arc::clone(&hub) as Arc<dyn SwarmCounts>);
+        let files = FileService::new(shared(), Arc::clone(&hub) as Arc<dyn SwarmCounts>, config.quotas);
+        let groups = GroupService::new(shared(), Arc::clone(&reachable), config.group_creators.clone());
         let (health, health_server) = tonic_health::server::health_reporter();
         let services = Services::new()
             .with(grpc::auth_server(auth))
-            .with(grpc::group_server(GroupService::new(shared(), Arc::clone(&reachable))))
+            .with(grpc::group_server(groups))
             .with(grpc::file_server(files))
             .with(grpc::swarm_server(swarm))
             .with(health_server);

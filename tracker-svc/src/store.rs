@@ -27,6 +27,7 @@ use crate::domain::{
     SessionHash, Standing,
     access::{Place, Role},
     invite::{InviteHash, NewInvite},
+    operator::ListingQuotas,
     session::AccountId,
     throttle::{Counts, Login, Step, Wait},
     token::{NewToken, TokenScope},
@@ -381,6 +382,21 @@ pub struct HashRun {
     pub blake3: Vec<u8>,
 }
 
+/// A file that is to be listed.
+#[derive(Clone, Copy, Debug)]
+pub struct Publication<'p> {
+    /// The file's description.
+    pub header: &'p FileHeader,
+    /// BLAKE3 over all its piece hashes, in order.
+    pub hashes: [u8; 32],
+    /// The key of its staged piece hashes.
+    pub manifest: ManifestId,
+    /// What to do if other content has its name.
+    pub if_taken: IfTaken,
+    /// How much may be listed.
+    pub quotas: &'p ListingQuotas,
+}
+
 /// The result of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
@@ -423,14 +439,12 @@ pub trait Files: Send + Sync {
 
     /// Lists a file with its staged manifest. Succeeds if the same content is already listed under that name.
     /// Other content of that very name is handled as `if_taken` says, in the same transaction. Fails with
-    /// [`Refusal::FileTaken`], with [`Refusal::NotThePublisher`], or at the quota of files.
+    /// [`Refusal::FileTaken`], with [`Refusal::NotThePublisher`], or at a quota. What is listed is counted in the
+    /// same transaction, so that concurrent publications cannot exceed a quota together.
     async fn publish(
         &self,
         member: &Membership,
-        header: &FileHeader,
-        hashes: [u8; 32],
-        manifest: ManifestId,
-        if_taken: IfTaken,
+        publication: Publication<'_>,
         origin: &Origin,
     ) -> Result<Published>;
 

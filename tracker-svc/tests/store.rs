@@ -1,5 +1,8 @@
 //! The store: scenarios that each database must pass, and tests of SQLite's own properties.
 
+#[path = "store/listing.rs"]
+mod listing;
+
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -10,18 +13,21 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use self::listing::no_more_is_listed_than_the_operator_allows;
 use proto::domain::{FileHeader, GroupId, PeerId, PieceLayout, Username, invite::InviteSecret};
 use tracker_core::{
     Action, Applicant, Caller, Change, Management, Membership, Origin, Ownership, Refusal, Requirement,
     SessionHash, Standing,
     access::{self, Proof, Role},
     invite::NewInvite,
+    operator::{Allowance, ListingQuotas, TooMuch, Whose},
     quota::Quota,
     session,
     token::{Allow, NewToken, TokenScope},
 };
 use tracker_svc::store::{
-    Accounts as _, Files as _, HashRun, IfTaken, InviteKey, ManifestId, PeerOwner, Store, StoreError,
+    Accounts as _, Files as _, HashRun, IfTaken, InviteKey, ManifestId, PeerOwner, Publication, Published,
+    Store, StoreError,
     postgres::{Postgres, PostgresOptions},
     sqlite::{self, OpenError, Sqlite},
 };
@@ -61,6 +67,7 @@ conformance! {
     expired_sessions_and_old_rows_are_removed => expired_sessions_and_old_rows_are_removed_sqlite, expired_sessions_and_old_rows_are_removed_postgres;
     a_stepping_clock_neither_revives_nor_prolongs_sessions => a_stepping_clock_revives_no_session_sqlite, a_stepping_clock_revives_no_session_postgres;
     roles_are_kept_and_checked_again => roles_are_kept_sqlite, roles_are_kept_postgres;
+    no_more_is_listed_than_the_operator_allows => listing_quotas_hold_sqlite, listing_quotas_hold_postgres;
     groups_are_full_at_a_thousand => groups_are_full_at_a_thousand_sqlite, groups_are_full_at_a_thousand_postgres;
 }
 
@@ -132,10 +139,22 @@ impl World {
     /// Stages and publishes a file of two pieces.
     async fn publish(&self, member: &Membership, name: &str) -> ManifestId {
         let manifest = self.stage(member, 2).await;
-        let published =
-            self.store.publish(member, &header(name), [7; 32], manifest, IfTaken::Refuse, &origin()).await;
+        let published = self.list(member, name, manifest, &ListingQuotas::default()).await;
         assert!(!published.expect("listed").already);
         manifest
+    }
+
+    /// Publishes a file with its staged manifest.
+    async fn list(
+        &self,
+        member: &Membership,
+        name: &str,
+        manifest: ManifestId,
+        quotas: &ListingQuotas,
+    ) -> Result<Published, StoreError> {
+        let (header, if_taken) = (&header(name), IfTaken::Refuse);
+        let file = Publication { header, hashes: [7; 32], manifest, if_taken, quotas };
+        self.store.publish(member, file, &origin()).await
     }
 
     async fn stage(&self, member: &Membership, pieces: u32) -> ManifestId {
@@ -357,9 +376,7 @@ async fn roles_are_kept_and_checked_again(world: World) {
     refused(world.store.remove_member(&manager, ann.user(), &origin()).await, Refusal::TargetIsOwner);
     // A stale proof does nothing.
     set(&eve, Role::Reader).await.expect("set");
-    let publish = async || {
-        world.store.publish(&writer, &header("f"), [7; 32], manifest, IfTaken::Refuse, &origin()).await
-    };
+    let publish = async || world.list(&writer, "f", manifest, &ListingQuotas::default()).await;
     refused(publish().await, Refusal::ReadsOnly);
     let listed = world.store.members(&writer, 0, 10).await.expect("rows");
     let standings: Vec<_> = listed.iter().map(|row| row.standing).collect();
@@ -425,8 +442,7 @@ async fn a_stale_proof_does_nothing(world: World) {
     world.create(&ann, &g1).await;
     // The group with that name is now a different group.
     let manifest = world.stage(&member, 2).await;
-    let published =
-        world.store.publish(&member, &header("f"), [7; 32], manifest, IfTaken::Refuse, &origin()).await;
+    let published = world.list(&member, "f", manifest, &ListingQuotas::default()).await;
     refused(published, Refusal::NotAMember);
     refused(world.store.delete_group(&heir, &origin()).await, Refusal::NotAMember);
     assert_eq!(world.store.members(&member, 0, 10).await.expect("a list"), []);

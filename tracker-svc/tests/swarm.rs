@@ -26,8 +26,12 @@ use testkit::{client::Client, content::file_id, wait::eventually, world::unix_no
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
-use tracker_core::{Caller, Membership, Origin, Ownership, Requirement, SessionHash, access};
-use tracker_svc::store::{Accounts as _, Files as _, Groups as _, IfTaken, Peers as _, Sessions as _};
+use tracker_core::{
+    Caller, Membership, Origin, Ownership, Requirement, SessionHash, access, operator::ListingQuotas,
+};
+use tracker_svc::store::{
+    Accounts as _, Files as _, Groups as _, IfTaken, Peers as _, Publication, Sessions as _,
+};
 
 const LONG: Duration = Duration::from_secs(20);
 const TTL: Duration = Duration::from_secs(1_800);
@@ -109,12 +113,9 @@ impl Tracker {
         let header =
             FileHeader { name, layout: layout(), sha1: [1; 20].into(), blake3: [2; 32].into(), folder: None };
         let manifest = self.store.stage_manifest(&member, 4, SystemTime::now()).await.unwrap();
-        let published = self
-            .store
-            .publish(&member, &header, [3; 32], manifest, IfTaken::Refuse, &origin())
-            .await
-            .unwrap();
-        published.file
+        let (if_taken, quotas) = (IfTaken::Refuse, &ListingQuotas::default());
+        let file = Publication { header: &header, hashes: [3; 32], manifest, if_taken, quotas };
+        self.store.publish(&member, file, &origin()).await.unwrap().file
     }
 
     async fn announce(&self, user: &User, first: pb::AnnounceRequest) -> Stream {

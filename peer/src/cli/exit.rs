@@ -76,6 +76,7 @@ impl Exit {
             | Reason::NotYourPeer
             | Reason::InviteInvalid
             | Reason::RegistrationClosed
+            | Reason::GroupCreationClosed
             | Reason::NotPermitted => Self::Denied,
             Reason::GroupNotFound
             | Reason::FileNotFound

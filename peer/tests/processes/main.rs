@@ -30,6 +30,7 @@ mod page;
 mod parts;
 mod places;
 mod planted;
+mod quotas;
 mod reach;
 mod reading;
 mod repair;

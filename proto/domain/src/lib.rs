@@ -15,6 +15,7 @@ pub mod names;
 pub mod obstacle;
 pub mod piece;
 pub mod race;
+pub mod size;
 pub mod visible;
 
 pub use bitfield::Bitfield;

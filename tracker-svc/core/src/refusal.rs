@@ -1,6 +1,8 @@
 //! The reasons why the rules refuse a call.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
+
+use domain::{FileName, GroupId, Username, size};
 
 /// The quotas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,9 +39,63 @@ pub enum Quota {
     Peers,
 }
 
+/// Whose allowance is used up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// A group's.
+    Group(GroupId),
+    /// A user's.
+    User(Username),
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group(group) => write!(f, "group {group}"),
+            Self::User(user) => write!(f, "user {user}"),
+        }
+    }
+}
+
+/// What would be exceeded, in figures.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TooMuch {
+    /// A number of bytes.
+    #[error(
+        "{whose} may list {}; {} are listed and {name} has {}; unpublish something or ask the operator",
+        size::show(*.limit), size::show(*.listed), size::show(*.more)
+    )]
+    Bytes {
+        /// Whose.
+        whose: Whose,
+        /// The limit.
+        limit: u64,
+        /// What is listed.
+        listed: u64,
+        /// The file that does not fit.
+        name: FileName,
+        /// Its length.
+        more: u64,
+    },
+    /// A number of files.
+    #[error(
+        "{whose} may list {limit} files; {listed} are listed, and {name} is one more; unpublish one or ask the operator"
+    )]
+    Files {
+        /// Whose.
+        whose: Whose,
+        /// The limit.
+        limit: u64,
+        /// What is listed.
+        listed: u64,
+        /// The file that does not fit.
+        name: FileName,
+    },
+}
+
 /// The reason why a rule refuses a call. The store checks some of the rules inside its transactions, because
 /// a check outside would be a race.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No session token, or one that is unknown, expired or revoked.
     #[error("log in first: the session token is missing, unknown, expired or revoked")]
@@ -122,6 +178,9 @@ pub enum Refusal {
         "this tracker makes accounts by invitation only; ask a group's owner for a link, and use it with `peer join`"
     )]
     RegistrationByInvite,
+    /// Only users whom the operator named make groups.
+    #[error("only users whom this tracker's operator named make groups; ask the operator for one")]
+    GroupCreationClosed,
     /// Ownership can only go to a member.
     #[error("that user is not a member of this group")]
     TargetNotAMember,
@@ -131,6 +190,9 @@ pub enum Refusal {
     /// A quota is used up.
     #[error("{0}")]
     Quota(Quota),
+    /// More than the operator lets a group or a user list.
+    #[error(transparent)]
+    TooMuch(Box<TooMuch>),
     /// Too many attempts.
     #[error("too many failed attempts; try again in {} seconds", .0.as_secs().max(1))]
     Throttled(Duration),

@@ -26,10 +26,11 @@ use crate::{
         Action, Membership, Origin, Refusal,
         access::{self, Proof},
         audit::about_file,
+        operator::ListingQuotas,
         swarm_counts::SwarmCounts,
     },
     error::TrackerError,
-    store::{FileRow, HashRun, IfTaken, ManifestId, Published, Store},
+    store::{FileRow, HashRun, IfTaken, ManifestId, Publication, Published, Store},
 };
 
 /// Time limit for the hashes of each 4,096 pieces of a publication, and for the rest at its end.
@@ -42,12 +43,13 @@ pub struct FileService {
     store: Arc<dyn Store>,
     gate: Gate,
     counts: Arc<dyn SwarmCounts>,
+    quotas: ListingQuotas,
 }
 
 impl FileService {
     /// Makes the service for the files of this store.
-    pub fn new(store: Arc<dyn Store>, counts: Arc<dyn SwarmCounts>) -> Self {
-        Self { gate: Gate::new(Arc::clone(&store)), store, counts }
+    pub fn new(store: Arc<dyn Store>, counts: Arc<dyn SwarmCounts>, quotas: ListingQuotas) -> Self {
+        Self { gate: Gate::new(Arc::clone(&store)), store, counts, quotas }
     }
 
     async fn enter<P: Proof, T>(&self, request: &Request<T>, group: &str) -> Result<P, TrackerError> {
@@ -108,8 +110,9 @@ impl FileService {
         let manifest = self.store.stage_manifest(member, header.layout.count(), origin.at).await?;
         let mut staged = Staged { store: &*self.store, manifest: Some(manifest) };
         let published = async {
-            let digest = self.stage(&mut frames, header, manifest).await?;
-            Ok(self.store.publish(member, header, digest, manifest, if_taken, origin).await?)
+            let hashes = self.stage(&mut frames, header, manifest).await?;
+            let file = Publication { header, hashes, manifest, if_taken, quotas: &self.quotas };
+            Ok(self.store.publish(member, file, origin).await?)
         };
         let published = published.await;
         let is_bound = matches!(published, Ok(Published { already: false, .. }));

@@ -27,6 +27,7 @@ use crate::{
         access::{Proof, Role},
         audit,
         invite::{InviteHash, NewInvite},
+        operator::GroupCreators,
     },
     error::TrackerError,
     store::{GroupRow, InviteKey, InviteRow, PersonRow, Store},
@@ -37,6 +38,7 @@ pub struct GroupService {
     store: Arc<dyn Store>,
     gate: Gate,
     reachable: Arc<Reachable>,
+    creators: GroupCreators,
 }
 
 /// Where other hosts reach this tracker.
@@ -78,8 +80,8 @@ impl Reachable {
 
 impl GroupService {
     /// Makes the service for the groups of this store.
-    pub fn new(store: Arc<dyn Store>, reachable: Arc<Reachable>) -> Self {
-        Self { gate: Gate::new(Arc::clone(&store)), store, reachable }
+    pub fn new(store: Arc<dyn Store>, reachable: Arc<Reachable>, creators: GroupCreators) -> Self {
+        Self { gate: Gate::new(Arc::clone(&store)), store, reachable, creators }
     }
 
     /// Parses the group of a request, and admits the caller to it.
@@ -192,8 +194,11 @@ impl pb::group_service_server::GroupService for GroupService {
     ) -> Result<Response<pb::CreateGroupResponse>, Status> {
         let (caller, origin) = (caller(&request)?, origin(&request)?);
         let group = convert::new_group_id(&request.get_ref().group_id)?;
-        let made = self.store.create_group(&caller, &group, &origin).await;
-        self.unless_done(&[Action::CreateGroup], &group, None, &origin, made.map_err(Into::into)).await?;
+        let made = async {
+            self.creators.admit(caller.user())?;
+            Ok(self.store.create_group(&caller, &group, &origin).await?)
+        };
+        self.unless_done(&[Action::CreateGroup], &group, None, &origin, made.await).await?;
         Ok(Response::new(pb::CreateGroupResponse {}))
     }
 

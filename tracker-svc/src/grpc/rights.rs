@@ -133,7 +133,7 @@ impl Call {
 
     /// The status for a call that has lost its right.
     fn status(&self) -> Status {
-        let refusal = self.lost.get().map_or(Refusal::NotLoggedIn, |(refusal, _)| *refusal);
+        let refusal = self.lost.get().map_or(Refusal::NotLoggedIn, |(refusal, _)| refusal.clone());
         TrackerError::Refused(refusal).into()
     }
 }

@@ -37,8 +37,14 @@ const TABLES: [(&str, &str); 13] = [
 /// Tables that are not copied row by row.
 const OTHERS: [&str; 4] = ["epoch", "changes", "_sqlx_migrations", "sqlite_sequence"];
 /// Columns that the triggers of the new database fill while the rows they count come in.
-const COUNTED: [(&str, &str); 3] =
-    [("accounts", "manifest_bytes"), ("groups", "members"), ("groups", "files")];
+const COUNTED: [(&str, &str); 6] = [
+    ("accounts", "manifest_bytes"),
+    ("accounts", "files"),
+    ("accounts", "bytes"),
+    ("groups", "members"),
+    ("groups", "files"),
+    ("groups", "bytes"),
+];
 
 /// The reason why a tracker cannot be taken over.
 #[derive(Debug, thiserror::Error)]

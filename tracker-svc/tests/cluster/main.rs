@@ -46,13 +46,23 @@ impl Cluster {
 
     /// Starts one more tracker.
     fn tracker(&self) -> TrackerProcess {
-        self.tracker_at(&self.postgres.url())
+        self.tracker_with(&[])
+    }
+
+    /// Starts one more tracker, with these settings as environment variables.
+    fn tracker_with(&self, env: &[(&str, &str)]) -> TrackerProcess {
+        self.start(&self.postgres.url(), env)
     }
 
     /// Starts one more tracker, which reaches the database at this address.
     fn tracker_at(&self, url: &str) -> TrackerProcess {
+        self.start(url, &[])
+    }
+
+    fn start(&self, url: &str, env: &[(&str, &str)]) -> TrackerProcess {
         let key = self.key.path().to_str().expect("a path");
-        TrackerProcess::start(program, &[("TRACKER_DATABASE", url), ("TRACKER_CLUSTER_KEY", key)])
+        let shared = [("TRACKER_DATABASE", url), ("TRACKER_CLUSTER_KEY", key)];
+        TrackerProcess::start(program, &[&shared[..], env].concat())
     }
 }
 

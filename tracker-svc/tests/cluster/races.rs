@@ -76,7 +76,8 @@ fn members(cluster: &Cluster) -> BTreeSet<String> {
 #[tokio::test]
 async fn names_and_quotas_are_decided_once_for_all_trackers() {
     let cluster = Cluster::new();
-    let trackers = [cluster.tracker(), cluster.tracker(), cluster.tracker()];
+    // Ten files of 9 bytes may be listed.
+    let trackers = [(); 3].map(|()| cluster.tracker_with(&[("TRACKER_MAX_GROUP_BYTES", "98")]));
     let ann = user(&trackers[0], "ann").await;
     ann.create_group("films").await.expect("a group");
     // One name, claimed everywhere at once.
@@ -87,6 +88,18 @@ async fn names_and_quotas_are_decided_once_for_all_trackers() {
         }
     });
     assert_eq!(join_all(claims).await.into_iter().filter(|won| *won).count(), 1);
+    // More bytes than a group may list.
+    let name = |number: usize| manifest(&format!("file{number}"), &[7; 9]);
+    let claims = (0..20).map(|number| {
+        let ann = at(&trackers[number % 3], &ann);
+        async move { ann.publish("films", &name(number)).await }
+    });
+    join_all(claims).await;
+    for number in 0..20 {
+        let _ = ann.publish("films", &name(number)).await;
+    }
+    assert_eq!(cluster.postgres.sql("SELECT count(*) || ' ' || sum(length) FROM files"), "10 90");
+    assert_eq!(cluster.postgres.sql("SELECT bytes FROM groups"), "90");
     // More groups than an account may own.
     let limit = usize::try_from(tracker_core::quota::Quota::GroupsOwned.limit()).expect("small");
     let claims = (0..limit + 10).map(|number| {

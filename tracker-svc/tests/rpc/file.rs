@@ -70,6 +70,27 @@ async fn scene() -> Scene {
 }
 
 #[tokio::test]
+async fn a_file_beyond_a_quota_is_refused_with_figures() {
+    let quotas = [("max_group_bytes", "1500"), ("max_user_files", "2")];
+    let tracker = Tracker::start_with(&quotas).await;
+    let ann = tracker.user("ann").await;
+    ann.found("g1", &[]).await;
+    ann.found("g2", &[]).await;
+    ann.publish("g1", &manifest("one", &[1; 1000])).await.expect("listed");
+    let bytes = refused(ann.publish("g1", &manifest("two", &[2; 501])).await, Reason::QuotaExceeded);
+    assert_eq!(
+        bytes.message(),
+        "group g1 may list 1.5 KiB; 1000 B are listed and two has 501 B; unpublish something or ask the operator"
+    );
+    ann.replace("g1", &manifest("one", &[3; 1500])).await.expect("it replaces the 1,000 bytes");
+    ann.publish("g2", &manifest("two", b"x")).await.expect("listed");
+    let files = refused(ann.publish("g2", &manifest("three", b"x")).await, Reason::QuotaExceeded);
+    assert!(files.message().starts_with("user ann may list 2 files; 2 are listed"), "{files:?}");
+    unpublish(&ann, "g1", "one").await.expect("unlisted");
+    ann.publish("g2", &manifest("three", b"x")).await.expect("there is room again");
+}
+
+#[tokio::test]
 async fn published_files_are_visible_to_members_only() {
     let Scene { tracker: _tracker, ann, bob, eve } = scene().await;
     let file = manifest("movie.mp4", &vec![7; 3 * PIECE_LENGTH as usize + 5]);

@@ -205,6 +205,16 @@ async fn exceeded_quotas_are_resource_exhausted() {
 }
 
 #[tokio::test]
+async fn the_operator_may_name_who_makes_groups() {
+    let tracker = Tracker::start_with(&[("group_creator", "ann,bob")]).await;
+    let (ann, eve) = (tracker.user("ann").await, tracker.user("eve").await);
+    ann.found("g1", &[&eve]).await;
+    refused(eve.create_group("g2").await, Reason::GroupCreationClosed);
+    // A group may be handed to anybody.
+    ann.transfer("g1", "eve").await.expect("transferred");
+}
+
+#[tokio::test]
 async fn only_the_first_answer_to_a_request_counts() {
     let tracker = Tracker::start().await;
     let (ann, bob) = (tracker.user("ann").await, tracker.user("bob").await);

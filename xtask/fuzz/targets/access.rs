@@ -15,9 +15,11 @@ use libfuzzer_sys::fuzz_target;
 use tracker_core::{
     Applicant, Caller, Membership, Origin, Ownership, Refusal, Requirement, SessionHash, Standing,
     access::{self, Proof},
+    operator::ListingQuotas,
 };
 use tracker_svc::store::{
-    Accounts as _, Files as _, Groups as _, HashRun, IfTaken, Sessions as _, StoreError, sqlite::Sqlite,
+    Accounts as _, Files as _, Groups as _, HashRun, IfTaken, Publication, Sessions as _, StoreError,
+    sqlite::Sqlite,
 };
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -153,7 +155,9 @@ async fn real(world: &World, user: usize, group: &GroupId, call: Call) -> Result
             let manifest = store.stage_manifest(&member, 1, SystemTime::now()).await.expect("staged");
             let run = HashRun { first: 0, sha1: vec![1; 20], blake3: vec![2; 32] };
             store.stage_run(manifest, &run).await.expect("staged");
-            done(store.publish(&member, &header, [7; 32], manifest, IfTaken::Refuse, at).await)
+            let (header, if_taken, quotas) = (&header, IfTaken::Refuse, &ListingQuotas::default());
+            let file = Publication { header, hashes: [7; 32], manifest, if_taken, quotas };
+            done(store.publish(&member, file, at).await)
         }
         Call::Unpublish => {
             let member: Membership = world.enter(user, group).await?;

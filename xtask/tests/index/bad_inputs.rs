@@ -283,4 +283,8 @@ pub(crate) const LINES: &[Line] = &[
           "tracker-svc/core/src/access/tests.rs::a_token_calls_what_its_scope_allows",
           "tracker-svc/core/src/access/tests.rs::a_token_acts_in_its_groups_and_never_as_more_than_it_allows",
           "peer/tests/processes/tokens.rs::a_login_by_token_is_told_from_one_by_password"]),
+    line("B81", "a file or byte more than the operator lets a group or user list", "RESOURCE_EXHAUSTED with the figures",
+        &["tracker-svc/tests/rpc/file.rs::a_file_beyond_a_quota_is_refused_with_figures",
+          "tracker-svc/tests/cluster/races.rs::names_and_quotas_are_decided_once_for_all_trackers",
+          "tracker-svc/core/src/operator.rs::what_fits_exactly_is_listed_and_a_byte_or_file_more_is_not"]),
 ];

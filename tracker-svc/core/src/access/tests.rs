@@ -137,7 +137,7 @@ fn roles_do_what_they_say() {
             let expected = match standing {
                 _ if standing >= least => None,
                 Standing::None | Standing::Requested => Some(Refusal::NotAMember),
-                _ => Some(refusal),
+                _ => Some(refusal.clone()),
             };
             assert_eq!(try_as(path, standing), expected, "{path} {standing:?}");
         }

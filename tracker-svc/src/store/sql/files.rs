@@ -14,9 +14,10 @@ use crate::{
     domain::{
         Action, Change, Membership, Origin, Refusal, access,
         audit::about_file,
+        operator::Listed,
         quota::{BYTES_A_PIECE, Quota},
     },
-    store::{FileRow, Files, HashRun, IfTaken, ManifestId, Published, Result, StoreError},
+    store::{FileRow, Files, HashRun, IfTaken, ManifestId, Publication, Published, Result, StoreError},
 };
 
 /// Rows of hashes that one transaction deletes: about 1.7 MB, so that no write waits long for a sweep.
@@ -133,6 +134,11 @@ fn new_file_id() -> FileId {
 }
 
 impl Write<'_> {
+    async fn listed(&mut self, sql: &'static str, id: i64) -> Result<Listed> {
+        let (bytes, files): (i64, i64) = sqlx::query_as(sql).bind(id).fetch_one(self.tx()).await?;
+        Ok(Listed { bytes: count(bytes), files: count(files) })
+    }
+
     /// Deletes a file of the member's group if the member may, and tells the running streams. Its manifest is to be
     /// swept away.
     async fn unlist(&mut self, member: &Membership, file: &FileRow, origin: &Origin) -> Result<()> {
@@ -200,12 +206,10 @@ impl Files for Database {
     async fn publish(
         &self,
         member: &Membership,
-        header: &FileHeader,
-        hashes: [u8; 32],
-        manifest: ManifestId,
-        if_taken: IfTaken,
+        publication: Publication<'_>,
         origin: &Origin,
     ) -> Result<Published> {
+        let Publication { header, hashes, manifest, if_taken, quotas } = publication;
         let mut write = self.begin().await?;
         write.still_publisher(member).await?;
         let folded = fold(header.name.as_str());
@@ -225,11 +229,11 @@ impl Files for Database {
             }
             write.unlist(member, &there, origin).await?;
         }
-        let (files,): (i64,) = sqlx::query_as("SELECT files FROM groups WHERE id = $1")
-            .bind(member.key().0)
-            .fetch_one(write.tx())
-            .await?;
-        Quota::Files.admit(count(files), 1)?;
+        let of_group = write.listed("SELECT bytes, files FROM groups WHERE id = $1", member.key().0).await?;
+        let of_user =
+            write.listed("SELECT bytes, files FROM accounts WHERE id = $1", member.account().0).await?;
+        Quota::Files.admit(of_group.files, 1)?;
+        quotas.admit(header, (member.group(), of_group), (member.user(), of_user))?;
         let bound = sqlx::query("UPDATE manifests SET state = 1 WHERE id = $1 AND state = 0")
             .bind(manifest.0)
             .execute(write.tx())
