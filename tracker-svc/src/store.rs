@@ -25,7 +25,7 @@ use proto::domain::{FileHeader, FileId, FileName, GroupId, PeerId, TokenName, Us
 use crate::domain::{
     Action, Applicant, Caller, Change, Management, Membership, Origin, Ownership, Refusal, Session,
     SessionHash, Standing,
-    access::{Place, Role},
+    access::{Evidence, Place, Role},
     invite::{InviteHash, NewInvite},
     operator::ListingQuotas,
     session::AccountId,
@@ -55,7 +55,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// All parts of the store.
 #[async_trait]
-pub trait Store: Accounts + Sessions + Tokens + Peers + Groups + Invites + Files + Log {
+pub trait Store: Accounts + Sessions + Tokens + Peers + Rulings + Groups + Invites + Files + Log {
     /// What trackers share besides, if other trackers may use the same database.
     fn shared(&self) -> Option<&dyn Shared> {
         None
@@ -236,6 +236,30 @@ pub struct PersonRow {
     pub standing: Standing,
     /// The time of joining, or of the request.
     pub since: SystemTime,
+}
+
+/// What a call asks for in a group, besides the caller's place there.
+#[derive(Clone, Copy, Debug)]
+pub enum Asked<'a> {
+    /// Nothing.
+    Nothing,
+    /// The file with exactly this name.
+    Named(&'a FileName),
+    /// The file with this id.
+    File(FileId),
+}
+
+/// All that a call in a group is decided by.
+#[async_trait]
+pub trait Rulings: Send + Sync {
+    /// Reads the session, the place of its user in the group, and the file that is asked for, in one statement: a database
+    /// on another machine is asked once. [`access::admit_by`](crate::domain::access::admit_by) decides.
+    async fn evidence(
+        &self,
+        session: SessionHash,
+        group: &GroupId,
+        asked: Asked<'_>,
+    ) -> Result<Evidence<FileRow>>;
 }
 
 /// Groups, members and requests to join.
@@ -450,12 +474,6 @@ pub trait Files: Send + Sync {
 
     /// Returns the group's file with this id.
     async fn file_by_id(&self, member: &Membership, file: FileId) -> Result<Option<FileRow>>;
-
-    /// Returns the id of the group's file with exactly this name.
-    async fn file_id(&self, member: &Membership, name: &FileName) -> Result<Option<FileId>>;
-
-    /// Returns the group's file with exactly this name.
-    async fn file_by_name(&self, member: &Membership, name: &FileName) -> Result<Option<FileRow>>;
 
     /// Returns the group's file with this name, or with a name that has the same folded form
     /// ([`proto::domain::names::fold`]).

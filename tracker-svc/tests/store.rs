@@ -2,6 +2,8 @@
 
 #[path = "store/listing.rs"]
 mod listing;
+#[path = "store/rulings.rs"]
+mod rulings;
 
 use std::{
     os::unix::fs::PermissionsExt as _,
@@ -13,7 +15,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use self::listing::no_more_is_listed_than_the_operator_allows;
+use self::{
+    listing::no_more_is_listed_than_the_operator_allows, rulings::one_question_finds_all_that_decides_a_call,
+};
 use proto::domain::{FileHeader, GroupId, PeerId, PieceLayout, Username, invite::InviteSecret};
 use tracker_core::{
     Action, Applicant, Caller, Change, Management, Membership, Origin, Ownership, Refusal, Requirement,
@@ -26,8 +30,8 @@ use tracker_core::{
     token::{Allow, NewToken, TokenScope},
 };
 use tracker_svc::store::{
-    Accounts as _, Files as _, HashRun, IfTaken, InviteKey, ManifestId, PeerOwner, Publication, Published,
-    Store, StoreError,
+    Accounts as _, Asked, FileRow, Files as _, HashRun, IfTaken, InviteKey, ManifestId, PeerOwner,
+    Publication, Published, Store, StoreError,
     postgres::{Postgres, PostgresOptions},
     sqlite::{self, OpenError, Sqlite},
 };
@@ -60,6 +64,7 @@ conformance! {
     each_change_is_audited_and_a_refusal_changes_nothing => each_change_is_audited_sqlite, each_change_is_audited_postgres;
     a_stale_proof_does_nothing => a_stale_proof_does_nothing_sqlite, a_stale_proof_does_nothing_postgres;
     uses_of_invitations_are_counted_exactly => uses_of_invitations_are_counted_sqlite, uses_of_invitations_are_counted_postgres;
+    one_question_finds_all_that_decides_a_call => one_question_finds_all_sqlite, one_question_finds_all_postgres;
     tokens_are_sessions_that_end_with_their_account => tokens_end_with_their_account_sqlite, tokens_end_with_their_account_postgres;
     sessions_open_only_on_the_password_that_was_checked => sessions_open_only_on_the_password_sqlite, sessions_open_only_on_the_password_postgres;
     peers_are_bound_to_their_users => peers_are_bound_to_their_users_sqlite, peers_are_bound_to_their_users_postgres;
@@ -239,7 +244,7 @@ async fn changes_are_reported_in_order(world: World) {
     let file = {
         let member = world.member(&bob, &g1).await;
         world.publish(&member, "f").await;
-        world.store.file_id(&member, &header("f").name).await.expect("a read").expect("a file")
+        world.admit(&bob, &g1, Asked::Named(&header("f").name)).await.expect("a member").expect("a file").id
     };
     let epoch = world.epoch(&ann, &g1).await;
     let came = Change::MemberCame { group: g1.clone(), user: user("bob"), epoch };

@@ -293,6 +293,43 @@ pub fn admit<P: Proof>(caller: &Caller, group: &GroupId, place: Option<Place>) -
     Ok(P::prove(applicant, Seal(())))
 }
 
+/// What a store knows about a call in a group, all read at one moment: the session, the caller's place in the group,
+/// and what the call asks for there. Only [`admit_by`] gives away what was found.
+#[derive(Clone, Debug)]
+pub struct Evidence<F> {
+    /// The session or the token, valid or not. `None` if there is none.
+    pub session: Option<Session>,
+    /// The place of the session's user in the group. `None` if the group does not exist.
+    pub place: Option<Place>,
+    found: Option<F>,
+}
+
+impl<F> Evidence<F> {
+    /// Evidence of a store that found this.
+    pub fn new(session: Option<Session>, place: Option<Place>, found: Option<F>) -> Self {
+        Self { session, place, found }
+    }
+}
+
+/// The proof of a standing, with what the call asked for, if that is there. Or why there is none.
+pub type Admission<P, F> = Result<(P, Option<F>), Refusal>;
+
+/// Lets a session call a method with this rule, and admits its user to the group: [`authenticate`] and [`admit`] on
+/// facts of the same moment.
+///
+/// # Errors
+/// Those of [`authenticate`]. Those of [`admit`] are in the returned admission.
+pub fn admit_by<P: Proof, F>(
+    rule: impl Into<Rule>,
+    group: &GroupId,
+    evidence: Evidence<F>,
+    now: SystemTime,
+) -> Result<(Caller, Admission<P, F>), Refusal> {
+    let caller = authenticate(rule, evidence.session.ok_or(Refusal::NotLoggedIn)?, now)?;
+    let admission = admit(&caller, group, evidence.place).map(|proof| (proof, evidence.found));
+    Ok((caller, admission))
+}
+
 /// Checks that a member may unlist a file, or list other content in its place: only its publisher and the group's
 /// owner may.
 ///

@@ -8,19 +8,23 @@ use tonic::{Status, body::Body};
 use tower::Service;
 use transport::{ConnInfo, Middleware, Principal, RequestId, Reset, ResponseFuture, Standing};
 
-use super::rights::{Rights, living_session};
+use super::{
+    gate::Presumed,
+    rights::{Rights, living_session, touch},
+};
 use crate::{
     domain::{
-        Caller, Origin, Refusal, SessionHash,
+        Caller, Origin, Refusal, Session, SessionHash,
         access::{self, Requirement, Rule},
     },
     error::TrackerError,
-    store::Store,
 };
 
 /// Adds an [`Origin`] to every request, and a [`Call`](super::rights::Call) to the requests of methods that
 /// require a session. A path that is not in the table gets UNIMPLEMENTED, whether or not a service exists
 /// there.
+///
+/// The calls of [`AT_ONCE`] carry a [`Presumed`] instead of a `Call`.
 #[derive(Clone)]
 pub struct Authn {
     rights: Arc<Rights>,
@@ -32,6 +36,16 @@ impl Authn {
         Self { rights }
     }
 }
+
+/// The reads that daemons make by themselves. They read the session again, together with all else that decides them
+/// ([`Gate::admit`](super::gate::Gate::admit)), so that the store is asked once. Here it is asked about sessions only
+/// that have no running call, because the body of a request is read for known callers alone.
+const AT_ONCE: [&str; 4] = [
+    "/minitorrent.v1.FileService/ListFiles",
+    "/minitorrent.v1.FileService/GetManifest",
+    "/minitorrent.v1.SwarmService/IssueTickets",
+    "/minitorrent.v1.SwarmService/FindPeers",
+];
 
 impl<S, A> Middleware<S, A> for Authn
 where
@@ -54,8 +68,10 @@ where
                 request.extensions_mut().insert(origin);
                 return inner.call(request).await;
             }
-            let caller = match authenticate(rights.store(), rule, request.headers(), origin.at).await {
-                Ok(caller) => caller,
+            let at_once = AT_ONCE.contains(&request.uri().path());
+            let authenticated = authenticate(&rights, rule, request.headers(), origin.at, at_once).await;
+            let (session, caller) = match authenticated {
+                Ok(authenticated) => authenticated,
                 Err(error) => return Ok(Status::from(error).into_http()),
             };
             origin.actor = Some(caller.user().clone());
@@ -65,8 +81,12 @@ where
                 standing.prove(Principal::Account(caller.account().0));
             }
             let reset = request.extensions().get::<Reset>().cloned();
-            let running = rights.begin(request.uri().path(), caller, reset);
-            request.extensions_mut().insert(Arc::clone(&running.call));
+            let running = rights.begin(request.uri().path(), session, caller, reset);
+            let call = Arc::clone(&running.call);
+            match at_once {
+                true => request.extensions_mut().insert(Presumed::new(call, rule)).map(drop),
+                false => request.extensions_mut().insert(call).map(drop),
+            };
             request.extensions_mut().insert(origin);
             running.answer(inner.call(request)).await
         })
@@ -81,22 +101,26 @@ fn origin<A>(request: &Request<A>) -> Origin {
     Origin { actor: None, ip, request: request.into(), at: SystemTime::now() }
 }
 
-/// Reads the session's row for each call, so that an ended session is refused at once.
+/// Reads the session's row for each call, so that an ended session is refused at once. If the call reads it again, what
+/// another running call found is enough here.
 async fn authenticate(
-    store: &dyn Store,
+    rights: &Rights,
     rule: Rule,
     headers: &HeaderMap,
     now: SystemTime,
-) -> Result<Caller, TrackerError> {
+    at_once: bool,
+) -> Result<(Session, Caller), TrackerError> {
     let hash = token(headers).and_then(SessionHash::of_token).ok_or(Refusal::NotLoggedIn)?;
-    let session = living_session(store, hash, now).await?;
-    let wants_touch = session.wants_touch(now);
-    let caller = access::authenticate(rule, session, now)?;
-    // A full disk must not prevent reads. At worst the session ends early.
-    if wants_touch && let Err(error) = store.touch_session(hash, now).await {
-        tracing::debug!(%error, "the last use of a session can't be recorded");
+    let recent = rights.recent(hash).filter(|session| at_once && session.is_alive(now));
+    let session = match recent {
+        Some(session) => session,
+        None => living_session(rights.store(), hash, now).await?,
+    };
+    let caller = access::authenticate(rule, session.clone(), now)?;
+    if !at_once {
+        touch(rights.store(), &session, now).await;
     }
-    Ok(caller)
+    Ok((session, caller))
 }
 
 /// The token of `authorization: Bearer …`; `None` if there are two such headers.

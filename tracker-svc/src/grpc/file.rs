@@ -23,14 +23,11 @@ use super::{
 };
 use crate::{
     domain::{
-        Action, Membership, Origin, Refusal,
-        access::{self, Proof},
-        audit::about_file,
-        operator::ListingQuotas,
+        Action, Membership, Origin, Refusal, access, audit::about_file, operator::ListingQuotas,
         swarm_counts::SwarmCounts,
     },
     error::TrackerError,
-    store::{FileRow, HashRun, IfTaken, ManifestId, Publication, Published, Store},
+    store::{Asked, FileRow, HashRun, IfTaken, ManifestId, Publication, Published, Store},
 };
 
 /// Time limit for the hashes of each 4,096 pieces of a publication, and for the rest at its end.
@@ -52,9 +49,15 @@ impl FileService {
         Self { gate: Gate::new(Arc::clone(&store)), store, counts, quotas }
     }
 
-    async fn enter<P: Proof, T>(&self, request: &Request<T>, group: &str) -> Result<P, TrackerError> {
-        let (call, group) = (caller(request)?, convert::group_id(group)?);
-        self.gate.enter(&call, &group).await
+    /// Proves that the caller is a member, and returns the file that it asks for.
+    async fn admit<T>(
+        &self,
+        request: &Request<T>,
+        group: &str,
+        asked: Asked<'_>,
+    ) -> Result<(Membership, Option<FileRow>), TrackerError> {
+        let (_, admission) = self.gate.admit(request, &convert::group_id(group)?, asked).await?;
+        Ok(admission?)
     }
 
     async fn publish(
@@ -326,7 +329,7 @@ impl pb::file_service_server::FileService for FileService {
         request: Request<pb::ListFilesRequest>,
     ) -> Result<Response<pb::ListFilesResponse>, Status> {
         let asked = request.get_ref();
-        let member: Membership = self.enter(&request, &asked.group_id).await?;
+        let (member, _) = self.admit(&request, &asked.group_id, Asked::Nothing).await?;
         let (size, after) = (page::size(asked.page_size), page::cursor::<FileName>(&asked.page_token)?);
         let rows = self.store.files(&member, after.as_ref(), size).await?;
         let next_page_token = page::next(rows.len(), size, rows.last().map(|row| &row.header.name));
@@ -351,12 +354,8 @@ impl pb::file_service_server::FileService for FileService {
         request: Request<pb::GetManifestRequest>,
     ) -> Result<Response<Self::GetManifestStream>, Status> {
         let name = convert::file_name(&request.get_ref().name)?;
-        let member: Membership = self.enter(&request, &request.get_ref().group_id).await?;
-        let file = self
-            .store
-            .file_by_name(&member, &name)
-            .await?
-            .ok_or(TrackerError::from(Refusal::FileNotFound))?;
+        let (_, file) = self.admit(&request, &request.get_ref().group_id, Asked::Named(&name)).await?;
+        let file = file.ok_or(TrackerError::from(Refusal::FileNotFound))?;
         let sending = ManifestStream { store: Arc::clone(&self.store), file, next: None };
         // The stream ends after an error.
         let frames = stream::unfold(Some(sending), async |sending| {

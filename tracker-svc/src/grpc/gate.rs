@@ -7,15 +7,29 @@ use std::{
 
 use proto::domain::GroupId;
 
-use super::rights::Call;
+use super::rights::{Call, end_if_over, touch};
 use crate::{
     domain::{
         Action, Caller, Membership, Origin, Refusal,
-        access::{self, Proof},
+        access::{self, Admission, Proof, Rule},
+        session::AccountId,
     },
     error::TrackerError,
-    store::Store,
+    store::{Asked, FileRow, Store},
 };
+
+/// A call whose session was valid when it was last read. It proves nothing yet: [`Gate::admit`] does.
+#[derive(Clone)]
+pub struct Presumed {
+    call: Arc<Call>,
+    rule: Rule,
+}
+
+impl Presumed {
+    pub(super) fn new(call: Arc<Call>, rule: Rule) -> Self {
+        Self { call, rule }
+    }
+}
 
 /// Admits callers to groups. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +55,33 @@ impl Gate {
             call.depends_on::<P>(group, place.group);
         }
         Ok(proof)
+    }
+
+    /// Proves the session of a presumed call and the caller's standing in a group, and returns the file that it asks for:
+    /// one question to the store. The call ends when the proof is no longer valid.
+    ///
+    /// # Errors
+    /// [`Refusal::NotLoggedIn`]; store errors. Refusals of [`access::admit`] are in the returned admission.
+    pub async fn admit<P: Proof, T>(
+        &self,
+        request: &tonic::Request<T>,
+        group: &GroupId,
+        asked: Asked<'_>,
+    ) -> Result<(Caller, Admission<P, FileRow>), TrackerError> {
+        // The layer adds it for every method whose handler is to ask here.
+        let presumed = request.extensions().get::<Presumed>().ok_or(Refusal::NotLoggedIn)?;
+        let now = origin(request)?.at;
+        let evidence = self.store.evidence(presumed.call.session(), group, asked).await?;
+        if let Some(session) = &evidence.session {
+            end_if_over(&*self.store, session, now).await;
+            touch(&*self.store, session, now).await;
+        }
+        let place = evidence.place;
+        let (caller, admission) = access::admit_by::<P, _>(presumed.rule, group, evidence, now)?;
+        if let (Ok(_), Some(place)) = (&admission, place) {
+            presumed.call.depends_on::<P>(group, place.group);
+        }
+        Ok((caller, admission))
     }
 
     /// Returns a proof that the caller is a member of a group now, or `None`. The call may go on without it.
@@ -98,6 +139,14 @@ pub async fn was_done(
 /// [`Refusal::NotLoggedIn`] if there is none, which the layer never allows.
 pub fn caller<T>(request: &tonic::Request<T>) -> Result<Arc<Call>, TrackerError> {
     request.extensions().get::<Arc<Call>>().cloned().ok_or(TrackerError::Refused(Refusal::NotLoggedIn))
+}
+
+/// Whose calls a request counts among, whether or not the caller's session is proven yet. `None` for methods that need no
+/// session.
+pub(super) fn account(extensions: &http::Extensions) -> Option<AccountId> {
+    let call = extensions.get::<Arc<Call>>();
+    let call = call.or_else(|| extensions.get::<Presumed>().map(|presumed| &presumed.call));
+    call.map(|call| call.account())
 }
 
 /// The origin of a request. The authentication layer adds it for every method.

@@ -22,7 +22,7 @@
 //! would call again at once.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     ops::Deref,
     pin::Pin,
     sync::{
@@ -45,7 +45,7 @@ use transport::Reset;
 
 use crate::{
     domain::{
-        Caller, Change, Refusal, SessionHash,
+        Caller, Change, Refusal, Session, SessionHash,
         access::{self, GroupKey, Place, Proof},
     },
     error::TrackerError,
@@ -68,8 +68,15 @@ static STREAMING: LazyLock<HashSet<String>> = LazyLock::new(super::methods::stre
 /// All running calls of callers with a session.
 pub struct Rights {
     store: Arc<dyn Store>,
-    calls: Mutex<HashMap<u64, Arc<Call>>>,
+    calls: Mutex<Calls>,
     next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Calls {
+    running: HashMap<u64, Arc<Call>>,
+    /// The sessions of the running calls, as they were last read, and how many calls each has.
+    sessions: HashMap<SessionHash, (Session, usize)>,
 }
 
 /// A running call, and the rights that it depends on.
@@ -167,7 +174,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.rights.calls().remove(&self.id);
+        let mut calls = self.rights.calls();
+        calls.running.remove(&self.id);
+        if let Entry::Occupied(mut known) = calls.sessions.entry(self.call.session()) {
+            known.get_mut().1 -= 1;
+            if known.get().1 == 0 {
+                known.remove();
+            }
+        }
     }
 }
 
@@ -221,16 +235,39 @@ impl Rights {
         &*self.store
     }
 
-    fn calls(&self) -> MutexGuard<'_, HashMap<u64, Arc<Call>>> {
+    fn calls(&self) -> MutexGuard<'_, Calls> {
         self.calls.lock()
     }
 
-    /// Registers a call.
-    pub(super) fn begin(self: &Arc<Self>, path: &str, caller: Caller, reset: Option<Reset>) -> Running {
+    /// The session with this hash as a running call of it found it, such as the announce stream of a peer. It may have
+    /// ended since, a few seconds ago at most.
+    pub(super) fn recent(&self, hash: SessionHash) -> Option<Session> {
+        self.calls().sessions.get(&hash).map(|(session, _)| session.clone())
+    }
+
+    /// Registers a call of a caller with this session.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        path: &str,
+        session: Session,
+        caller: Caller,
+        reset: Option<Reset>,
+    ) -> Running {
         let (groups, lost, ended) = (Mutex::default(), OnceLock::new(), CancellationToken::new());
         let call = Arc::new(Call { caller, groups, lost, ended, reset });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.calls().insert(id, Arc::clone(&call));
+        let mut calls = self.calls();
+        calls.running.insert(id, Arc::clone(&call));
+        match calls.sessions.entry(session.hash) {
+            Entry::Occupied(mut known) => {
+                let count = known.get().1 + 1;
+                known.insert((session, count));
+            }
+            Entry::Vacant(new) => {
+                new.insert((session, 1));
+            }
+        }
+        drop(calls);
         Running { rights: Arc::clone(self), id, call, streams: STREAMING.contains(path) }
     }
 
@@ -259,7 +296,7 @@ impl Rights {
         let running = |(id, call): (&u64, &Arc<Call>)| {
             (call.lost.get().is_none() && which(*id, call)).then(|| Arc::clone(call))
         };
-        let calls: Vec<_> = self.calls().iter().filter_map(running).collect();
+        let calls: Vec<_> = self.calls().running.iter().filter_map(running).collect();
         for some in calls.chunks(AT_ONCE) {
             for call in some {
                 match self.prove(call).await {
@@ -287,7 +324,7 @@ impl Rights {
 
     /// Resets the calls that lost their right and did not end by themselves.
     fn reset_late(&self) {
-        for call in self.calls().values() {
+        for call in self.calls().running.values() {
             let is_late = call.lost.get().is_some_and(|(_, since)| since.elapsed() >= GRACE);
             if let Some(reset) = call.reset.as_ref().filter(|_| is_late) {
                 reset.now();
@@ -296,8 +333,7 @@ impl Rights {
     }
 }
 
-/// Returns the session with this hash, if it is valid now. An expired session is ended permanently, so that
-/// setting the clock back does not revive it.
+/// Returns the session with this hash, if it is valid now. See [`end_if_over`].
 ///
 /// # Errors
 /// [`Refusal::NotLoggedIn`]; store errors.
@@ -305,13 +341,30 @@ pub(super) async fn living_session(
     store: &dyn Store,
     hash: SessionHash,
     now: SystemTime,
-) -> Result<crate::domain::Session, TrackerError> {
+) -> Result<Session, TrackerError> {
     let session = store.session(hash).await?.ok_or(Refusal::NotLoggedIn)?;
+    end_if_over(store, &session, now).await;
     if !session.is_alive(now) {
-        if let Err(error) = store.expire_sessions(now).await {
-            tracing::warn!(%error, "expired sessions can't be ended");
-        }
         return Err(Refusal::NotLoggedIn.into());
     }
     Ok(session)
+}
+
+/// Ends a session permanently if it is not valid now, so that setting the clock back does not revive it.
+pub(super) async fn end_if_over(store: &dyn Store, session: &Session, now: SystemTime) {
+    if !session.is_alive(now)
+        && let Err(error) = store.expire_sessions(now).await
+    {
+        tracing::warn!(%error, "expired sessions can't be ended");
+    }
+}
+
+/// Records that the session is used now, if that is not known to the minute. A full disk must not prevent reads: at worst
+/// the session ends early.
+pub(super) async fn touch(store: &dyn Store, session: &Session, now: SystemTime) {
+    if session.wants_touch(now)
+        && let Err(error) = store.touch_session(session.hash, now).await
+    {
+        tracing::debug!(%error, "the last use of a session can't be recorded");
+    }
 }

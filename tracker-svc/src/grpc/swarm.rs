@@ -24,11 +24,11 @@ use super::{
     swarm_state::{SwarmState, found, without_addresses},
 };
 use crate::{
-    domain::{Action, Caller, Membership, Refusal},
+    domain::{Action, Membership, Refusal},
     error::TrackerError,
     hub::{Hub, observed},
     keys::TicketKeys,
-    store::Store,
+    store::{Asked, Store},
 };
 
 /// SwarmService over a store and the swarms. Cheap to clone.
@@ -46,30 +46,38 @@ impl SwarmService {
 
     async fn tickets(
         &self,
-        caller: &Caller,
-        request: &pb::IssueTicketsRequest,
+        request: &Request<pb::IssueTicketsRequest>,
     ) -> Result<pb::IssueTicketsResponse, TrackerError> {
-        let files = distinct(&request.files)?;
-        let peer = self.state.own_peer(caller, &request.peer_id).await?;
+        let files = distinct(&request.get_ref().files)?;
+        let (first_group, first_file) = &files[0];
+        let asked = Asked::File(*first_file);
+        let (caller, first) = self.state.gate.admit::<Membership, _>(request, first_group, asked).await?;
+        let (first_member, mut first_row) = first.map_or((None, None), |(member, row)| (Some(member), row));
+        let peer = self.state.own_peer(&caller, &request.get_ref().peer_id).await?;
         let now = since_1970(self.state.hub.clock());
         let (signer, life) = (self.state.keys.signer(now), self.ticket_life.as_secs());
-        let mut groups: HashMap<GroupId, Option<Membership>> = HashMap::new();
+        let mut groups = HashMap::from([(first_group.clone(), first_member)]);
         let mut answer = pb::IssueTicketsResponse::default();
-        for (group, file) in files {
+        for (number, (group, file)) in files.iter().enumerate() {
+            let (group, file) = (group.clone(), *file);
             let asked = Some(convert::to_file_ref(&group, file));
             let mut refuse = |reason: Reason| {
                 let reason = reason.as_str().to_owned();
                 answer.refusals.push(pb::TicketRefusal { file: asked.clone(), reason });
             };
             if !groups.contains_key(&group) {
-                let member = self.state.gate.member(caller, &group).await?;
+                let member = self.state.gate.member(&caller, &group).await?;
                 groups.insert(group.clone(), member);
             }
             let Some(Some(member)) = groups.get(&group) else {
                 refuse(Reason::NotAMember);
                 continue;
             };
-            let Some(row) = self.state.store.file_by_id(member, file).await? else {
+            let row = match number {
+                0 => first_row.take(),
+                _ => self.state.store.file_by_id(member, file).await?,
+            };
+            let Some(row) = row else {
                 refuse(Reason::FileNotFound);
                 continue;
             };
@@ -116,9 +124,8 @@ impl pb::swarm_service_server::SwarmService for SwarmService {
         &self,
         request: Request<pb::IssueTicketsRequest>,
     ) -> Result<Response<pb::IssueTicketsResponse>, Status> {
-        let (caller, origin) = (caller(&request)?, origin(&request)?);
-        let request = request.into_inner();
-        let answer = self.tickets(&caller, &request).await?;
+        let origin = origin(&request)?;
+        let answer = self.tickets(&request).await?;
         if answer.tickets.is_empty() {
             // The status is the same for a missing group and a missing file, so that a non-member cannot
             // learn what exists.
@@ -127,7 +134,7 @@ impl pb::swarm_service_server::SwarmService for SwarmService {
             let refusal = if is_outsider { Refusal::NotAMember } else { Refusal::FileNotFound };
             return Err(TrackerError::from(refusal).into());
         }
-        let object = format!("{} files for {}", answer.tickets.len(), request.peer_id);
+        let object = format!("{} files for {}", answer.tickets.len(), request.get_ref().peer_id);
         let recorded = self.state.store.record(Action::IssueTickets, &object, &origin).await;
         recorded.map_err(TrackerError::from)?;
         Ok(Response::new(answer))
@@ -149,13 +156,14 @@ impl pb::swarm_service_server::SwarmService for SwarmService {
         &self,
         request: Request<pb::FindPeersRequest>,
     ) -> Result<Response<pb::FindPeersResponse>, Status> {
-        let (caller, origin) = (caller(&request)?, origin(&request)?);
+        let origin = origin(&request)?;
+        let group = convert::group_id(&request.get_ref().group_id)?;
+        let name = convert::file_name(&request.get_ref().name)?;
+        let (_, admission) =
+            self.state.gate.admit::<Membership, _>(&request, &group, Asked::Named(&name)).await?;
+        let (_, file) = admission.map_err(TrackerError::from)?;
+        let file = file.ok_or(TrackerError::Refused(Refusal::FileNotFound))?.id;
         let request = request.into_inner();
-        let group = convert::group_id(&request.group_id)?;
-        let member: Membership = self.state.gate.enter(&caller, &group).await?;
-        let name = convert::file_name(&request.name)?;
-        let file = self.state.store.file_id(&member, &name).await.map_err(TrackerError::from)?;
-        let file = file.ok_or(TrackerError::Refused(Refusal::FileNotFound))?;
         if request.everyone {
             let (size, after) = (page::size(request.page_size), page::cursor(&request.page_token)?);
             let everyone = self.state.hub.everyone(file, after.as_ref(), size as usize);

@@ -28,6 +28,8 @@ mod logins;
 mod lookup;
 mod options;
 mod pool;
+#[path = "sql/rulings.rs"]
+mod rulings;
 #[path = "sql/tokens.rs"]
 mod tokens;
 

@@ -18,6 +18,8 @@ mod invites;
 #[path = "sql/log.rs"]
 mod log;
 mod lookup;
+#[path = "sql/rulings.rs"]
+mod rulings;
 #[path = "sql/tokens.rs"]
 mod tokens;
 

@@ -71,18 +71,48 @@ async fn a_removed_member_gets_no_ticket_at_any_tracker() {
     ann.create_group("films").await.expect("a group");
     ann.publish("films", &manifest("film", b"content")).await.expect("a file");
     let bob_there = at(&there, &bob);
-    let find = || {
-        let request =
-            pb::FindPeersRequest { group_id: "films".into(), name: "film".into(), ..Default::default() };
-        let mut swarm = bob_there.swarm();
-        async move { swarm.find_peers(request).await }
-    };
-    for _ in 0..30 {
+    // A daemon's calls: its announce stream runs at the same tracker.
+    let peer = peer(&bob_there).await;
+    let announcing = announces(&bob_there, &peer).await;
+    let file_id = find(&ann).await.expect("sources").file_id;
+    for _ in 0..20 {
         ann.admit("films", &bob).await;
-        find().await.expect("a member finds sources");
+        for (call, outcome) in reads(&bob_there, &peer, &file_id).await {
+            outcome.unwrap_or_else(|status| panic!("{call} of a member: {status}"));
+        }
         ann.remove("films", "bob").await.expect("removed");
-        refused(find().await, Reason::NotAMember);
+        for (call, outcome) in reads(&bob_there, &peer, &file_id).await {
+            assert_eq!(Reason::of(&outcome.expect_err(call)), Some(Reason::NotAMember), "{call}");
+        }
     }
+    // What the stream shows of the session is no proof: it ends a little later.
+    ann.admit("films", &bob).await;
+    bob.auth().logout(pb::LogoutRequest {}).await.expect("logged out");
+    for (call, outcome) in reads(&bob_there, &peer, &file_id).await {
+        assert_eq!(Reason::of(&outcome.expect_err(call)), Some(Reason::NotLoggedIn), "{call}");
+    }
+    refused(ended(announcing).await, Reason::NotLoggedIn);
+}
+
+async fn find(user: &Client) -> Result<pb::FindPeersResponse, Status> {
+    let request =
+        pb::FindPeersRequest { group_id: "films".into(), name: "film".into(), ..Default::default() };
+    Ok(user.swarm().find_peers(request).await?.into_inner())
+}
+
+/// The outcomes of the calls that a daemon makes by itself.
+async fn reads(user: &Client, peer: &str, file_id: &[u8]) -> [(&'static str, Result<(), Status>); 4] {
+    let group_id = || "films".to_owned();
+    let file = pb::FileRef { group_id: group_id(), file_id: file_id.to_vec().into() };
+    let tickets = pb::IssueTicketsRequest { peer_id: peer.into(), files: vec![file] };
+    let manifest = pb::GetManifestRequest { group_id: group_id(), name: "film".into() };
+    let list = pb::ListFilesRequest { group_id: group_id(), ..Default::default() };
+    [
+        ("FindPeers", find(user).await.map(drop)),
+        ("IssueTickets", user.swarm().issue_tickets(tickets).await.map(drop)),
+        ("GetManifest", user.files().get_manifest(manifest).await.map(drop)),
+        ("ListFiles", user.files().list_files(list).await.map(drop)),
+    ]
 }
 
 #[tokio::test]

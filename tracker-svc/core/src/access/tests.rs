@@ -5,18 +5,22 @@ use std::collections::HashSet;
 use super::*;
 use crate::session::Machine;
 
-fn caller(path: &str) -> Caller {
-    let now = SystemTime::UNIX_EPOCH;
-    let session = Session {
+/// A session that was used at this time.
+fn session(used: SystemTime) -> Session {
+    Session {
         hash: [1; 32].into(),
         user: "ann".parse().expect("a username"),
         account: AccountId(1),
         disabled: false,
-        opened: now,
-        used: now,
+        opened: used,
+        used,
         machine: None,
-    };
-    authenticate(rule(path).expect("in the table"), session, now).expect("a living session")
+    }
+}
+
+fn caller(path: &str) -> Caller {
+    let now = SystemTime::UNIX_EPOCH;
+    authenticate(rule(path).expect("in the table"), session(now), now).expect("a living session")
 }
 
 /// A call by a token.
@@ -24,15 +28,8 @@ fn by_token(path: &str, allow: Allow, groups: Option<&[&str]>) -> Result<Caller,
     let groups = groups.map(|all| all.iter().map(|group| group.parse().expect("a group")).collect());
     let scope = Arc::new(TokenScope { name: "ci".parse().expect("a name"), allow, groups });
     let now = SystemTime::UNIX_EPOCH;
-    let session = Session {
-        hash: [1; 32].into(),
-        user: "ann".parse().expect("a username"),
-        account: AccountId(1),
-        disabled: false,
-        opened: now,
-        used: now,
-        machine: Some(Machine { scope, expires: now + std::time::Duration::from_secs(1) }),
-    };
+    let machine = Some(Machine { scope, expires: now + std::time::Duration::from_secs(1) });
+    let session = Session { machine, ..session(now) };
     authenticate(rule(path).expect("in the table"), session, now)
 }
 
@@ -141,5 +138,28 @@ fn roles_do_what_they_say() {
             };
             assert_eq!(try_as(path, standing), expected, "{path} {standing:?}");
         }
+    }
+}
+
+#[test]
+fn what_was_found_is_given_to_members_with_a_session_alone() {
+    let (group, now): (GroupId, _) = ("g1".parse().expect("a group name"), SystemTime::UNIX_EPOCH);
+    let path = "/minitorrent.v1.SwarmService/FindPeers";
+    let admitted = |session: Option<Session>, place| {
+        let evidence = Evidence::new(session, place, Some("found"));
+        let (caller, admission) =
+            admit_by::<Membership, _>(rule(path).expect("in the table"), &group, evidence, now)?;
+        let (member, found) = admission?;
+        assert_eq!(caller.user(), member.user());
+        Ok(found)
+    };
+    let member = place(Standing::Reader);
+    assert_eq!(admitted(Some(session(now)), member), Ok(Some("found")));
+    for outside in [None, place(Standing::None), place(Standing::Requested)] {
+        assert_eq!(admitted(Some(session(now)), outside), Err(Refusal::NotAMember));
+    }
+    let disabled = Session { disabled: true, ..session(now) };
+    for over in [None, Some(disabled), Some(session(now - crate::session::IDLE))] {
+        assert_eq!(admitted(over, member), Err(Refusal::NotLoggedIn));
     }
 }

@@ -1,7 +1,7 @@
 //! Lookups of one row by its key, in the shape that [`super::super::sqlite`] has too.
 
 use sqlx::{
-    Arguments as _, ColumnIndex, Decode, Row as _, Type,
+    Arguments as _, ColumnIndex, Decode, Encode, Row as _, Type,
     error::BoxDynError,
     postgres::{PgArguments, PgRow},
 };
@@ -28,28 +28,31 @@ pub(super) trait Key {
     fn arguments(self) -> Result<PgArguments, BoxDynError>;
 }
 
-impl Key for [&[u8]; 1] {
+/// A value of a parameter.
+pub(super) trait Value: for<'q> Encode<'q, sqlx::Postgres> + Type<sqlx::Postgres> {}
+
+impl<T: for<'q> Encode<'q, sqlx::Postgres> + Type<sqlx::Postgres>> Value for T {}
+
+impl<A: Value> Key for (A,) {
     fn arguments(self) -> Result<PgArguments, BoxDynError> {
         let mut arguments = PgArguments::default();
-        arguments.add(self[0])?;
+        arguments.add(self.0)?;
         Ok(arguments)
     }
 }
 
-impl Key for (i64, &str) {
+impl<A: Value, B: Value> Key for (A, B) {
     fn arguments(self) -> Result<PgArguments, BoxDynError> {
-        let mut arguments = PgArguments::default();
-        arguments.add(self.0)?;
+        let mut arguments = (self.0,).arguments()?;
         arguments.add(self.1)?;
         Ok(arguments)
     }
 }
 
-impl Key for (i64, &[u8]) {
+impl<A: Value, B: Value, C: Value> Key for (A, B, C) {
     fn arguments(self) -> Result<PgArguments, BoxDynError> {
-        let mut arguments = PgArguments::default();
-        arguments.add(self.0)?;
-        arguments.add(self.1)?;
+        let mut arguments = (self.0, self.1).arguments()?;
+        arguments.add(self.2)?;
         Ok(arguments)
     }
 }

@@ -1,24 +1,23 @@
 //! Accounts, sessions and peers. For each database: see [`super::super::sql`].
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use proto::domain::{PeerId, Username};
 
 use super::{
     Database, Write, before, count,
-    lookup::{Row, RowResult},
-    millis, stored, taken, time, tokens,
+    lookup::Row,
+    millis,
+    rulings::{SessionColumns, session_columns, session_rows},
+    stored, taken,
 };
 use crate::{
     domain::{
         Action, Caller, Change, Origin, Refusal, Session, SessionHash,
         access::GroupKey,
         quota::{Quota, SESSIONS},
-        session::{self, AccountId, Machine},
+        session::{self, AccountId},
     },
     store::{Accounts, Credentials, InviteKey, PeerOwner, Peers, Result, Sessions},
 };
@@ -57,44 +56,6 @@ impl Write<'_> {
         let sql = "UPDATE accounts SET password = $1 WHERE id = $2";
         sqlx::query(sql).bind(password).bind(account.0).execute(self.tx()).await?;
         Ok(())
-    }
-}
-
-/// A row of a token: the username, the account, whether it is disabled, the times, and the scope.
-type TokenColumns = (String, i64, bool, i64, i64, i64, String, String, Option<String>);
-
-impl Database {
-    /// The token with this hash, in the place of a session.
-    async fn token_session(&self, hash: SessionHash) -> Result<Option<Session>> {
-        let sql = "SELECT a.username, a.id, a.disabled, t.created_at, t.used_at, t.expires_at, t.name, t.allow, t.in_groups
-                   FROM tokens t JOIN accounts a ON a.id = t.account WHERE t.hash = $1";
-        let read = |row: &Row<'_>| -> RowResult<TokenColumns> {
-            Ok((
-                row.get(0)?,
-                row.get(1)?,
-                row.get(2)?,
-                row.get(3)?,
-                row.get(4)?,
-                row.get(5)?,
-                row.get(6)?,
-                row.get(7)?,
-                row.get(8)?,
-            ))
-        };
-        let row = self.one(sql, [&hash.as_bytes()[..]], read).await?;
-        let Some((user, account, disabled, opened, used, expires, name, allow, groups)) = row else {
-            return Ok(None);
-        };
-        let scope = Arc::new(tokens::scope(&name, &allow, groups.as_deref())?);
-        Ok(Some(Session {
-            hash,
-            user: stored(&user)?,
-            account: AccountId(account),
-            disabled,
-            opened: time(opened),
-            used: time(used),
-            machine: Some(Machine { scope, expires: time(expires) }),
-        }))
     }
 }
 
@@ -218,17 +179,9 @@ impl Sessions for Database {
     }
 
     async fn session(&self, hash: SessionHash) -> Result<Option<Session>> {
-        let sql = "SELECT a.username, a.id, a.disabled, s.opened_at, s.used_at
-                   FROM sessions s JOIN accounts a ON a.id = s.account WHERE s.hash = $1";
-        let row = self.one(sql, [&hash.as_bytes()[..]], |row| {
-            Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-        });
-        let Some((user, account, disabled, opened, used)) = row.await? else {
-            return self.token_session(hash).await;
-        };
-        let (user, account) = (stored(&user)?, AccountId(account));
-        let (opened, used) = (time(opened), time(used));
-        Ok(Some(Session { hash, user, account, disabled, opened, used, machine: None }))
+        let sql = concat!("SELECT ", session_columns!(), " FROM ", session_rows!());
+        let found = self.one(sql, (&hash.as_bytes()[..],), SessionColumns::read).await?;
+        found.map(|columns| columns.session(hash)).transpose()
     }
 
     async fn touch_session(&self, hash: SessionHash, now: SystemTime) -> Result<()> {
@@ -333,7 +286,9 @@ impl Peers for Database {
         let sql = "SELECT a.username, t.name FROM peers p JOIN accounts a ON a.id = p.account
                    LEFT JOIN tokens t ON t.id = p.token WHERE p.peer = $1";
         let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?));
-        let Some((user, token)) = self.one(sql, [&peer.as_bytes()[..]], read).await? else { return Ok(None) };
+        let Some((user, token)) = self.one(sql, (&peer.as_bytes()[..],), read).await? else {
+            return Ok(None);
+        };
         let token = token.map(|name| stored(&name)).transpose()?;
         Ok(Some(PeerOwner { user: stored(&user)?, token }))
     }

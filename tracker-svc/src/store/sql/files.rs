@@ -24,7 +24,7 @@ use crate::{
 const RUNS_A_SWEEP: i64 = 8;
 
 #[derive(sqlx::FromRow)]
-struct Columns {
+pub(super) struct Columns {
     id: Vec<u8>,
     name: String,
     length: i64,
@@ -38,18 +38,27 @@ struct Columns {
     index_length: Option<i64>,
 }
 
+/// The columns of a file `f` whose publisher is the account `p`, for [`Columns`].
+macro_rules! file_columns {
+    () => {
+        "f.id, f.name, f.length, f.sha1, f.blake3, f.hashes, f.manifest, p.username AS publisher, f.published_at, f.folder_files, f.index_length"
+    };
+}
+pub(super) use file_columns;
+
 macro_rules! select_file {
     ($rest:literal) => {
         concat!(
-            "SELECT f.id, f.name, f.length, f.sha1, f.blake3, f.hashes, f.manifest, a.username AS publisher,",
-            " f.published_at, f.folder_files, f.index_length FROM files f JOIN accounts a ON a.id = f.publisher WHERE f.group_id = $1 AND ",
+            "SELECT ",
+            file_columns!(),
+            " FROM files f JOIN accounts p ON p.id = f.publisher WHERE f.group_id = $1 AND ",
             $rest
         )
     };
 }
 
 impl Columns {
-    fn read(row: &Row<'_>) -> RowResult<Self> {
+    pub(super) fn read(row: &Row<'_>) -> RowResult<Self> {
         Ok(Self {
             id: row.get("id")?,
             name: row.get("name")?,
@@ -275,18 +284,6 @@ impl Files for Database {
     async fn file_by_id(&self, member: &Membership, file: FileId) -> Result<Option<FileRow>> {
         let key = (member.key().0, &file.as_bytes()[..]);
         let row = self.one(select_file!("f.id = $2"), key, Columns::read).await?;
-        row.map(FileRow::try_from).transpose()
-    }
-
-    async fn file_id(&self, member: &Membership, name: &FileName) -> Result<Option<FileId>> {
-        let sql = "SELECT id FROM files WHERE group_id = $1 AND name = $2";
-        let id = self.one(sql, (member.key().0, name.as_str()), |row| row.get::<_, [u8; 16]>(0)).await?;
-        id.map(|id| stored_bytes(&id)).transpose()
-    }
-
-    async fn file_by_name(&self, member: &Membership, name: &FileName) -> Result<Option<FileRow>> {
-        let key = (member.key().0, name.as_str());
-        let row = self.one(select_file!("f.name = $2"), key, Columns::read).await?;
         row.map(FileRow::try_from).transpose()
     }
 

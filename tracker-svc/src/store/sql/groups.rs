@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// An account's relation to a group as a number: an SQL expression over `g` (a group) and an account.
-macro_rules! standing {
+macro_rules! standing_of {
     ($account:literal) => {
         concat!(
             "CAST(CASE WHEN g.owner = ",
@@ -32,7 +32,9 @@ macro_rules! standing {
     };
 }
 
-fn standing(number: i64) -> Standing {
+pub(super) use standing_of;
+
+pub(super) fn standing(number: i64) -> Standing {
     match number {
         5 => Standing::Owner,
         4 => Standing::Manager,
@@ -68,7 +70,7 @@ impl Write<'_> {
 
     /// The current relation of an account to a group.
     pub(super) async fn standing(&mut self, group: GroupKey, account: AccountId) -> Result<Standing> {
-        let sql = concat!("SELECT ", standing!("$1"), " FROM groups g WHERE g.id = $2");
+        let sql = concat!("SELECT ", standing_of!("$1"), " FROM groups g WHERE g.id = $2");
         let row: Option<(i64,)> =
             sqlx::query_as(sql).bind(account.0).bind(group.0).fetch_optional(self.tx()).await?;
         Ok(row.map_or(Standing::None, |(number,)| standing(number)))
@@ -208,7 +210,7 @@ impl Write<'_> {
 #[async_trait]
 impl Groups for Database {
     async fn place(&self, account: AccountId, group: &GroupId) -> Result<Option<Place>> {
-        let sql = concat!("SELECT g.id, g.epoch, ", standing!("$1"), " FROM groups g WHERE g.name = $2");
+        let sql = concat!("SELECT g.id, g.epoch, ", standing_of!("$1"), " FROM groups g WHERE g.name = $2");
         self.one(sql, (account.0, group.as_str()), |row| {
             Ok(Place {
                 group: GroupKey(row.get(0)?),
@@ -257,12 +259,12 @@ impl Groups for Database {
     ) -> Result<Vec<GroupRow>> {
         let all = concat!(
             "SELECT g.name, a.username, g.members, ",
-            standing!("$1"),
+            standing_of!("$1"),
             " FROM groups g JOIN accounts a ON a.id = g.owner WHERE g.name > $2 ORDER BY g.name LIMIT $3"
         );
         let some = concat!(
             "SELECT g.name, a.username, g.members, ",
-            standing!("$1"),
+            standing_of!("$1"),
             " FROM groups g JOIN accounts a ON a.id = g.owner WHERE g.name > $2 AND g.id IN",
             " (SELECT group_id FROM members WHERE account = $1 UNION",
             " SELECT group_id FROM requests WHERE account = $1) ORDER BY g.name LIMIT $3"
