@@ -95,7 +95,14 @@ async fn calls<F: Future<Output = Result<()>>>(
 
 /// Adds the token to each request.
 #[derive(Clone)]
-struct Bearer(MetadataValue<Ascii>);
+pub(super) struct Bearer(MetadataValue<Ascii>);
+
+impl Bearer {
+    /// Adds this token.
+    pub(super) fn of(token: &str) -> Result<Self> {
+        Ok(Self(format!("Bearer {token}").parse()?))
+    }
+}
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -116,7 +123,7 @@ impl User {
         let remote = Remote::Tcp { host: address.ip().to_string(), port: address.port() };
         let security = ClientSecurity::Tls { config, server_name: "localhost".into() };
         let channel = connect(remote, security, &ChannelTuning::control()).await?;
-        let bearer = Bearer(format!("Bearer {}", world::token(number)).parse()?);
+        let bearer = Bearer::of(&world::token(number))?;
         Ok(Self { number, service: InterceptedService::new(channel, bearer) })
     }
 

@@ -7,6 +7,8 @@
 //! - `memory seeders|leechers PEERS`: the memory of this many peers, measured as the growth of a process that
 //!   has little else.
 //! - `clients ADDRESS CA`: the thousand clients. Runs one phase for each line on stdin.
+//! - `cluster PEERS`: three trackers as processes, on a PostgreSQL and a Redis server of this machine. Each peer has an
+//!   announce stream; `load` is the process that they are in. `cargo xtask bench cluster` runs it.
 //!
 //! The result is one line of JSON on stdout. Without arguments the program prints its usage and does nothing,
 //! so that `cargo bench` skips it.
@@ -14,6 +16,8 @@
 #![allow(missing_docs, reason = "a program, not a library")]
 
 mod clients;
+mod cluster;
+mod load;
 mod memory;
 mod tracker;
 mod world;
@@ -26,6 +30,8 @@ const USAGE: &str = "\
 announce run PEERS
 announce memory seeders|leechers PEERS
 announce clients ADDRESS CA
+announce cluster PEERS
+announce load PEERS CA ADDRESS...
 ";
 
 fn main() -> ExitCode {
@@ -46,6 +52,8 @@ fn run(args: &[&str]) -> Result<()> {
         ["memory", "seeders", peers] => memory::run(false, peers.parse()?),
         ["memory", "leechers", peers] => memory::run(true, peers.parse()?),
         ["clients", address, ca] => clients::run(address.parse()?, Path::new(ca)),
+        ["cluster", peers] => cluster::run(peers.parse()?),
+        ["load", peers, ca, ref trackers @ ..] => load::run(peers.parse()?, Path::new(ca), trackers),
         [] => {
             print!("{USAGE}");
             Ok(())

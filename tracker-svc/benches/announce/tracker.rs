@@ -113,7 +113,7 @@ async fn fill_user(database: &mut SqliteConnection, number: u32, now: i64) -> Re
 }
 
 /// The process of the clients.
-struct Clients {
+pub(super) struct Clients {
     child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
@@ -122,34 +122,51 @@ struct Clients {
 impl Clients {
     /// Returns when all clients are connected and have announced their pieces.
     fn start(address: SocketAddr, ca: &Path) -> Result<Self> {
-        let mut child = again()
-            .args(["clients", &address.to_string()])
-            .arg(ca)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let (to, from) = child.stdin.take().zip(child.stdout.take()).context("they are piped")?;
-        let mut clients = Self { child, to, from: BufReader::new(from) };
+        let ca = ca.to_str().context("a path in UTF-8")?.to_owned();
+        let mut clients = Self::spawn(&["clients".to_owned(), address.to_string(), ca])?;
         clients.done()?;
         Ok(clients)
+    }
+
+    /// Starts this program as a process that runs phases.
+    pub(super) fn spawn(args: &[String]) -> Result<Self> {
+        let mut child = again().args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (to, from) = child.stdin.take().zip(child.stdout.take()).context("they are piped")?;
+        Ok(Self { child, to, from: BufReader::new(from) })
     }
 
     /// The processor time of this process per announce or call of a phase, in microseconds.
     fn phase(&mut self, name: &str) -> Result<f64> {
         let before = processor_time();
-        writeln!(self.to, "{name}")?;
-        let done = self.done()?;
+        let done = self.say(name)?;
         Ok((processor_time() - before).as_secs_f64() * 1e6 / done)
     }
 
+    /// Runs a phase, and returns how much was done.
+    pub(super) fn say(&mut self, name: &str) -> Result<f64> {
+        writeln!(self.to, "{name}")?;
+        self.done()
+    }
+
+    /// Runs a phase, and returns what it says at its end.
+    pub(super) fn ask(&mut self, name: &str) -> Result<String> {
+        writeln!(self.to, "{name}")?;
+        self.line()
+    }
+
     /// Waits until the clients report how much was done.
-    fn done(&mut self) -> Result<f64> {
-        let mut line = String::new();
-        self.from.read_line(&mut line)?;
-        match line.trim().parse() {
+    pub(super) fn done(&mut self) -> Result<f64> {
+        let line = self.line()?;
+        match line.parse() {
             Ok(done) => Ok(done),
             Err(_) => bail!("the clients said {line:?}"),
         }
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.from.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
     }
 }
 

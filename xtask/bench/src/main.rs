@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "nothing here is async: a thread may sleep between two polls")]
 
 mod announce;
+mod cluster;
 mod crowd;
 mod earlier;
 mod fan;
@@ -41,6 +42,7 @@ const SECTIONS: &[Section] = &[
     ("hash", hash::run),
     ("folders", folders::run),
     ("tracker", tracker::run),
+    ("cluster", cluster::run),
     ("earlier", earlier::run),
 ];
 
