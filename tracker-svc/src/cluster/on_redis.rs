@@ -12,13 +12,13 @@
 //! What a tracker says about a shard, and its number, change in one transaction. What nobody renews is deleted by
 //! the server.
 
-use std::{path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::try_join_all};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo as _, Pipeline,
-    RedisError,
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo as _,
+    Pipeline, RedisError,
     aio::{ConnectionLike, PubSub},
     cluster::{ClusterClient, ClusterClientBuilder},
 };
@@ -66,6 +66,8 @@ pub(crate) struct Redis {
     /// The server, or some servers of the cluster.
     servers: Vec<Client>,
     cluster: Option<ClusterClient>,
+    /// Whether the connections are encrypted.
+    tls: bool,
 }
 
 impl Redis {
@@ -86,7 +88,8 @@ impl Redis {
             })
         };
         let Some((scheme, servers)) = url.split_once("-cluster://") else {
-            return Ok(Self { servers: vec![Client::open(server(url)?)?], cluster: None });
+            let tls = url.starts_with("rediss:");
+            return Ok(Self { servers: vec![Client::open(server(url)?)?], cluster: None, tls });
         };
         let servers = servers.split(',').map(|address| server(&format!("{scheme}://{address}")));
         let servers: Vec<_> = servers.collect::<Result<_, _>>()?;
@@ -96,7 +99,47 @@ impl Redis {
             .overall_response_timeout(Some(ANSWER))
             .build()?;
         let servers = servers.into_iter().map(Client::open).collect::<Result<_, _>>()?;
-        Ok(Self { servers, cluster: Some(cluster) })
+        Ok(Self { servers, cluster: Some(cluster), tls: scheme == "rediss" })
+    }
+
+    /// What to do about an error of connecting, if it is known. By its text, because the driver does not show its type.
+    fn advice(&self, error: &RedisError) -> &'static str {
+        let text = error.to_string();
+        if text.contains("not valid for name") || text.contains("NotValidForName") {
+            "; write the server's name into the address as it is in the server's certificate"
+        } else if text.contains("invalid peer certificate") {
+            "; name a file with the CA that signed the server's certificate in the environment: SSL_CERT_FILE=FILE"
+        } else if self.tls && (error.is_timeout() || text.contains("corrupt message")) {
+            "; is this a port for TLS? The server has one with `tls-port`"
+        } else if !self.tls && (error.is_connection_dropped() || error.kind() == ErrorKind::Parse) {
+            "; if the server wants TLS at this port, write rediss:// in the address"
+        } else {
+            ""
+        }
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Connection>, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(ANSWER));
+        let mut opened = Err(silent());
+        for server in &self.servers {
+            opened = listen(server).await.map(|news| (server, news));
+            if opened.is_ok() {
+                break;
+            }
+        }
+        let (server, news) = opened?;
+        Ok(match &self.cluster {
+            None => {
+                let calls = server.get_multiplexed_async_connection_with_config(&config).await?;
+                Box::new(Open { calls, news }) as Box<dyn Connection>
+            }
+            Some(cluster) => {
+                let calls = timeout(ANSWER, cluster.get_async_connection()).await.map_err(|_| silent())??;
+                Box::new(Open { calls, news })
+            }
+        })
     }
 }
 
@@ -144,42 +187,23 @@ impl From<RedisError> for BoardError {
 #[async_trait]
 impl Board for Redis {
     async fn open(&self) -> Result<Box<dyn Connection>, BoardError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(ANSWER));
-        let mut opened = Err(silent());
-        for server in &self.servers {
-            opened = listen(server).await.map(|news| (server, news));
-            if opened.is_ok() {
-                break;
-            }
-        }
-        let (server, news) = opened?;
-        Ok(match &self.cluster {
-            None => {
-                let calls = server.get_multiplexed_async_connection_with_config(&config).await?;
-                Box::new(Open { calls, news }) as Box<dyn Connection>
-            }
-            Some(cluster) => {
-                let calls = timeout(ANSWER, cluster.get_async_connection()).await.map_err(|_| silent())??;
-                Box::new(Open { calls, news })
-            }
-        })
+        let failed = |error: RedisError| BoardError(format!("{error}{}", self.advice(&error)));
+        self.connect().await.map_err(failed)
     }
 }
 
-fn silent() -> BoardError {
-    BoardError("the server does not answer".to_owned())
+fn silent() -> RedisError {
+    io::Error::new(io::ErrorKind::TimedOut, "the server does not answer").into()
 }
 
 /// Listens for news at a server.
-async fn listen(server: &Client) -> Result<PubSub, BoardError> {
+async fn listen(server: &Client) -> Result<PubSub, RedisError> {
     let news = async {
         let mut news = server.get_async_pubsub().await?;
         news.psubscribe(CHANNELS).await?;
         Ok::<_, RedisError>(news)
     };
-    Ok(timeout(ANSWER, news).await.map_err(|_| silent())??)
+    timeout(ANSWER, news).await.map_err(|_| silent())?
 }
 
 /// The key of what a tracker says about a shard.

@@ -93,7 +93,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The server cannot be reached, or refuses the tracker.
-    #[error("the database {0}: {1}")]
+    #[error("the database {0}: {1}{advice}", advice = options::advice(.1))]
     Connect(String, sqlx::Error),
     /// The schema cannot be updated.
     #[error("the schema of the database {0} can't be migrated: {1}")]

@@ -9,6 +9,7 @@ mod outages;
 mod races;
 mod rotation;
 mod sharing;
+mod tls;
 
 use std::{process::Command, time::Duration};
 

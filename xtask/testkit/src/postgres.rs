@@ -6,11 +6,12 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
-use crate::wait::wait_for;
+use crate::{authority::Identity, wait::wait_for};
 
 /// The user that the server runs as when a test runs as root.
 const NOBODY: u32 = 65_534;
@@ -22,35 +23,70 @@ pub struct Postgres {
     programs: PathBuf,
     dir: tempfile::TempDir,
     server: Option<Child>,
+    /// The port on loopback, where only TLS is accepted. `None`: only the socket is there.
+    tls_port: Option<u16>,
 }
 
 impl Postgres {
     /// Makes a database and starts its server.
     pub fn start() -> Self {
+        let mut postgres = Self::make();
+        postgres.start_again();
+        postgres
+    }
+
+    /// As [`Self::start`]. The server has this certificate, and accepts TLS at a free port on loopback.
+    pub fn start_with_tls(identity: &Identity) -> Self {
+        let mut postgres = Self::make();
+        let data = postgres.dir.path().join("data");
+        for (name, content) in [
+            ("server.crt", identity.chain.as_str()),
+            ("server.key", &identity.key),
+            ("pg_hba.conf", "local all all trust\nhostssl all all 127.0.0.1/32 trust\n"),
+        ] {
+            let path = data.join(name);
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            if rustix::process::geteuid().is_root() {
+                std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        }
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        postgres.tls_port = Some(free.port());
+        postgres.start_again();
+        postgres
+    }
+
+    fn make() -> Self {
         let dir = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp").unwrap();
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        let mut postgres = Self { programs: programs(), dir, server: None };
+        let postgres = Self { programs: programs(), dir, server: None, tls_port: None };
         let made = postgres
             .command("initdb")
             .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username", OWNER])
             .output()
             .expect("initdb runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        postgres.start_again();
         postgres
     }
 
     /// Starts the server again, and waits until it answers.
     pub fn start_again(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.log_file()).unwrap();
-        let child = self
-            .command("postgres")
+        let mut command = self.command("postgres");
+        match self.tls_port {
+            Some(port) => {
+                command.args(["-c", "listen_addresses=127.0.0.1", "-c", "ssl=on", "-p", &port.to_string()])
+            }
+            None => command.args(["-c", "listen_addresses="]),
+        };
+        let child = command
             .arg("-k")
             .arg(self.dir.path())
             // A process that is killed loses nothing that was committed; only a power cut could.
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=100"])
+            .args(["-c", "fsync=off", "-c", "max_connections=100"])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -58,8 +94,7 @@ impl Postgres {
         self.server = Some(child);
         wait_for("PostgreSQL answers", || {
             let ready = Command::new(self.programs.join("pg_isready"))
-                .arg("-q")
-                .arg("-h")
+                .args(["-q", "-p", &self.port().to_string(), "-h"])
                 .arg(self.dir.path())
                 .status();
             ready.is_ok_and(|status| status.success()).then_some(())
@@ -71,9 +106,14 @@ impl Postgres {
         format!("postgres://{OWNER}@localhost/postgres?host={}", self.dir.path().display())
     }
 
+    /// The port of the server, which is also in the name of its socket.
+    pub fn port(&self) -> u16 {
+        self.tls_port.unwrap_or(5432)
+    }
+
     /// The path of the server's socket, for a relay.
     pub fn socket(&self) -> String {
-        self.dir.path().join(".s.PGSQL.5432").display().to_string()
+        self.dir.path().join(format!(".s.PGSQL.{}", self.port())).display().to_string()
     }
 
     /// The address of the database by way of a relay at this address.
@@ -97,6 +137,8 @@ impl Postgres {
                 "postgres",
                 "-c",
                 sql,
+                "-p",
+                &self.port().to_string(),
                 "-h",
             ])
             .arg(self.dir.path())

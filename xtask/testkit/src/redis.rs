@@ -5,7 +5,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::wait::wait_for;
+use crate::{authority::Identity, wait::wait_for};
 
 /// The file that a server writes when it is told to, and reads when it starts.
 const DUMP: &str = "dump.rdb";
@@ -14,21 +14,42 @@ const DUMP: &str = "dump.rdb";
 pub struct Redis {
     dir: tempfile::TempDir,
     child: Child,
+    /// The port on loopback, for TLS. `None`: only the socket is there.
+    tls_port: Option<u16>,
 }
 
 impl Redis {
     /// Starts a server. Panics on a machine without `redis-server`.
     pub fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), None)
+    }
+
+    /// As [`Self::start`]. The server has this certificate, and accepts TLS at a free port on loopback.
+    pub fn start_with_tls(identity: &Identity) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let child = Self::spawn(&dir).expect("redis-server is installed: apt-get install redis-server");
-        let server = Self { dir, child };
+        std::fs::write(dir.path().join("server.crt"), &identity.chain).unwrap();
+        std::fs::write(dir.path().join("server.key"), &identity.key).unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Self::start_in(dir, Some(free.port()))
+    }
+
+    fn start_in(dir: tempfile::TempDir, tls_port: Option<u16>) -> Self {
+        let child = Self::spawn(&dir, tls_port);
+        let child = child.expect("redis-server is installed: apt-get install redis-server");
+        let server = Self { dir, child, tls_port };
         server.wait();
         server
     }
 
-    fn spawn(dir: &tempfile::TempDir) -> std::io::Result<Child> {
+    fn spawn(dir: &tempfile::TempDir, tls_port: Option<u16>) -> std::io::Result<Child> {
         let socket = socket(dir).display().to_string();
-        Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        if let Some(port) = tls_port {
+            command.args(["--tls-port", &port.to_string(), "--tls-auth-clients", "no"]);
+            command.args(["--tls-cert-file", "server.crt", "--tls-key-file", "server.key"]);
+            command.args(["--tls-ca-cert-file", "server.crt"]);
+        }
+        command
             .args(["--port", "0", "--unixsocket", &socket, "--save", "", "--appendonly", "no"])
             .current_dir(dir.path())
             .stdin(Stdio::null())
@@ -48,6 +69,11 @@ impl Redis {
     /// Its address.
     pub fn url(&self) -> String {
         format!("unix://{}", self.socket())
+    }
+
+    /// The address of its port for TLS.
+    pub fn tls_address(&self) -> String {
+        format!("127.0.0.1:{}", self.tls_port.expect("a server with TLS"))
     }
 
     /// Sends a command, and returns the answer.
@@ -103,7 +129,7 @@ impl Redis {
 
     /// Starts it again, empty, at the same address.
     pub fn start_again(&mut self) {
-        self.child = Self::spawn(&self.dir).expect("it starts again");
+        self.child = Self::spawn(&self.dir, self.tls_port).expect("it starts again");
         self.wait();
     }
 }

@@ -83,6 +83,23 @@ impl PostgresOptions {
     }
 }
 
+/// What to do about an error of connecting, if it is known. By its text, because the driver does not show its type.
+pub(super) fn advice(error: &sqlx::Error) -> &'static str {
+    let text = error.to_string();
+    let says = |part: &str| text.contains(part);
+    if says("not valid for name") || says("NotValidForName") {
+        "; write the server's name into the address as it is in the server's certificate"
+    } else if says("invalid peer certificate") {
+        "; name a file with the CA that signed the server's certificate: &sslrootcert=FILE in the address"
+    } else if says("does not support TLS") {
+        "; turn TLS on at the server, with `ssl = on`"
+    } else if says("no encryption") {
+        "; the server wants TLS: add sslmode=verify-full to the address"
+    } else {
+        ""
+    }
+}
+
 impl fmt::Display for PostgresOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let database = self.connect.get_database().unwrap_or(self.connect.get_username());
