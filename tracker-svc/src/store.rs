@@ -17,7 +17,10 @@ mod sql;
 pub mod sqlite;
 pub mod takeover;
 
-use std::time::SystemTime;
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use proto::domain::{FileHeader, FileId, FileName, GroupId, PeerId, TokenName, Username};
@@ -77,6 +80,10 @@ pub trait Shared: Send + Sync {
     /// Replaces a secret that still has the version `was`. `None` stands for one that is not there yet.
     /// Returns whether it did.
     async fn replace_secret(&self, name: &str, was: Option<i64>, sealed: &[u8]) -> Result<bool>;
+
+    /// Counts a new account from this network for all trackers. Returns how long to wait if there are too many
+    /// ([`crate::domain::newcomers::admit`]).
+    async fn count_newcomer(&self, network: IpAddr) -> Result<std::result::Result<(), Duration>>;
 
     /// Takes a step of a login, and counts it for all trackers. Returns the new counts, or why the login must
     /// not start yet ([`Login::step`]).

@@ -6,6 +6,7 @@ pub mod address;
 pub mod audit;
 pub mod change;
 pub mod invite;
+pub mod newcomers;
 pub mod operator;
 pub mod others;
 pub mod quota;

@@ -7,7 +7,7 @@ use std::{
 
 use proto::{convert, domain::Username, pb};
 use tonic::{Request, Response, Status, async_trait};
-use transport::ConnInfo;
+use transport::{ConnInfo, network_of};
 
 use super::{
     gate::{caller, origin, unless_done},
@@ -38,7 +38,7 @@ pub struct AuthService {
 
 impl AuthService {
     /// Makes the service for the accounts of this store. With `loopback_exempt`, failed logins from this
-    /// machine are counted per account only.
+    /// machine are counted per account only, and its new accounts are not counted.
     pub fn new(
         store: Arc<dyn Store>,
         hasher: Hasher,
@@ -50,6 +50,13 @@ impl AuthService {
         let guesses = Guesses::new(Arc::clone(&store));
         let tokens = Tokens::new(Arc::clone(&store));
         Self { store, hasher, authority, keys, guesses, loopback_exempt, registration, tokens }
+    }
+
+    /// Counts a new account over all trackers of the network.
+    async fn count_newcomer(&self, origin: &Origin) -> Result<(), TrackerError> {
+        let ip = origin.ip.filter(|ip| !(self.loopback_exempt && ip.is_loopback()));
+        let (Some(shared), Some(ip)) = (self.store.shared(), ip) else { return Ok(()) };
+        shared.count_newcomer(network_of(ip)).await?.map_err(TrackerError::RateLimited)
     }
 
     /// Checks a user's password. An unknown or disabled user costs the same work.
@@ -112,6 +119,7 @@ impl pb::auth_service_server::AuthService for AuthService {
         let invite = asked.invite.map(|key| invite_key(Some(&key))).transpose()?;
         let origin = Origin { actor: Some(user.clone()), ..origin };
         let made = async {
+            self.count_newcomer(&origin).await?;
             // A guess costs no hash, and learns no name. The transaction decides whether there is a use left.
             if let Some(invite) = &invite
                 && !self.store.is_invited(invite, origin.at).await?

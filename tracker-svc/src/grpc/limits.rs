@@ -14,7 +14,7 @@ use transport::{Middleware, ResponseFuture, network_of};
 
 use super::gate::account;
 use crate::{
-    domain::{Origin, session::AccountId},
+    domain::{Origin, newcomers::ACCOUNTS_AN_HOUR, session::AccountId},
     error::{TrackerError, readable},
 };
 
@@ -37,10 +37,9 @@ const USER: (u32, u32) = (100, 200);
 /// one of each.
 const TICKETS: (u32, u32) = (20, 200);
 const SOURCES: (u32, u32) = (20, 200);
-/// Maximum number of new accounts per hour from one IPv4 address or one IPv6 /64.
-const ACCOUNTS_AN_HOUR: u32 = 600;
 
-/// Counts calls, and refuses those above the limits.
+/// Counts calls at this tracker, and refuses those above the limits. New accounts also count over all trackers
+/// ([`crate::store::Shared::count_newcomer`]): what is refused here is no load for the database.
 pub struct Rates {
     users: DefaultKeyedRateLimiter<AccountId>,
     tickets: DefaultKeyedRateLimiter<AccountId>,

@@ -34,6 +34,7 @@ mod rulings;
 mod tokens;
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -78,7 +79,7 @@ const CHANNEL: &str = "minitorrent_changes";
 /// The advisory lock of the write transactions: `mini` in ASCII. Two keys, so that it is never the lock that
 /// sqlx takes for migrations.
 const WRITER: (i32, i32) = (0x6d69_6e69, 1);
-/// The advisory lock of the transactions that count logins.
+/// The advisory lock of the transactions that count logins and new accounts.
 const LOGINS: (i32, i32) = (0x6d69_6e69, 2);
 /// The server's clock, in milliseconds since 1970.
 const CLOCK: &str = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
@@ -222,7 +223,7 @@ impl Postgres {
         self.begin_with(format!("BEGIN; SELECT pg_advisory_xact_lock({one}, {two})")).await
     }
 
-    /// Starts a transaction that counts a login. Waits for those of all trackers, and for no other transaction.
+    /// Starts a transaction that counts a login or a new account. Waits for those of all trackers, and for no other transaction.
     async fn begin_login(&self) -> Result<Write<'_>> {
         let (one, two) = LOGINS;
         self.begin_with(format!("BEGIN; SELECT pg_advisory_xact_lock({one}, {two})")).await
@@ -304,6 +305,10 @@ impl Shared for Postgres {
         };
         let done = sqlx::query(sql).bind(name).bind(sealed).bind(was).execute(self.writes()).await?;
         Ok(done.rows_affected() > 0)
+    }
+
+    async fn count_newcomer(&self, network: IpAddr) -> Result<std::result::Result<(), Duration>> {
+        self.count_account(network).await
     }
 
     async fn count_login(&self, login: &Login, step: Step) -> Result<std::result::Result<Counts, Wait>> {

@@ -176,6 +176,26 @@ async fn guesses_at_all_trackers_at_once_gain_nothing() {
 }
 
 #[tokio::test]
+async fn new_accounts_of_a_network_are_counted_over_all_trackers() {
+    let cluster = Cluster::new();
+    let trackers = [0, 1].map(|_| cluster.tracker_with(&[("TRACKER_LIMIT_LOCAL_ACCOUNTS", "true")]));
+    let create = async |at: usize, name: &str| anonymous(&trackers[at]).create_user(name, PASSWORD).await;
+    create(0, "ann").await.expect("an account");
+    create(1, "bob").await.expect("an account");
+    let due =
+        "SELECT due - extract(epoch FROM clock_timestamp()) * 1000 BETWEEN 6000 AND 12000 FROM newcomers";
+    assert_eq!(cluster.postgres.sql(due), "t", "each account is paid off in six seconds");
+    // As after 600 accounts, wherever they were made.
+    cluster.postgres.sql("UPDATE newcomers SET due = due + 3600000");
+    for at in [0, 1] {
+        refused(create(at, &format!("cem{at}")).await, Reason::RateLimited);
+    }
+    cluster.postgres.sql("UPDATE newcomers SET due = due - 3600000");
+    create(1, "cem").await.expect("there is room again");
+    assert_eq!(cluster.postgres.sql("SELECT count(*) FROM accounts"), "3");
+}
+
+#[tokio::test]
 async fn sessions_and_quotas_are_counted_over_all_trackers() {
     let cluster = Cluster::new();
     let trackers = [cluster.tracker(), cluster.tracker(), cluster.tracker()];

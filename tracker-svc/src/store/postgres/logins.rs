@@ -1,9 +1,12 @@
-//! The counts of failed logins, over all trackers. The time is the server's, because trackers' clocks differ.
+//! The counts of failed logins and of new accounts, over all trackers. The time is the server's, because trackers' clocks differ.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use super::{CLOCK, Postgres, Result};
-use crate::domain::throttle::{Count, Counts, FORGET, Login, Step, Wait};
+use crate::domain::{
+    newcomers,
+    throttle::{Count, Counts, FORGET, Login, Step, Wait},
+};
 
 /// How long it is kept that an account has logged in from a network.
 const KNOWN: Duration = Duration::from_hours(90 * 24);
@@ -48,8 +51,34 @@ impl Postgres {
         Ok(Ok(after))
     }
 
+    /// See [`super::Shared::count_newcomer`].
+    pub(super) async fn count_account(&self, network: IpAddr) -> Result<std::result::Result<(), Duration>> {
+        let mut write = self.begin_login().await?;
+        let (now,): (i64,) = sqlx::query_as(CLOCK).fetch_one(write.tx()).await?;
+        let due: Option<(i64,)> = sqlx::query_as("SELECT due FROM newcomers WHERE network = $1")
+            .bind(network.to_string())
+            .fetch_optional(write.tx())
+            .await?;
+        let moment = |millis: i64| Duration::from_millis(millis.unsigned_abs());
+        let due = match newcomers::admit(due.map(|(due,)| moment(due)), moment(now)) {
+            Ok(due) => due,
+            Err(wait) => return Ok(Err(wait)),
+        };
+        let sql = "INSERT INTO newcomers (network, due) VALUES ($1, $2)
+                   ON CONFLICT (network) DO UPDATE SET due = $2";
+        sqlx::query(sql)
+            .bind(network.to_string())
+            .bind(i64::try_from(due.as_millis()).unwrap_or(i64::MAX))
+            .execute(write.tx())
+            .await?;
+        write.commit().await?;
+        Ok(Ok(()))
+    }
+
     /// Deletes counts that no longer matter.
     pub(super) async fn forget_logins(&self) -> Result<()> {
+        let sql = format!("DELETE FROM newcomers WHERE due < ({CLOCK})");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(self.writes()).await?;
         let sql = format!(
             "DELETE FROM logins WHERE at < ({CLOCK}) - CASE WHEN known THEN CAST($1 AS BIGINT) ELSE CAST($2 AS BIGINT) END"
         );
