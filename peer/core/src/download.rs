@@ -49,12 +49,13 @@ use super::{
 /// - A *speculative* request waits for an upload slot. It asks for one piece of a large set, from which the
 ///   source chooses, and reserves nothing. When pieces of the set have arrived from elsewhere, a newer
 ///   request replaces it.
-/// - A *reserved* request goes to a source that is fast and has no queue. It asks for a few pieces that are
-///   requested from no other source.
+/// - A *reserved* request goes to a source without a queue that is fast, or to any source without a queue while
+///   few pieces are left. It asks for a few pieces that are requested from no other source. If it has to wait
+///   for a slot after all, it becomes a speculative one.
 ///
 /// A request claims a piece when the piece's first chunk arrives. Once every piece is claimed, the endgame
-/// begins: pieces whose source is slow are also requested from other sources, and the first copy that arrives
-/// is kept.
+/// begins: a piece whose source is slow is also requested from one other source that should be much faster, and
+/// the first copy that arrives is kept.
 ///
 /// Pieces that a reader of the file waits for are *urgent*. They are requested first, for about half of what arrives.
 ///

@@ -23,6 +23,9 @@ const ROOM_RECHECK: Duration = Duration::from_millis(50);
 /// The number of pieces in a speculative set under a limit. It is small so that the sets of different sources
 /// are kept apart.
 const LIMITED_SET: usize = 16;
+/// While at most this many pieces for each linked source are open, a piece that comes twice is a large part of
+/// what is left.
+const FEW_EACH: usize = 16;
 /// The most requests that a source sends for at a time.
 const MAX_STREAMS: usize = 4;
 /// A waiting request that may be served at any moment is renewed no sooner than this after it was made, so
@@ -125,7 +128,7 @@ impl Download {
             }
         }
         if self.is_endgame() && self.sources.contains_key(&peer) && may_race(self) {
-            choice.pieces = self.worth_racing(now, peer, races);
+            choice.pieces = self.worth_racing(now, peer, races).into_iter().collect();
         }
         choice
     }
@@ -143,9 +146,10 @@ impl Download {
         let depth = room.map_or(depth, |room| depth.clamp(1, room));
         // Under a limit, a duplicate takes the place of a new piece, so each piece is requested from one
         // source only.
-        let reserved = depth >= 2 || (room.is_some() && !source.contended);
+        let firm = depth >= 2 || (room.is_some() && !source.contended);
+        let reserved = firm || (!source.contended && self.has_few_open());
         let count = if reserved {
-            depth as usize
+            depth.max(1) as usize
         } else if room.is_some() {
             LIMITED_SET
         } else if self.options.sequential {
@@ -154,7 +158,7 @@ impl Download {
             SPECULATIVE_SET
         };
         choice.urgent = self.urgent_for(now, peer, if reserved { count.div_ceil(2) } else { 1 });
-        if !reserved && !choice.urgent.is_empty() {
+        if !firm && !choice.urgent.is_empty() {
             choice.pieces.clone_from(&choice.urgent);
             return;
         }
@@ -177,6 +181,11 @@ impl Download {
         } else if !choice.pieces.is_empty() {
             (choice.reserved, choice.max) = (true, choice.pieces.len() as u32);
         }
+    }
+
+    fn has_few_open(&self) -> bool {
+        let linked = self.sources.values().filter(|source| source.is_linked()).count();
+        self.availability.open() <= FEW_EACH * linked
     }
 
     /// If the source has few pieces, or under a limit, leaves out the pieces that another source is about to

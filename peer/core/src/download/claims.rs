@@ -23,7 +23,12 @@ impl Download {
                     self.cancel(now, other, actions);
                 }
             }
-            PieceState::Reserved(_) => self.claim(id, piece),
+            PieceState::Reserved(other) => {
+                self.claim(id, piece);
+                if other != id && self.requests.get(other).is_some_and(|other| other.asks_only_for(piece)) {
+                    self.cancel(now, other, actions);
+                }
+            }
             PieceState::InFlight(_) if self.is_worth_racing(now, id, piece) => {}
             PieceState::InFlight(_) | PieceState::Verified | PieceState::Unchecked | PieceState::Unwanted => {
                 self.cancel(now, id, actions);

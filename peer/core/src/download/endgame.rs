@@ -7,27 +7,29 @@ use domain::{PIECE_LENGTH, PeerId, PieceIndex};
 
 use super::{
     Download, DownloadRequestId, Moment, PieceState, Source,
-    request::{OpenRequest, SOON, SPECULATIVE_SET},
+    request::{NEAR, OpenRequest, SOON},
 };
 
 /// The assumed time of a piece before any source was measured.
 const UNMEASURED: Duration = Duration::from_millis(200);
 /// The assumed time that a request waits in the queue of a contended source.
 const QUEUE: Duration = Duration::from_secs(1);
-/// A piece is requested from a second source if that one should be faster by this factor.
-const RACE: f64 = 1.5;
+/// A piece is requested from a second source if that one should be faster by this factor, and by [`GAIN`].
+const RACE: f64 = 2.0;
+/// The least time that a second source must save.
+const GAIN: Duration = Duration::from_millis(30);
 /// The same under a limit, where a duplicate takes the place of a new piece.
 const LIMITED_RACE: f64 = 5.0;
 
 /// When a claimed piece should arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Arrival {
+    /// It arrived and is being verified, or it is about to arrive.
+    There,
     /// After this time.
     At(Duration),
     /// Its source shows no progress.
     Never,
-    /// It arrived and is being verified, or it is about to arrive.
-    There,
 }
 
 /// The claimed pieces that have not arrived. Computed at most once in a round of planning.
@@ -47,15 +49,31 @@ impl Races {
 }
 
 impl Download {
-    /// The pieces that this source should deliver sooner than the sources that they are requested from.
-    pub(super) fn worth_racing(&self, now: Moment, peer: PeerId, races: &mut Races) -> Vec<PieceIndex> {
+    /// The piece to request from this source because it should deliver it sooner than the source that it is
+    /// requested from: the one that would come last.
+    pub(super) fn worth_racing(&self, now: Moment, peer: PeerId, races: &mut Races) -> Option<PieceIndex> {
         let source = &self.sources[&peer];
         let mine = self.expected(now, source);
         let races = races.get(self, now).iter();
         let is_slower = |arrival: Arrival| self.is_slower(arrival, mine);
         let candidates = races.filter(|(piece, arrival)| source.has.contains(*piece) && is_slower(*arrival));
-        let others = candidates.map(|(piece, _)| *piece).filter(|piece| !self.is_sending(peer, *piece));
-        others.take(SPECULATIVE_SET).collect()
+        let free = candidates
+            .filter(|(piece, _)| !self.is_sending(peer, *piece) && !self.has_race(now, peer, *piece));
+        free.max_by_key(|(_, arrival)| *arrival).map(|(piece, _)| *piece)
+    }
+
+    /// Whether another source than the one that has the claim sends the piece too, or is about to.
+    fn has_race(&self, now: Moment, peer: PeerId, piece: PieceIndex) -> bool {
+        let is_soon = |request: &OpenRequest| {
+            request.place.is_none_or(|place| place <= NEAR) && request.silence(now) < SOON
+        };
+        self.requests.on(piece).filter(|(_, request)| !request.stalled).count() > 1
+            || self.requests.iter().any(|(id, request)| {
+                request.source != peer
+                    && request.awaits(piece)
+                    && self.pieces.state(piece) != PieceState::Reserved(id)
+                    && is_soon(request)
+            })
     }
 
     /// Whether this source should deliver a claimed piece sooner than the source that it is requested from.
@@ -70,7 +88,7 @@ impl Download {
     fn is_slower(&self, arrival: Arrival, mine: Duration) -> bool {
         let factor = if self.limit > 0 { LIMITED_RACE } else { RACE };
         match arrival {
-            Arrival::At(after) => after > mine.mul_f64(factor),
+            Arrival::At(after) => after > mine.mul_f64(factor) + GAIN,
             Arrival::Never => true,
             Arrival::There => false,
         }
@@ -98,28 +116,37 @@ impl Download {
             return false;
         }
         let mine = self.transfer_time(now, &self.sources[&self.requests[id].source]);
-        let mut soonest: Option<Duration> = None;
-        for (_, request) in self.requests.on(piece).filter(|(other, _)| *other != id) {
-            if !request.is_receiving(piece) {
-                return false;
-            }
-            soonest = soonest.into_iter().chain(self.remaining(now, request)).min();
-        }
-        soonest.is_none_or(|soonest| soonest > mine)
+        let others: Vec<_> = self.requests.on(piece).filter(|(other, _)| *other != id).collect();
+        let live = others.iter().filter(|(_, request)| !request.stalled);
+        live.count() <= 1 && self.is_slower(self.soonest(now, piece, others), mine)
     }
 
     /// When a claimed piece should arrive.
     fn arrival(&self, now: Moment, piece: PieceIndex, state: PieceState) -> Arrival {
         if let PieceState::Reserved(id) = state {
             let request = &self.requests[id];
-            if self.limit > 0 && request.silence(now) < SOON {
+            let source = &self.sources[&request.source];
+            if request.silence(now) < SOON && self.limit > 0 {
                 return Arrival::There;
             }
-            let time = self.sources[&request.source].piece_time(now).filter(|_| request.place.is_none());
-            return time.map_or(Arrival::Never, |time| Arrival::At(time * (request.set.len() as u32 + 1)));
+            if request.silence(now) >= SOON && source.sending.is_empty() {
+                return Arrival::Never;
+            }
+            let time = source.piece_time(now).unwrap_or_else(|| self.mean_piece_time(now));
+            return Arrival::At(time * (request.set.len() as u32 + 1));
         }
+        self.soonest(now, piece, self.requests.on(piece))
+    }
+
+    /// When the piece should arrive by the first of these requests, which are on it.
+    fn soonest<'a>(
+        &self,
+        now: Moment,
+        piece: PieceIndex,
+        requests: impl IntoIterator<Item = (DownloadRequestId, &'a OpenRequest)>,
+    ) -> Arrival {
         let mut soonest = None;
-        for (_, request) in self.requests.on(piece) {
+        for (_, request) in requests {
             let Some(current) = request.current.filter(|current| current.piece == piece) else {
                 return Arrival::There;
             };

@@ -17,6 +17,13 @@ impl Download {
         request.place = Some(place);
         source.contended = true;
         source.last_place = place;
+        // When its turn comes is not known, so its pieces may come from elsewhere meanwhile.
+        if source.waiting == Some(id) && std::mem::take(&mut request.reserved) {
+            request.stale = true;
+            let set = request.set.clone();
+            self.release_reserved(id, &set);
+        }
+        let request = &self.requests[id];
         if request.stale {
             self.touched.push(request.source);
         }

@@ -146,6 +146,11 @@ impl OpenRequest {
         self.set.binary_search(&piece).is_ok()
     }
 
+    /// Whether nothing has started and it asks for no other piece.
+    pub(super) fn asks_only_for(&self, piece: PieceIndex) -> bool {
+        self.set == [piece] && self.current.is_none() && self.verifying.is_empty() && self.arrived == 0
+    }
+
     /// Notes that there is a further piece that the request could ask for.
     pub(super) fn could_have_more(&mut self) {
         self.stale |= !self.reserved && self.urgent.is_empty() && self.set.len() < SPECULATIVE_SET;

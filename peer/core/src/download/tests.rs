@@ -5,6 +5,7 @@ mod pieces;
 mod properties;
 mod requests;
 mod sources;
+mod surplus;
 mod urgent;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::PIECE_LENGTH;
 
 use super::*;
+
+/// So many pieces that one or two sources are asked for sets of them. Of fewer, a source without a queue is asked
+/// for one that it alone sends.
+const MANY: u32 = 40;
+/// The picture of a source that has all of [`MANY`] pieces.
+const ALL: &str = "########################################";
 
 fn layout(pieces: u32) -> PieceLayout {
     PieceLayout::new(u64::from(pieces) * u64::from(PIECE_LENGTH)).expect("a valid length")
@@ -153,6 +160,12 @@ impl Bench {
         let (id, _) = self.asked(who).expect("asked");
         self.feed(Event::Started(id, self.piece(index)));
         id
+    }
+
+    /// Starts a piece that the source was asked for. Returns its index too.
+    fn begin(&mut self, who: u8) -> (DownloadRequestId, u64) {
+        let index = self.asked(who).expect("asked").1.pieces[0].get().into();
+        (self.start(who, index), index)
     }
 
     /// Delivers the rest of a piece, correctly.

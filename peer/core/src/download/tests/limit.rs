@@ -213,9 +213,9 @@ fn one_source_on_a_thin_line_hardly_delays_the_end() {
 
 #[test]
 fn what_waits_for_us_is_neither_stalled_nor_given_up() {
-    let mut bench = Bench::new(8);
-    bench.source(1, "########");
-    bench.source(2, "########");
+    let mut bench = Bench::new(MANY);
+    bench.source(1, ALL);
+    bench.source(2, ALL);
     let id = bench.start(1, 5);
     bench.feed(Event::Received(id, 100));
     bench.feed(Event::Held(id));
@@ -241,8 +241,8 @@ fn what_waits_for_us_is_neither_stalled_nor_given_up() {
 
 #[test]
 fn a_request_that_no_longer_waits_for_us_is_soon_looked_at() {
-    let mut bench = Bench::new(8);
-    bench.source(1, "########");
+    let mut bench = Bench::new(MANY);
+    bench.source(1, ALL);
     let id = bench.start(1, 5);
     bench.feed(Event::Received(id, 100));
     bench.feed(Event::Held(id));
@@ -264,8 +264,8 @@ fn a_request_that_no_longer_waits_for_us_is_soon_looked_at() {
 
 #[test]
 fn what_was_asked_behind_a_slow_piece_is_not_given_up_when_its_turn_comes() {
-    let mut bench = Bench::new(8);
-    bench.source(1, "########");
+    let mut bench = Bench::new(MANY);
+    bench.source(1, ALL);
     let id = bench.start(1, 5);
     let (next, _) = bench.asked(1).expect("asked");
     for second in 1..=50 {
@@ -306,17 +306,18 @@ fn a_source_that_has_sent_all_is_not_blamed_while_we_check() {
 
 #[test]
 fn a_new_limit_leaves_no_more_open_than_it_lets_through() {
-    let mut bench = Bench::new(100);
-    for who in 1..=8 {
-        bench.source(who, &"#".repeat(100));
+    // More than are few for so many sources.
+    let mut bench = Bench::new(120);
+    for who in 1..=7 {
+        bench.source(who, &"#".repeat(120));
         bench.start(who, who.into());
     }
-    assert!(bench.open.len() >= 8);
+    assert!(bench.open.len() >= 7);
     bench.feed(Event::Limit(500 << 10));
     assert!(bench.open.len() <= 2, "{:?}", bench.open);
     let asked: Vec<_> = bench.open.values().cloned().collect();
     assert!(asked.iter().all(|asked| asked.pieces.len() == 1), "{asked:?}");
     // Without a limit, all sources are asked again.
     bench.feed(Event::Limit(0));
-    assert!(bench.open.len() >= 8, "{:?}", bench.open);
+    assert!(bench.open.len() >= 7, "{:?}", bench.open);
 }

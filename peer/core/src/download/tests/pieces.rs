@@ -9,11 +9,11 @@ fn an_empty_file_is_complete_at_once() {
 
 #[test]
 fn what_was_verified_before_is_not_fetched_again() {
-    let mut bench = Bench::with(4, &[0, 2], Options::default(), 1);
+    let mut bench = Bench::with(MANY, &[0, 2], Options::default(), 1);
     assert_eq!(bench.download.done_bytes(), 2 * u64::from(PIECE_LENGTH));
-    bench.source(1, "####");
+    bench.source(1, ALL);
     let (_, asked) = bench.asked(1).expect("asked");
-    assert_eq!(Bench::indices(&asked.pieces), [1, 3]);
+    assert!(Bench::indices(&asked.pieces).into_iter().eq([1].into_iter().chain(3..MANY)), "{asked:?}");
     assert_eq!(Bench::with(4, &[0, 1, 2, 3], Options::default(), 1).completed, 1);
 }
 
@@ -23,12 +23,12 @@ fn pieces_of_an_earlier_run_are_neither_asked_for_nor_had_until_they_were_read_a
     bench.source(1, "####");
     assert_eq!(bench.download.unchecked_bytes(), 2 * u64::from(PIECE_LENGTH));
     assert!(bench.download.have().is_empty());
-    let (id, asked) = bench.asked(1).expect("asked");
-    assert_eq!(Bench::indices(&asked.pieces), [1, 3]);
-    bench.start(1, 1);
-    bench.deliver(id, 1);
-    let id = bench.start(1, 3);
-    bench.deliver(id, 3);
+    let fetched = [(); 2].map(|()| {
+        let (id, index) = bench.begin(1);
+        bench.deliver(id, index);
+        index
+    });
+    assert!([[1, 3], [3, 1]].contains(&fetched), "{fetched:?}");
     assert_eq!(bench.completed, 0, "two are still to be read again");
     assert!(bench.asked(1).is_none(), "nothing is left to be asked for");
     bench.feed(Event::Checked(bench.piece(0), true));
@@ -81,7 +81,8 @@ fn a_bad_piece_is_asked_of_another() {
     bench.feed(Event::Ended(id, Ok(())));
     assert_eq!(Bench::indices(&bench.asked(1).expect("asked").1.pieces), [1]);
     bench.source(2, "##");
-    assert_eq!(Bench::indices(&bench.asked(2).expect("asked").1.pieces), [0, 1]);
+    // The other piece is left to the first source.
+    assert_eq!(Bench::indices(&bench.asked(2).expect("asked").1.pieces), [0]);
 }
 
 #[test]
@@ -114,20 +115,20 @@ fn a_silent_source_that_wakes_up_keeps_its_piece() {
 
 #[test]
 fn a_broken_connection_frees_its_pieces() {
-    let mut bench = Bench::new(4);
-    bench.source(1, "####");
+    let mut bench = Bench::new(MANY);
+    bench.source(1, ALL);
     bench.start(1, 2);
     bench.open.clear();
     bench.feed(Event::Disconnected(peer(1), Failure::Connection));
-    bench.source(2, "####");
-    assert_eq!(Bench::indices(&bench.asked(2).expect("asked").1.pieces), [0, 1, 2, 3]);
+    bench.source(2, ALL);
+    assert!(Bench::indices(&bench.asked(2).expect("asked").1.pieces).into_iter().eq(0..MANY));
 }
 
 #[test]
 fn a_piece_that_was_being_verified_when_its_request_was_dropped_counts() {
-    let mut bench = Bench::new(4);
-    bench.source(1, "####");
-    bench.source(2, "####");
+    let mut bench = Bench::new(MANY);
+    bench.source(1, ALL);
+    bench.source(2, ALL);
     let first = bench.start(1, 0);
     bench.feed(Event::Received(first, PIECE_LENGTH));
     let second = bench.start(2, 0);

@@ -4,8 +4,8 @@ use super::*;
 
 #[test]
 fn two_bad_pieces_and_a_source_is_out() {
-    let mut bench = Bench::new(6);
-    bench.source(1, "######");
+    let mut bench = Bench::new(MANY);
+    bench.source(1, ALL);
     for index in [3, 4] {
         assert!(bench.disconnected.is_empty());
         let id = bench.start(1, index);
@@ -55,8 +55,8 @@ fn breaking_the_protocol_counts_as_a_bad_piece() {
 #[test]
 fn a_source_that_drips_is_given_up_and_a_slow_one_is_not() {
     for (bytes_a_second, given_up) in [(1, true), (50, true), (1_000, false)] {
-        let mut bench = Bench::new(8);
-        bench.source(1, "########");
+        let mut bench = Bench::new(MANY);
+        bench.source(1, ALL);
         let id = bench.start(1, 5);
         for second in 1..=65 {
             bench.at(ms(second * 1_000)).feed(Event::Received(id, bytes_a_second));
