@@ -12,9 +12,12 @@ mod faults;
 mod logs;
 mod steps;
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use testbed::{
     Host, Hosts,
+    classroom::{Class, play as play_class},
     containers::Containers,
     images, peer, peer_exits, peer_json,
     processes::Processes,
@@ -35,6 +38,10 @@ const NO_GRPCURL: &str =
     "grpcurl or openssl is not installed: no method of the tracker was called with grpcurl";
 const NO_NAMESPACES: &str = "no Docker engine and no network namespaces were found: docker-compose.yml is NOT tested, no connection was cut and no disk was filled; the scenario ran in plain processes";
 
+const NO_CLASSROOM: &str = "no network namespaces were found: no classroom was played";
+/// The teacher's uplink decides how long it takes.
+const CLASS: Class = Class { students: 30, bytes: 64 << 20, uplink: Some(50_000_000) };
+
 /// Runs the test. Returns the reason if a part could not be run here; all other parts have passed.
 pub(crate) fn run(args: &[&str]) -> Result<Option<String>> {
     let with_containers = match args {
@@ -50,6 +57,11 @@ pub(crate) fn run(args: &[&str]) -> Result<Option<String>> {
     }
     if with_containers {
         in_containers()?;
+        if Processes::namespaces_work()? {
+            classroom(&images::programs()?)?;
+        } else {
+            left_out.push(NO_CLASSROOM);
+        }
     } else {
         let bin = programs::build(true)?;
         let why = if Processes::namespaces_work()? {
@@ -57,6 +69,7 @@ pub(crate) fn run(args: &[&str]) -> Result<Option<String>> {
             disks::play(&Processes::with_small_disks(&bin, PEERS, &[Host::Tracker, Host::Peer(2)])?)?;
             scene("The README on two machines: over IPv4, IPv6, both, and a second interface");
             left_out.extend(readme::on_machines(&bin)?);
+            classroom(&bin)?;
             NO_ENGINE
         } else {
             play(&mut Processes::on_loopback(&bin, PEERS)?)?;
@@ -68,6 +81,11 @@ pub(crate) fn run(args: &[&str]) -> Result<Option<String>> {
         println!("\nSKIPPED: {why}");
     }
     Ok((!left_out.is_empty()).then(|| left_out.join("; ")))
+}
+
+/// Plays the classroom with the programs in `bin`.
+pub(crate) fn classroom(bin: &Path) -> Result<()> {
+    play_class(bin, &CLASS).map(drop)
 }
 
 fn in_containers() -> Result<()> {

@@ -32,11 +32,12 @@ The project's own commands.
                                        engine answers, else network namespaces
     cargo xtask machines DIR           the blocks of the pages for several machines, with the binaries in DIR, over IPv4,
                                        IPv6, both, and a second interface
+    cargo xtask classroom DIR          30 peers in namespaces join by one link and get a file, with the binaries in DIR
     cargo xtask fuzz [--seconds N] [TARGET]...
                                        parsers, servers and access rules against arbitrary input, with cargo-fuzz
     cargo xtask bench [--quick] [--against=DIR] [PART]...
                                        what engine and tracker can do, beside other programs where they are installed:
-                                       pair, fan-in, fan-out, crowd, wan, hash, tracker, earlier (with an earlier build in
+                                       pair, fan-in, fan-out, crowd, class, wan, hash, tracker, earlier (with an earlier build in
                                        DIR); nothing else may run meanwhile.
                                        A run of all parts writes its table into docs/benchmarks.md
     cargo xtask simulate [--scaling | --compare] [FLAG]...
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Some((&"machines", [bin])) => readme::on_machines(std::path::Path::new(bin)).map(|why| {
             println!("{}", why.map_or_else(String::new, |why| format!("SKIPPED: {why}")));
         }),
+        Some((&"classroom", [bin])) => e2e::classroom(std::path::Path::new(bin)),
         Some((&"fuzz", rest)) => fuzz::run(rest),
         Some((&"e2e", rest)) => e2e::run(rest).map(drop),
         Some((&"simulate", rest)) => package("simulation", rest),

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "nothing here is async: a thread may sleep between two polls")]
 
 mod announce;
+mod class;
 mod cluster;
 mod crowd;
 mod earlier;
@@ -38,6 +39,7 @@ const SECTIONS: &[Section] = &[
     ("fan-in", fan::fan_in),
     ("fan-out", fan::fan_out),
     ("crowd", crowd::run),
+    ("class", class::run),
     ("wan", wan::run),
     ("hash", hash::run),
     ("folders", folders::run),

@@ -2,6 +2,8 @@
 //! machine's own Rust toolchain. Dependencies are vendored, so the build needs no network. Without it the
 //! Dockerfile's public defaults apply.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, bail};
 
 use super::cmd;
@@ -44,6 +46,20 @@ pub fn bases() -> Result<Bases> {
         ("SHAPER_BASE_IMAGE", SHAPER.to_owned()),
         ("STORES_BASE_IMAGE", STORES.to_owned()),
     ])
+}
+
+/// Copies the programs out of their images. Returns the directory.
+pub fn programs() -> Result<PathBuf> {
+    let into = cmd::root().join("target/image-programs");
+    std::fs::create_dir_all(&into)?;
+    for (image, program) in [(TRACKER, "tracker-svc"), (PEER, "peer")] {
+        let id = cmd::capture(cmd::command("docker", &["create", image]))?;
+        let (from, to) = (format!("{}:/usr/local/bin/{program}", id.trim()), into.to_string_lossy());
+        let copied = cmd::capture(cmd::command("docker", &["cp", &from, &to]));
+        cmd::capture(cmd::command("docker", &["rm", id.trim()]))?;
+        copied?;
+    }
+    Ok(into)
 }
 
 /// Builds all images with docker-compose.yml.

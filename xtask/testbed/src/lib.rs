@@ -5,10 +5,12 @@
 //! - [`containers`]: the services of docker-compose.yml, from the images that [`images`] makes.
 //! - [`programs`]: the programs that the hosts run.
 //! - [`scenario`]: the scenes that several commands play on the hosts.
+//! - [`classroom`]: many who join by one link and subscribe.
 //! - [`cmd`]: runs any other program.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what these commands do")]
 #![allow(clippy::disallowed_methods, reason = "nothing here is async: a thread may sleep between two polls")]
 
+pub mod classroom;
 pub mod cmd;
 pub mod containers;
 pub mod images;
