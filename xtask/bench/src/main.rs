@@ -19,6 +19,7 @@ mod ours;
 mod page;
 mod pair;
 mod probe;
+mod reading;
 mod relay;
 mod report;
 mod rivals;
@@ -40,6 +41,7 @@ const SECTIONS: &[Section] = &[
     ("fan-out", fan::fan_out),
     ("crowd", crowd::run),
     ("class", class::run),
+    ("reading", reading::run),
     ("wan", wan::run),
     ("hash", hash::run),
     ("folders", folders::run),
