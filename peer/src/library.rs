@@ -7,6 +7,7 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
@@ -158,16 +159,17 @@ impl Phase {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stored {
+struct Stored<E> {
     version: u32,
-    entries: Vec<Entry>,
+    entries: Vec<E>,
 }
 
 /// One user's library. Its lock is held during short file writes, never across an await.
 #[derive(Debug)]
 pub(crate) struct Library {
     directory: PathBuf,
-    entries: Mutex<Vec<Entry>>,
+    /// A change copies the list, and of the entries those that it changes: there may be 10,000.
+    entries: Mutex<Vec<Arc<Entry>>>,
 }
 
 impl Library {
@@ -184,7 +186,7 @@ impl Library {
                 let bad = |why: String| {
                     io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
                 };
-                let stored: Stored =
+                let stored: Stored<Entry> =
                     serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
                 if stored.version != VERSION {
                     return Err(bad(format!(
@@ -192,7 +194,7 @@ impl Library {
                         stored.version
                     )));
                 }
-                stored.entries
+                stored.entries.into_iter().map(Arc::new).collect()
             }
         };
         Ok(Self { directory: directory.to_owned(), entries: Mutex::new(entries) })
@@ -200,17 +202,21 @@ impl Library {
 
     /// All entries, in the order in which they were added.
     pub(crate) fn entries(&self) -> Vec<Entry> {
-        self.entries.lock().clone()
+        self.entries.lock().iter().map(|entry| Entry::clone(entry)).collect()
     }
 
     /// Returns the entry with that name in that group.
     pub(crate) fn find(&self, group: &GroupId, name: &FileName) -> Option<Entry> {
-        self.entries.lock().iter().find(|entry| entry.group == *group && entry.name == *name).cloned()
+        self.find_where(|entry| entry.group == *group && entry.name == *name)
     }
 
     /// Returns the entry of that file.
     pub(crate) fn find_file(&self, file: FileId) -> Option<Entry> {
-        self.entries.lock().iter().find(|entry| entry.file == file).cloned()
+        self.find_where(|entry| entry.file == file)
+    }
+
+    fn find_where(&self, is_meant: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        self.entries.lock().iter().find(|entry| is_meant(entry)).map(|entry| Entry::clone(entry))
     }
 
     /// Adds an entry with its manifest. It replaces the entry of the same name in the same group.
@@ -225,11 +231,11 @@ impl Library {
             match at {
                 Some(at) => {
                     let new = entry.files();
-                    let old = std::mem::replace(&mut entries[at], entry).files();
+                    let old = std::mem::replace(&mut entries[at], Arc::new(entry)).files();
                     old.into_iter().filter(|file| !new.contains(file)).collect()
                 }
                 None => {
-                    entries.push(entry);
+                    entries.push(Arc::new(entry));
                     Vec::new()
                 }
             }
@@ -243,7 +249,7 @@ impl Library {
     /// As [`Library::put`].
     pub(crate) fn give_back(&self, file: FileId) -> io::Result<Option<Entry>> {
         let old = self.change(|entries| {
-            let entry = entries.iter_mut().find(|entry| entry.file == file)?;
+            let entry = of_file(entries, file)?;
             let old = entry.download.as_mut()?.replaces.take()?;
             *entry = *old;
             Some(entry.clone())
@@ -259,10 +265,7 @@ impl Library {
     /// # Errors
     /// As [`Library::put`].
     pub(crate) fn forget_replaced(&self, file: FileId) -> io::Result<()> {
-        let old = self.change(|entries| {
-            let entry = entries.iter_mut().find(|entry| entry.file == file)?;
-            entry.download.as_mut()?.replaces.take()
-        })?;
+        let old = self.change(|entries| of_file(entries, file)?.download.as_mut()?.replaces.take())?;
         old.filter(|old| old.file != file).map_or(Ok(()), |old| self.forget(old.file))
     }
 
@@ -297,7 +300,7 @@ impl Library {
     /// # Errors
     /// As [`Library::put`].
     pub(crate) fn update(&self, file: FileId, change: impl FnOnce(&mut Entry)) -> io::Result<bool> {
-        self.change(|entries| entries.iter_mut().find(|entry| entry.file == file).map(change).is_some())
+        self.change(|entries| of_file(entries, file).map(change).is_some())
     }
 
     /// Changes every entry.
@@ -305,7 +308,7 @@ impl Library {
     /// # Errors
     /// As [`Library::put`].
     pub(crate) fn update_all(&self, change: impl FnMut(&mut Entry)) -> io::Result<()> {
-        self.change(|entries| entries.iter_mut().for_each(change))
+        self.change(|entries| entries.iter_mut().map(Arc::make_mut).for_each(change))
     }
 
     /// Turns all complete downloads into plain files of this peer. Returns how many there were.
@@ -314,8 +317,8 @@ impl Library {
     /// As [`Library::put`].
     pub(crate) fn clear_finished(&self) -> io::Result<usize> {
         self.change(|entries| {
-            let finished = |entry: &&mut Entry| entry.phase() == Some(&Phase::Complete);
-            entries.iter_mut().filter(finished).map(|entry| entry.download = None).count()
+            let finished = |entry: &&mut Arc<Entry>| entry.phase() == Some(&Phase::Complete);
+            entries.iter_mut().filter(finished).map(|entry| Arc::make_mut(entry).download = None).count()
         })
     }
 
@@ -325,7 +328,8 @@ impl Library {
     /// As [`Library::put`].
     pub(crate) fn remove(&self, file: FileId) -> io::Result<()> {
         let stale: Vec<FileId> = self.change(|entries| {
-            let stale = entries.iter().filter(|entry| entry.file == file).flat_map(Entry::files).collect();
+            let stale =
+                entries.iter().filter(|entry| entry.file == file).flat_map(|entry| entry.files()).collect();
             entries.retain(|entry| entry.file != file);
             stale
         })?;
@@ -347,18 +351,23 @@ impl Library {
     }
 
     /// Applies a change on disk first, then in memory. So the memory never has what the disk does not have.
-    fn change<T>(&self, change: impl FnOnce(&mut Vec<Entry>) -> T) -> io::Result<T> {
+    fn change<T>(&self, change: impl FnOnce(&mut Vec<Arc<Entry>>) -> T) -> io::Result<T> {
         let mut entries = self.entries.lock();
         let mut changed = entries.clone();
         let result = change(&mut changed);
         if changed != *entries {
-            let stored = Stored { version: VERSION, entries: changed };
+            let stored = Stored { version: VERSION, entries: changed.iter().map(Arc::as_ref).collect() };
             let path = self.directory.join("library.json");
-            durable::write(&path, &serde_json::to_vec_pretty(&stored)?, Readers::Owner)?;
-            *entries = stored.entries;
+            durable::write_with(&path, Readers::Owner, |to| Ok(serde_json::to_writer_pretty(to, &stored)?))?;
+            *entries = changed;
         }
         Ok(result)
     }
+}
+
+/// The entry of a file, to be changed.
+fn of_file(entries: &mut [Arc<Entry>], file: FileId) -> Option<&mut Entry> {
+    entries.iter_mut().find(|entry| entry.file == file).map(Arc::make_mut)
 }
 
 /// Writes a manifest as the tracker would stream it: one frame at a time, each with its length. The longest
