@@ -56,7 +56,6 @@ use proto::{
 
 use crate::hashing::FileStamp;
 pub use crate::hashing::{Progress, folder::WrongFile};
-pub use chosen::check_pattern;
 pub(crate) use chosen::{Chosen, choose, is_chosen};
 pub use copy::copy;
 pub use dir::{device, make_directories, room};

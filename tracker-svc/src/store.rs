@@ -509,7 +509,7 @@ pub struct AuditRow {
     pub id: i64,
     /// The time of the action.
     pub at: SystemTime,
-    /// The user. `None` for callers that are not logged in, and for the operator.
+    /// The user, as `USER` or, for a token, `USER/NAME`. `None` for callers that are not logged in, and for the operator.
     pub actor: Option<String>,
     /// The address of the caller. `None` for the operator's commands.
     pub ip: Option<String>,

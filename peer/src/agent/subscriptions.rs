@@ -6,14 +6,16 @@
 
 use std::{collections::BTreeSet, mem, path::PathBuf, sync::Arc, time::Duration};
 
+use futures_util::future;
 use proto::{convert, domain::GroupId, pb, reason::Reason};
+use tokio::sync::watch::Receiver;
 
 use super::{Agent, DownloadOptions, Login, news::Told};
 use crate::{
     domain::subscription::{Listed, Seen},
-    engine::DownloadState,
+    engine::{DownloadState, DownloadView},
     error::PeerError,
-    patterns::Patterns,
+    patterns::{Exceptions, Patterns},
     storage,
     subscriptions::Subscription,
     tracker::line::Line,
@@ -24,8 +26,6 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// The number of downloads that may be under way when a subscription starts another one. More would only share the
 /// same bandwidth.
 const AT_ONCE: usize = 32;
-/// The time between two looks whether fewer are under way.
-const LOOK: Duration = Duration::from_millis(200);
 /// The most patterns of a subscription.
 const MOST_PATTERNS: usize = 64;
 /// The most pages of a group's list that are fetched, of 1,000 files each. A group has 10,000 files at most.
@@ -74,7 +74,7 @@ impl Agent {
         if new.patterns.len() > MOST_PATTERNS {
             return Err(PeerError::Pattern(format!("a subscription has at most {MOST_PATTERNS} patterns")));
         }
-        Patterns::new(&new.patterns).map_err(PeerError::Pattern)?;
+        Patterns::new(&new.patterns, Exceptions::Allowed).map_err(PeerError::Pattern)?;
         let NewSubscription { group, directory, patterns, existing, update, umask, exec } = new;
         let work = async {
             let _turn = login.news.turn.lock().await;
@@ -160,7 +160,8 @@ impl Agent {
         named: Option<Vec<Listed>>,
     ) -> Result<(), PeerError> {
         let group = &subscription.group;
-        let patterns = Patterns::new(&subscription.patterns).map_err(PeerError::Pattern)?;
+        let patterns =
+            Patterns::new(&subscription.patterns, Exceptions::Allowed).map_err(PeerError::Pattern)?;
         let turn = login.news.turn.lock().await;
         let is_whole = named.is_none();
         let mut listed = match named {
@@ -174,7 +175,7 @@ impl Agent {
             }
             listed.retain(|listed| !login.news.is_publishing(group, &listed.name));
             let has = |file| login.library.find_file(file).is_some();
-            kept.seen.sift(listed, kept.update, |name| patterns.pick(name.as_str()), has)
+            kept.seen.sift(listed, kept.update, |name| patterns.pick(name.as_str(), false), has)
         });
         drop(turn);
         for listed in wanted.unwrap_or_default() {
@@ -223,16 +224,26 @@ impl Agent {
 
     /// Waits until fewer than [`AT_ONCE`] downloads are under way. One without sources does not count.
     async fn wait_for_others(&self, login: &Login) {
-        let is_busy = |state| {
-            matches!(state, DownloadState::Queued | DownloadState::Downloading | DownloadState::Verifying)
+        let is_busy = |view: &DownloadView| {
+            matches!(
+                view.state,
+                DownloadState::Queued | DownloadState::Downloading | DownloadState::Verifying
+            )
         };
-        let busy = || {
+        loop {
             let unfinished = login.library.entries().into_iter().filter(|entry| entry.is_unfinished());
             let views = unfinished.filter_map(|entry| self.engine().watch(entry.file));
-            views.filter(|view| is_busy(view.borrow().state)).count()
-        };
-        while busy() >= AT_ONCE {
-            tokio::time::sleep(LOOK).await;
+            // The view of a download that has ended is closed.
+            let is_going_on = |view: &Receiver<_>| view.has_changed().is_ok() && is_busy(&view.borrow());
+            let busy: Vec<_> = views.filter(is_going_on).collect();
+            if busy.len() < AT_ONCE {
+                return;
+            }
+            let ends = busy.into_iter().map(|mut view| {
+                Box::pin(async move { view.wait_for(|view| !is_busy(view)).await.map(drop) })
+            });
+            // Whichever it was, they are counted again.
+            let _ = future::select_all(ends).await;
         }
     }
 

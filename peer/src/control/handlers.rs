@@ -22,7 +22,8 @@ use crate::{
     hashing::scan::ScanOptions,
     observe::with_same_id,
     page::{ControlService as Whole, Opened, Page},
-    paths, storage,
+    paths,
+    patterns::{Exceptions, Patterns},
 };
 
 /// The time to wait before a download is looked up again.
@@ -246,9 +247,7 @@ impl ControlService for Control {
             let current = !self.agent.update(&group, &name, umask(request.umask)).await?;
             return self.follow_download(group, name, None, request.follow, current);
         }
-        for pattern in &request.only {
-            storage::check_pattern(pattern).map_err(PeerError::Pattern)?;
-        }
+        Patterns::new(&request.only, Exceptions::Refused).map_err(PeerError::Pattern)?;
         let options = DownloadOptions {
             only: request.only,
             destination: absolute(request.destination, &request.destination_bytes)?,

@@ -42,6 +42,16 @@ fn programs_run_after_downloads_and_for_news() {
     let expected = ["hook completed g1 $(x).bin", "hook joined g1 ", "hook published g1 $(x).bin"];
     assert_eq!(lines(&bob, "news", 3), expected);
 
+    let long = "x".repeat(4097);
+    for bad in [&[""][..], &[long.as_str()], &["/bin/true"; 65]] {
+        for verb in [
+            &["download", "g1", "$(x).bin", "out/", "--json", "--exec"][..],
+            &["subscribe", "g1", "in/", "--json", "--exec"],
+        ] {
+            assert_eq!(bob.run(&[verb, bad].concat()).reason(), "INVALID_REQUEST", "{verb:?}");
+        }
+    }
+
     // One that can't be run harms nothing, and stands in the log.
     ann.shares("g1", "b.bin", 1, 2);
     bob.ok(&["download", "g1", "b.bin", "out/", "--exec", "/no/such/program"]);

@@ -105,4 +105,9 @@ fn patterns_that_choose_nothing_are_refused() {
     assert_eq!(bob.refused(2, "download g1 data out/ --only !x"), "INVALID_REQUEST");
     assert_eq!(bob.refused(2, "download g1 plain out/ --only x"), "INVALID_REQUEST");
     assert!(!bob.path("out/data").exists());
+    for line in ["download g1 out/ --match a[", "subscribe g1 in/ --match a["] {
+        let refused = bob.line(&format!("{line} --json"));
+        assert!(refused.code == 2 && refused.stderr.contains("is not a pattern"), "{line}: {refused:?}");
+    }
+    assert_eq!(bob.json("list-subscriptions")["subscriptions"], serde_json::json!([]));
 }

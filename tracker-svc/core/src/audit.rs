@@ -1,14 +1,39 @@
 //! The content of the audit log: user, action, target, origin and result.
 
-use std::{net::IpAddr, sync::Arc, time::SystemTime};
+use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
 use domain::{FileName, GroupId, TokenName, Username};
+
+/// Who makes a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// The account.
+    pub user: Username,
+    /// The token that acts for it. `None` for a session.
+    pub token: Option<TokenName>,
+}
+
+impl From<Username> for Actor {
+    fn from(user: Username) -> Self {
+        Self { user, token: None }
+    }
+}
+
+/// `USER`, or `USER/NAME` for a token. No username contains a slash.
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.token {
+            None => write!(f, "{}", self.user),
+            Some(token) => write!(f, "{}/{token}", self.user),
+        }
+    }
+}
 
 /// The origin of a call: user, address and time. It goes into the audit row of whatever the call changes.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// The account, once it is known. `None` for the operator and for callers that are not logged in.
-    pub actor: Option<Username>,
+    pub actor: Option<Actor>,
     /// The address that the call came from. `None` for the operator's commands.
     pub ip: Option<IpAddr>,
     /// The id of the call in logs and audit.

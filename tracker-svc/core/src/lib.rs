@@ -20,7 +20,7 @@ pub mod throttle;
 pub mod token;
 
 pub use access::{Applicant, Caller, Management, Membership, Ownership, Requirement, Standing};
-pub use audit::{Action, Origin};
+pub use audit::{Action, Actor, Origin};
 pub use change::Change;
 pub use refusal::Refusal;
 pub use session::{Session, SessionHash};

@@ -99,7 +99,7 @@ impl AuthService {
         let session_token = session::token(&rand::random());
         let hash = SessionHash::of_token(&session_token)
             .ok_or_else(|| TrackerError::Internal("a token of ours is none".into()))?;
-        let origin = Origin { actor: Some(user), ..origin };
+        let origin = Origin { actor: Some(user.into()), ..origin };
         self.store.open_session(&credentials, rehashed.as_deref(), hash, &origin).await?;
         Ok(pb::LoginResponse { session_token, expires_at: Some((origin.at + session::ABSOLUTE).into()) })
     }
@@ -117,7 +117,7 @@ impl pb::auth_service_server::AuthService for AuthService {
         let user = convert::username(&asked.username)?;
         let password = Password::chosen(asked.password)?;
         let invite = asked.invite.map(|key| invite_key(Some(&key))).transpose()?;
-        let origin = Origin { actor: Some(user.clone()), ..origin };
+        let origin = Origin { actor: Some(user.clone().into()), ..origin };
         let made = async {
             self.count_newcomer(&origin).await?;
             // A guess costs no hash, and learns no name. The transaction decides whether there is a use left.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::{
-        Caller, Origin, Refusal, Session, SessionHash,
+        Actor, Caller, Origin, Refusal, Session, SessionHash,
         access::{self, Requirement, Rule},
     },
     error::TrackerError,
@@ -74,7 +74,8 @@ where
                 Ok(authenticated) => authenticated,
                 Err(error) => return Ok(Status::from(error).into_http()),
             };
-            origin.actor = Some(caller.user().clone());
+            let token = caller.token().map(|token| token.name.clone());
+            origin.actor = Some(Actor { user: caller.user().clone(), token });
             if let Some(standing) = request.extensions().get::<Standing>() {
                 // If the account has too many connections, this fails, and the connection still gives way to
                 // newcomers.

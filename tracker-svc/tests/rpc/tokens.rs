@@ -10,6 +10,7 @@ use testkit::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
+use tracker_svc::store::Log as _;
 
 async fn make(user: &Client, request: CreateTokenRequest) -> Result<String, Status> {
     user.auth().create_token(request).await.map(|answer| answer.into_inner().token)
@@ -83,6 +84,19 @@ async fn a_revoked_token_ends_with_its_streams() {
 
     let certify = IssuePeerCertRequest { csr_der: csr().into() };
     let peer_id = machine.auth().issue_peer_cert(certify).await.expect("a peer").into_inner().peer_id;
+    // The audit log tells what the token did from what the account did itself.
+    let log = tracker.store.audit(std::time::SystemTime::UNIX_EPOCH, 0, 100).await.expect("the audit log");
+    let by: Vec<_> =
+        log.iter().filter_map(|row| Some((row.action.as_str(), row.actor.as_deref()?))).collect();
+    let expected = [
+        ("create_user", "ann"),
+        ("login", "ann"),
+        ("create_group", "ann"),
+        ("create_token", "ann"),
+        ("issue_peer_cert", "ann/ci"),
+    ];
+    assert_eq!(by, expected);
+
     let open = async |client: &Client| {
         let hello = AnnounceHello { peer_id: peer_id.clone(), port: 1, ..Default::default() };
         let (sender, messages) = tokio::sync::mpsc::channel(1);

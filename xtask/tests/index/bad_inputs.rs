@@ -287,4 +287,9 @@ pub(crate) const LINES: &[Line] = &[
         &["tracker-svc/tests/rpc/file.rs::a_file_beyond_a_quota_is_refused_with_figures",
           "tracker-svc/tests/cluster/races.rs::names_and_quotas_are_decided_once_for_all_trackers",
           "tracker-svc/core/src/operator.rs::what_fits_exactly_is_listed_and_a_byte_or_file_more_is_not"]),
+    line("B82", "patterns that are none in --match and --only; a program in --exec without a name, or with too many or long words",
+        "INVALID_ARGUMENT, and nothing starts",
+        &["peer/src/patterns.rs::what_is_no_pattern_is_refused",
+          "peer/tests/processes/parts.rs::patterns_that_choose_nothing_are_refused",
+          "peer/tests/processes/hooks.rs::programs_run_after_downloads_and_for_news"]),
 ];

@@ -13,7 +13,7 @@ use crate::{
         exit::{Exit, Failure},
         hints, render,
     },
-    patterns::Patterns,
+    patterns::{Exceptions, Patterns},
     units,
 };
 
@@ -138,8 +138,8 @@ where
 /// # Errors
 /// Fails when a pattern is malformed, or when no name matches.
 pub(super) fn matching(names: Vec<String>, patterns: &[String]) -> Result<Vec<String>, Failure> {
-    let all = Patterns::new(patterns).map_err(Failure::usage)?;
-    let found: Vec<_> = names.into_iter().filter(|name| all.pick(name)).collect();
+    let all = Patterns::new(patterns, Exceptions::Allowed).map_err(Failure::usage)?;
+    let found: Vec<_> = names.into_iter().filter(|name| all.pick(name, false)).collect();
     if found.is_empty() {
         let patterns = patterns.join(" ");
         return Err(Failure::of(

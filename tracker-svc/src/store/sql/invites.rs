@@ -50,7 +50,7 @@ impl Write<'_> {
         taken(noted, Refusal::InviteInvalid)?;
         self.take_request(key, account).await?;
         self.admit_member((key, group), (account, user), origin.at).await?;
-        let origin = Origin { actor: Some(user.clone()), ..origin.clone() };
+        let origin = Origin { actor: Some(user.clone().into()), ..origin.clone() };
         self.audit(Action::JoinByInvite, &about_invite(group, invite), &origin).await
     }
 }

@@ -135,7 +135,7 @@ impl Log for Database {
         for action in actions {
             let (done,): (bool,) = sqlx::query_as(sql)
                 .bind(&*origin.request)
-                .bind(actor.as_str())
+                .bind(actor.to_string())
                 .bind(object)
                 .bind(action.as_str())
                 .bind(millis(since))
