@@ -58,9 +58,9 @@ impl World {
         let host = self.host(no);
         host.state = how;
         let watchers = std::mem::take(&mut host.watchers);
-        let Some(leech) = &mut host.leech else { return };
-        let links = std::mem::take(&mut leech.links);
-        self.left -= u32::from(leech.finished.is_none());
+        let links = host.leech.as_mut().map(|leech| std::mem::take(&mut leech.links)).unwrap_or_default();
+        let is_unfinished = host.leech.as_ref().is_some_and(|leech| leech.finished.is_none());
+        self.left -= u32::from(is_unfinished);
         let after = if how == State::Silent { DEAD_AFTER } else { Duration::ZERO };
         for (leecher, connection) in watchers {
             let at = self.clock.now() + after + self.latency(no, leecher);

@@ -97,6 +97,23 @@ pub(super) struct Tally {
     pub(super) raced: u64,
 }
 
+/// A seeder that wants to leave, from that moment on.
+pub(super) struct Draining {
+    /// Bytes that it had sent by then.
+    pub(super) sent: u64,
+    /// Bytes of the pieces that no leecher had then.
+    pub(super) missing: u64,
+    /// Bytes that it sent from then until it left.
+    pub(super) handed: Option<u64>,
+}
+
+impl Draining {
+    /// What it sent from then on, over what was missing.
+    pub(super) fn ratio(&self) -> f64 {
+        self.handed.map_or(f64::INFINITY, |handed| handed as f64 / self.missing as f64)
+    }
+}
+
 impl Host {
     pub(super) fn is_there(&self) -> bool {
         self.state == State::There

@@ -246,5 +246,6 @@ impl World {
             self.answer(no, leecher, 4, Answer::Gained(connection, piece));
         }
         self.report(no, Held::Gained(vec![piece]));
+        self.drain();
     }
 }

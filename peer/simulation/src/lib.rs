@@ -11,6 +11,7 @@
 mod announce;
 mod churn;
 mod clock;
+mod drain;
 mod host;
 mod leech;
 mod measure;

@@ -48,5 +48,8 @@ fn main() {
             "p95 of the others {crowd_p95:.3}; first piece after {first:.2} s, after a seek {seek:.2} s"
         );
     }
+    if scenario.drain > 0.0 {
+        println!("the seeder left after {:.3} of what nobody else had", outcome.drained);
+    }
     eprintln!("{} events in {:.1?}", outcome.events, start.elapsed());
 }

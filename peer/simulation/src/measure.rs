@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    host::{Reading, Tally},
+    host::{Draining, Reading, Tally},
     outcome::{Outcome, middle},
     world::{START, World},
 };
@@ -59,6 +59,7 @@ impl World {
             small: 100.0 * small / wire,
             requests: world.requests as f64 * f64::from(domain::PIECE_LENGTH) / verified,
             eta_off: middle(off.collect()),
+            drained: world.draining.as_ref().map_or(0.0, Draining::ratio),
             events: world.clock.planned(),
         }
     }

@@ -35,6 +35,8 @@ pub struct Outcome {
     pub requests: f64,
     /// Median error of the estimated time left at half of the file, in percent of the actual time left.
     pub eta_off: f64,
+    /// What a seeder that wanted to leave sent from then on, over what no leecher had then. 0 if it stays.
+    pub drained: f64,
     /// Number of events in the simulation.
     pub events: u64,
 }
@@ -60,6 +62,7 @@ impl Outcome {
             small: median(|outcome| outcome.small),
             requests: median(|outcome| outcome.requests),
             eta_off: median(|outcome| outcome.eta_off),
+            drained: median(|outcome| outcome.drained),
             events: most(|outcome| outcome.events),
         }
     }

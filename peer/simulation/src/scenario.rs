@@ -60,6 +60,10 @@ pub struct Scenario {
     /// Leechers that read the file while it arrives, and go to 80 % of it after a quarter of the least time
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub readers: u32,
+    /// Share of the file that the leechers have when the seeder wants to leave: it goes once one of them has all of it. 0
+    /// for a seeder that stays
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub drain: f64,
     /// Check the invariants of the state machines after each event; this is slow
     #[arg(long)]
     pub check: bool,

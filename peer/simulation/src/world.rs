@@ -18,7 +18,7 @@ use tracker_core::swarm::SourceUpdate;
 use super::{
     No,
     clock::Clock,
-    host::{Host, State, Tally},
+    host::{Draining, Host, State, Tally},
     scenario::Scenario,
     tracker::Tracker,
     uplink::{Quantum, Uplink},
@@ -108,6 +108,8 @@ pub(crate) struct World {
     pub(super) left: u32,
     /// Number of requests that leechers made.
     pub(super) requests: u64,
+    /// `None` until the seeder wants to leave.
+    pub(super) draining: Option<Draining>,
     end: Moment,
 }
 
@@ -126,6 +128,7 @@ impl World {
             download_actions: Vec::new(),
             left: scenario.peers,
             requests: 0,
+            draining: None,
             end: START + scenario.least_time() * PATIENCE,
             scenario,
         };

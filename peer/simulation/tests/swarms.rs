@@ -58,6 +58,13 @@ fn a_small_crowd_is_near_the_least_time_and_asks_little_of_the_seeder() {
 }
 
 #[test]
+fn a_seeder_that_drains_leaves_and_everybody_finishes() {
+    let outcome = simulate("--peers 12 --pieces 32 --drain 0.4");
+    assert_eq!(outcome.unfinished, 0, "{outcome}");
+    assert!((1.0..1.3).contains(&outcome.drained), "{outcome:?}");
+}
+
+#[test]
 fn nobody_receives_faster_than_the_downlink() {
     // The downlink is below the uplink, so it limits the swarm.
     let outcome = simulate("--peers 4 --pieces 16 --downlink 10");
