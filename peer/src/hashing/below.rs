@@ -12,7 +12,8 @@ use rustix::{
     io::Errno,
 };
 
-/// Opens a directory for use with [`open_below`]. The last component must not be a symbolic link.
+/// Opens a directory for use with [`open_below`]. The path may be a symbolic link: a user may share a folder, or a
+/// file, through a link of their own. What lies below is reached through none.
 ///
 /// # Errors
 /// The system's error.
@@ -91,5 +92,7 @@ mod tests {
         assert!(open_one_by_one(&root, "d/file", flags(OFlags::RDONLY), Mode::empty()).is_ok());
         assert!(open_with(&root, "d/new", create).is_ok());
         assert_eq!(fs::read_dir(outside.path()).expect("it is there").count(), 1);
+        let named = open_root(&inside.path().join("link")).expect("the user may name a link");
+        assert!(open_below(&named, "precious").is_ok());
     }
 }

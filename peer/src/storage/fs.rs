@@ -270,8 +270,10 @@ impl OpenStore {
             return Err(StoreError::NameTaken);
         }
         let parts = places.make_parts()?;
-        dir::rename_if_there(parts, &names.spent, &names.part)?;
-        let begun = dir::open_regular(parts, &names.part)?;
+        let begun = match dir::open_regular(parts, &names.part)? {
+            None => dir::open_regular(parts, &names.spent)?,
+            part => part,
+        };
         let is_new = begun.is_none();
         let part = match begun {
             Some(part) => part,
@@ -282,6 +284,8 @@ impl OpenStore {
             Err(Errno::WOULDBLOCK) => return Err(StoreError::InUse),
             Err(error) => return Err(error.into()),
         }
+        // Only under the lock: a running download may be putting its tree in place.
+        dir::rename_if_there(parts, &names.spent, &names.part)?;
         // A state that can't be read is treated as a damaged one.
         let bytes = dir::read_small(parts, &names.state, State::size(self.manifest.layout()));
         let state = bytes.ok().flatten().and_then(|bytes| State::decode(&bytes, &self.subject()));

@@ -229,8 +229,10 @@ fn after_a_crash_at_any_step_the_folder_is_completed() {
     // The tree was complete, but not yet at its final name.
     let store = case.open();
     case.fill(&*store).unwrap();
-    drop(store);
     fs::rename(case.unfinished("part"), case.unfinished("spent")).unwrap();
+    assert!(matches!(case.place().open_store(), Err(StoreError::InUse)), "it still runs");
+    assert!(case.unfinished("spent").exists(), "and nobody else renames its files");
+    drop(store);
     let place = case.place();
     assert!(place.is_begun().unwrap());
     let (store, good) = case.reopen();
