@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use proto::domain;
 use rand::RngExt as _;
 
 use crate::{
@@ -121,11 +120,8 @@ impl Story {
             }
         }
         let (peers, files) = (self.world.peers().len() as u64, self.files.len() as u64);
-        // TLS, HTTP/2 and bitfields cost something whatever the length of the files. At the end of a download a
-        // piece of a slow source is raced on purpose: at each other peer, and under a limit once in a while.
-        let pairs = peers * (peers - 1);
-        let races = if self.limited { peers } else { pairs * files } * u64::from(domain::PIECE_LENGTH);
-        let most = needed + needed / 50 + pairs * files * 12_000 + races;
+        // TLS, HTTP/2 and bitfields cost something whatever the length of the files.
+        let most = needed + needed / 50 + peers * (peers - 1) * files * 12_000;
         self.world.note(format!("{needed} bytes were needed, and {sent} were sent"));
         if sent > most {
             self.fail(format!("{needed} bytes were needed, and {sent} were sent"));
