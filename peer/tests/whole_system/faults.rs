@@ -7,7 +7,8 @@ use rand::RngExt as _;
 
 use crate::{
     disk,
-    story::{GROUP, Story, brief},
+    model::Change,
+    story::{GROUP, OWNER, Story, brief},
     sys,
     world::TRACKER,
 };
@@ -20,6 +21,27 @@ impl Story {
     pub(crate) fn lost_touch(&mut self, a: usize, b: usize) {
         if a == TRACKER || b == TRACKER {
             self.peers[a.max(b)].connected = None;
+        }
+    }
+
+    /// The tracker's connections break and return within the lease, and then a member is removed.
+    pub(crate) fn remove_after_a_break(&mut self, host: usize) {
+        let is_member = self.groups.place(GROUP, host).is_member();
+        if !is_member || !self.world.is_up(TRACKER) || !self.world.is_up(OWNER) || !self.rogue(host) {
+            return;
+        }
+        self.world.run(Duration::from_secs(3));
+        for peer in self.world.peers() {
+            self.world.net.break_links(peer, TRACKER);
+            self.lost_touch(peer, TRACKER);
+        }
+        self.world.note("all connections of the tracker break");
+        self.world.run(Duration::from_secs(8));
+        self.check();
+        self.change(host, Change::Remove);
+        for _ in 0..6 {
+            self.world.run(Duration::from_secs(5));
+            self.check();
         }
     }
 

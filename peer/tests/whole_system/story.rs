@@ -173,38 +173,40 @@ impl Story {
     pub(crate) fn step(&mut self) {
         let host = self.dice.random_range(1..self.peers.len());
         let other = self.dice.random_range(0..self.peers.len());
-        let last = if self.calm { 5 } else { 24 };
+        let last = if self.calm { 6 } else { 26 };
         match self.dice.random_range(0..=last) {
             0 => self.change(host, Change::Join),
             1 => self.change(host, Change::Accept),
             2 | 3 => self.download(host),
             4 | 5 => self.limit(host),
-            6 => self.change(host, Change::Remove),
-            7 => self.change(host, Change::Leave),
-            8 => self.stop_or_resume(host),
-            9 => self.log_in_or_out(host),
-            10 => self.kill_or_start(host),
-            11 => self.restart_tracker(),
-            12 | 13 => self.rogue(host),
-            14 => {
+            6 => self.fetch_under_limit(host),
+            7 => self.change(host, Change::Remove),
+            8 => self.change(host, Change::Leave),
+            9 => self.stop_or_resume(host),
+            10 => self.log_in_or_out(host),
+            11 => self.kill_or_start(host),
+            12 => self.restart_tracker(),
+            13 | 14 => _ = self.rogue(host),
+            15 => {
                 let broken = self.world.net.break_links(host, other);
                 if broken > 0 {
                     self.world.note(format!("{broken} connections of {host} and {other} break"));
                     self.lost_touch(host, other);
                 }
             }
-            15 | 16 => self.cut_or_heal(host, other),
-            17 => {
+            16 | 17 => self.cut_or_heal(host, other),
+            18 => {
                 let time = Duration::from_millis(self.dice.random_range(100..=20_000));
                 self.world.note(format!("connections of {host} and {other} stall for {time:?}"));
                 self.world.net.stall(host, other, sys::now() + time.as_nanos() as u64);
                 self.lost_touch(host, other);
             }
-            18 => self.step_clock(host),
-            19 => self.fill_or_empty_disk(host),
-            20 => self.flip_bits(host),
-            21 | 22 => self.tracker_away(host),
-            23 => self.power_cut(host),
+            19 => self.step_clock(host),
+            20 => self.fill_or_empty_disk(host),
+            21 => self.flip_bits(host),
+            22 | 23 => self.tracker_away(host),
+            24 => self.power_cut(host),
+            25 => self.remove_after_a_break(host),
             _ => self.run_long(),
         }
     }
@@ -278,6 +280,61 @@ impl Story {
         self.world.note(format!("{host} limits itself to {up} up and {down} down: {}", brief(&answer)));
     }
 
+    /// Fetches a file of few pieces from two sources under a limit that each of them could fill. Only in calm
+    /// stories: nothing else may slow it down. The limit must hold and be used, and each piece must come once.
+    pub(crate) fn fetch_under_limit(&mut self, host: usize) {
+        let file = self.dice.random_range(0..self.files.len());
+        let (seeder, length) = (self.files[file].publisher, self.files[file].bytes.len() as u64);
+        let second = self.world.peers().find(|other| ![host, seeder].contains(other) && self.is_in(*other));
+        let busy = (0..self.files.len()).any(|file| self.done_bytes(host, file).is_some());
+        let done = host == seeder || self.destination(host, file).exists();
+        let Some(second) = second.filter(|_| self.calm && !self.limited && !busy && !done) else { return };
+        if !self.is_in(host) || length == 0 {
+            return;
+        }
+        for source in [seeder, second] {
+            self.must("limit", source, |line| line.limit(0, 0));
+        }
+        let (name, destination) = (self.file_name(file), self.destination(second, file));
+        if !destination.exists() {
+            // It may be running already.
+            let _ = self.call(second, |line| line.download(name, destination.clone()));
+            self.world.run(Duration::from_secs(30));
+            if !destination.exists() {
+                return;
+            }
+        }
+        let rate = self.dice.random_range(60_000..180_000);
+        self.must("limit", host, |line| line.limit(0, rate));
+        let arrived = |story: &Self| -> u64 {
+            story.world.peers().map(|from| story.world.net.arrived(from, host)).sum()
+        };
+        let (before, begun) = (arrived(self), self.world.now());
+        let (name, destination) = (self.file_name(file), self.destination(host, file));
+        let answer = self.call(host, |line| line.download(name, destination.clone()));
+        self.world.note(format!("{host} fetches film{file} at {rate} bytes a second: {}", brief(&answer)));
+        let least = length as f64 / rate as f64;
+        while !destination.exists() {
+            self.world.run(Duration::from_secs(1));
+            let (took, got) = ((self.world.now() - begun).as_secs_f64(), arrived(self) - before);
+            // A second's bytes may come at once, and a window of each source is on its way.
+            let most = rate as f64 * (1.05 * took + 1.0) + f64::from(64 << 10);
+            if got as f64 > most || took > 1.2 * least + 10.0 {
+                self.fail(format!("{got} bytes of film{file} in {took} s, at a limit of {rate}"));
+            }
+        }
+        let got = arrived(self) - before;
+        if got > length + length / 50 + 48_000 {
+            self.fail(format!("{got} bytes came for film{file}, which has {length}"));
+        }
+        self.must("limit", host, |line| line.limit(0, 0));
+    }
+
+    /// Whether a peer's user is the owner or a member.
+    fn is_in(&mut self, host: usize) -> bool {
+        host == OWNER || self.groups.place(GROUP, host).is_member()
+    }
+
     pub(crate) fn stop_or_resume(&mut self, host: usize) {
         let file = self.dice.random_range(0..self.files.len());
         if !self.world.is_up(host) {
@@ -309,16 +366,18 @@ impl Story {
         self.peers[host].connected = None;
     }
 
-    pub(crate) fn rogue(&mut self, host: usize) {
+    /// A user's certificate and ticket are used by a client that never stops. Returns whether it began.
+    pub(crate) fn rogue(&mut self, host: usize) -> bool {
         let file = self.dice.random_range(0..self.files.len());
         let idle = host == OWNER || self.files[file].bytes.is_empty() || self.rogues.len() > 2;
         if idle || !self.world.is_up(host) {
-            return;
+            return false;
         }
         let (name, directory) = (self.file_name(file), self.world.directory(TRACKER));
         let ca = std::fs::read_to_string(directory.join("ca.pem")).expect("a certificate");
         let answer = self.call(host, |line| rogue::kit(line, ca, name));
         self.world.note(format!("{host} turns rogue for film{file}: {}", brief(&answer)));
+        let began = matches!(answer, Some(Ok(_)));
         if let Some(Ok(kit)) = answer {
             let loot = Arc::new(Mutex::new(Vec::new()));
             let kit = Arc::new(kit);
@@ -328,6 +387,7 @@ impl Story {
             ];
             self.rogues.push(Rogue { host, loot, late: (Duration::ZERO, 0), tasks });
         }
+        began
     }
 }
 
