@@ -1,6 +1,6 @@
 //! Sharing files from this peer.
 
-use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use proto::{
     domain::{Blake3, FileId, FileName, GroupId},
@@ -174,9 +174,10 @@ impl Agent {
     /// Fails when nobody is logged in.
     pub(crate) fn shares(&self) -> Result<Vec<ShareStatus>, PeerError> {
         let login = self.login_now()?;
-        let offered = self.parts.engine.shares();
+        let offered: HashMap<_, _> =
+            self.parts.engine.shares().into_iter().map(|share| (share.file, share)).collect();
         let status = |entry: Entry| {
-            let view = offered.iter().find(|share| share.file == entry.file);
+            let view = offered.get(&entry.file);
             let relevant = view.is_some() || (entry.is_whole() && entry.shared);
             relevant.then(|| ShareStatus {
                 done_bytes: view.map_or(0, |share| share.done_bytes),

@@ -23,29 +23,34 @@ use super::{
 const LOOK: Duration = Duration::from_secs(1);
 /// The tracker is asked at one look of so many.
 const ASK_TRACKER: u64 = 10;
+/// The shares are listed at one look of so many: there may be thousands.
+const LIST_SHARES: u64 = 5;
 /// Something is sent at one look of so many, so that a browser that went away is noticed.
 const SIGN: u64 = 15;
 
 /// All sections of the first page.
 pub(super) async fn overview(app: &App, after: &str) -> Result<Vec<Section>, Status> {
-    let mut sections = local(app, after).await?;
+    let mut sections = local(app, after, true).await?;
     sections.push(("groups", "Groups", views::groups::groups(&app.api.my_groups().await?)));
     Ok(sections)
 }
 
 /// The sections that this daemon knows by itself. Lists begin after so many items.
-async fn local(app: &App, after: &str) -> Result<Vec<Section>, Status> {
+async fn local(app: &App, after: &str, with_shares: bool) -> Result<Vec<Section>, Status> {
     let (api, after) = (&app.api, after.parse().unwrap_or_default());
-    let (status, downloads, shares) = (api.status().await?, api.downloads().await?, api.shares().await?);
+    let (status, downloads) = (api.status().await?, api.downloads().await?);
     let rates = app.rates.lock().all();
-    // What changes its height often comes after what people read and click.
-    Ok(vec![
+    let mut sections = vec![
         ("status", "This peer", views::status(&status)),
         ("rates", "Rates", views::swarm::rates(&rates)),
         ("downloads", "Downloads", views::files::downloads(&downloads, after)),
-        ("shares", "Shares", views::files::shares(&shares, after)),
-        ("swarm", "Who sends what to whom", views::swarm::flows(&downloads, &status.receivers)),
-    ])
+    ];
+    if with_shares {
+        sections.push(("shares", "Shares", views::files::shares(&api.shares().await?, after)));
+    }
+    // What changes its height often comes after what people read and click.
+    sections.push(("swarm", "Who sends what to whom", views::swarm::flows(&downloads, &status.receivers)));
+    Ok(sections)
 }
 
 /// All sections of the page of a file that this peer has or downloads.
@@ -111,7 +116,7 @@ impl News {
         let asks = self.looks % ASK_TRACKER == 1;
         let sections = match &self.shown {
             Shown::First if asks => overview(&self.app, &self.after).await,
-            Shown::First => local(&self.app, &self.after).await,
+            Shown::First => local(&self.app, &self.after, self.looks % LIST_SHARES == 1).await,
             Shown::Group(group) if asks => self::group(&self.app.api, group, &self.after).await,
             Shown::Group(_) => Ok(Vec::new()),
             Shown::File(group, name) => file(&self.app, group, name).await,

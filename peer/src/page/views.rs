@@ -161,13 +161,11 @@ pub(super) fn checks(checks: &[pb::Check]) -> Markup {
         pb::CheckResult::Bad => "bad",
     };
     let content = html! {
-        table {
-            thead { tr { th scope="col" { "Check" } th scope="col" { "Result" } th scope="col" { "Finding" } } }
-            tbody {
-                @for check in checks {
-                    tr.bad[check.result() == pb::CheckResult::Bad] {
-                        th scope="row" { (check.name) } td { (word(check)) } td.long { (name(&check.message)) }
-                    }
+        ul.cards {
+            @for check in checks {
+                li.bad[check.result() == pb::CheckResult::Bad] {
+                    strong { (check.name) } " " small { (word(check)) }
+                    p { (name(&check.message)) }
                 }
             }
         }

@@ -125,7 +125,7 @@ fn a_group_is_made_and_run_by_the_keyboard_alone() {
     let said = browser.script("return document.querySelector('main').innerText");
     assert!(said.as_str().is_some_and(|said| said.contains("is intact")), "{said}");
     browser.go(&format!("{home}checks"));
-    browser.waits_for("main table tr");
+    browser.waits_for("main .cards li");
     browser.is_accessible("the checks");
     browser.pictures("checks");
 
