@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, IsTerminal as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
     path::Path,
     process::Stdio,
     time::Duration,
@@ -163,7 +163,9 @@ fn show(context: &Context, url: &str) {
     );
     let opened = durable::write(&file, leads.as_bytes(), Readers::Owner).and_then(|()| {
         let mut browser = std::process::Command::new("xdg-open");
-        browser.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+        // In a group of its own, it outlives the terminal.
+        browser.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        browser.arg(&file).spawn()
     });
     if let Err(error) = opened {
         tracing::debug!(%error, "no browser can be opened");
