@@ -57,7 +57,7 @@ use crate::{
     home::Home,
     hooks::Hooks,
     identity::{Identity, PeerKey},
-    library::Library,
+    library::{Entry, Library},
     session::{Session, SessionFile},
     subscriptions::Subscriptions,
     tracker::{
@@ -204,8 +204,7 @@ impl Agent {
         }
         advertise.iter_mut().for_each(|host| *host = with_port(host, port));
         advertise.sort_by_key(|address| is_local(address));
-        let unfinished =
-            |login: &Arc<Login>| login.library.entries().iter().filter(|entry| entry.is_unfinished()).count();
+        let unfinished = |login: &Arc<Login>| login.library.entries_where(Entry::is_unfinished).len();
         AgentStatus {
             session: login.as_ref().map(|login| login.session.clone()),
             identity: self.parts.identity.borrow().clone(),

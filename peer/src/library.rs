@@ -202,7 +202,13 @@ impl Library {
 
     /// All entries, in the order in which they were added.
     pub(crate) fn entries(&self) -> Vec<Entry> {
-        self.entries.lock().iter().map(|entry| Entry::clone(entry)).collect()
+        self.entries_where(|_| true)
+    }
+
+    /// Those of the entries that are meant, in the same order. Only these are copied.
+    pub(crate) fn entries_where(&self, is_meant: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        let entries = self.entries.lock();
+        entries.iter().filter(|entry| is_meant(entry)).map(|entry| Entry::clone(entry)).collect()
     }
 
     /// Returns the entry with that name in that group.

@@ -309,11 +309,8 @@ impl Agent {
     /// Fails when nobody is logged in.
     pub(crate) fn downloads(&self) -> Result<Vec<DownloadStatus>, PeerError> {
         let login = self.login_now()?;
-        let entries = login.library.entries().into_iter();
-        Ok(entries
-            .filter(|entry| entry.download.is_some())
-            .map(|entry| self.download_on_disk(&login, entry))
-            .collect())
+        let entries = login.library.entries_where(|entry| entry.download.is_some());
+        Ok(entries.into_iter().map(|entry| self.download_on_disk(&login, entry)).collect())
     }
 
     /// As [`Self::download_status`], and failed if the complete file is gone or is not what it should be.

@@ -42,7 +42,7 @@ impl Agent {
                 && offered.iter().any(|share| share.file == entry.file)
         };
         let mut by_group: BTreeMap<_, Vec<Entry>> = BTreeMap::new();
-        for entry in login.library.entries().into_iter().filter(is_asked) {
+        for entry in login.library.entries_where(is_asked) {
             by_group.entry(entry.group.clone()).or_default().push(entry);
         }
         let mut found = Vec::new();

@@ -15,6 +15,7 @@ use crate::{
     domain::subscription::{Listed, Seen},
     engine::{DownloadState, DownloadView},
     error::PeerError,
+    library::Entry,
     patterns::{Exceptions, Patterns},
     storage,
     subscriptions::Subscription,
@@ -231,8 +232,8 @@ impl Agent {
             )
         };
         loop {
-            let unfinished = login.library.entries().into_iter().filter(|entry| entry.is_unfinished());
-            let views = unfinished.filter_map(|entry| self.engine().watch(entry.file));
+            let unfinished = login.library.entries_where(Entry::is_unfinished);
+            let views = unfinished.into_iter().filter_map(|entry| self.engine().watch(entry.file));
             // The view of a download that has ended is closed.
             let is_going_on = |view: &Receiver<_>| view.has_changed().is_ok() && is_busy(&view.borrow());
             let busy: Vec<_> = views.filter(is_going_on).collect();

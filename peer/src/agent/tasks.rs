@@ -157,8 +157,8 @@ impl Agent {
                             groups.contains(&entry.group)
                                 && (files.contains_key(&entry.file) || login.waits_for_membership(entry))
                         };
-                        let entries = login.library.entries().into_iter().filter(waits);
-                        due.extend(entries.map(|entry| (entry.group, entry.file)));
+                        let entries = login.library.entries_where(waits);
+                        due.extend(entries.into_iter().map(|entry| (entry.group, entry.file)));
                     }
                     Some(AnnounceEvent::SessionOver) => break,
                     None => return,
@@ -553,7 +553,7 @@ async fn local_copy(login: &Login, entry: &Entry, wanted: &Manifest) -> Result<O
             && other.size == entry.size
             && other.folder == entry.folder
     };
-    for other in login.library.entries().into_iter().filter(is_candidate) {
+    for other in login.library.entries_where(is_candidate) {
         let Ok(manifest) = login.manifest(&other).await else { continue };
         if manifest.pieces() == wanted.pieces() {
             let folder = login.folder(&other, &manifest).await;

@@ -1,8 +1,11 @@
 //! Reading a file while it arrives.
 
-use std::fs::{File, FileTimes};
+use std::fs::{self, File, FileTimes};
 
-use peer::engine::{Engine, EngineConfig, EngineError, Reader};
+use peer::{
+    engine::{Engine, EngineConfig, EngineError, Reader},
+    hashing::FileStamp,
+};
 use proto::{domain::FileId, reason::Reason};
 use testkit::{
     content::{PIECE, file_id, noise},
@@ -103,4 +106,33 @@ async fn a_reader_ends_with_the_download() {
     assert!(error.to_string().contains("peer resume-download g1 f"), "{error}");
     seeder.end().await;
     leecher.end().await;
+}
+
+/// A source whose copy is damaged at every other piece, though its size and times don't show it.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_of_a_source_are_never_read() {
+    let world = World::new();
+    let (rotten, honest, leecher) =
+        (world.node("alice").await, world.node("bob").await, world.node("carol").await);
+    let data = noise(3, 16 * PIECE);
+    let manifest = honest.share(file_id(1), "f", &data).await;
+    let mut damaged = data.clone();
+    damaged.iter_mut().step_by(2 * PIECE).for_each(|byte| *byte ^= 4);
+    let path = rotten.dir.path().join("f");
+    fs::write(&path, &damaged).unwrap();
+    let stamp = FileStamp::of(&fs::metadata(&path).unwrap());
+    rotten.share_as(file_id(1), manifest.clone(), &path, Some(stamp)).await;
+    let mut view = leecher.download(file_id(1), &manifest, &[&rotten]).await;
+    let mut early = leecher.engine.read(file_id(1), 4 * PIECE as u64..5 * PIECE as u64).unwrap();
+    tokio::select! {
+        bytes = early.next() => panic!("{:?} bytes of a damaged piece", bytes.map(|bytes| bytes.map(|bytes| bytes.len()))),
+        _ = until(&mut view, |view| view.sources.iter().any(|source| source.bad_pieces > 0)) => {}
+    }
+    leecher.engine.sources(file_id(1), vec![rotten.source(), honest.source()], vec![]);
+    let (early, all_of_it) = tokio::join!(all(early), all(whole(&leecher.engine, file_id(1))));
+    assert!(early.unwrap() == data[4 * PIECE..5 * PIECE] && all_of_it.unwrap() == data);
+    until_complete(&mut view).await;
+    for node in [rotten, honest, leecher] {
+        node.end().await;
+    }
 }
