@@ -39,8 +39,10 @@ use super::{Moment, meter::Meter};
 ///
 /// A slot is a peer's right to receive data. It carries several requests of that peer only while no other
 /// peer waits. While others wait, a turn lasts one piece. Turns go round by user, then by peer; the one
-/// served longest ago comes first. A peer whose reader waits may take its next turn early, once. Of the pieces that a request accepts, the one that this peer has sent
-/// least often comes first. Among equals, the one that the request names first comes first.
+/// served longest ago comes first. A peer whose reader waits may take its next turn early, once.
+///
+/// Of the pieces that a request accepts, the one that this peer has sent least often comes first. Among equals,
+/// the one that the request names first comes first.
 ///
 /// ```
 /// use std::time::Duration;

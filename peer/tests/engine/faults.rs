@@ -189,11 +189,7 @@ async fn one_rotten_piece_is_refused_once_and_its_source_stays_in_use() {
     let manifest = honest.share(file(), "f", &data).await;
     let mut damaged = data.clone();
     damaged[5 * PIECE + 99] ^= 4;
-    let path = rotten.dir.path().join("f");
-    std::fs::write(&path, &damaged).unwrap();
-    // The stamp is that of the file as it is: as if it had been hashed before its disk changed it.
-    let stamp = peer::hashing::FileStamp::of(&std::fs::metadata(&path).unwrap());
-    rotten.share_as(file(), manifest.clone(), &path, Some(stamp)).await;
+    rotten.share_damaged(file(), &manifest, &damaged).await;
     let mut view = leecher.download(file(), &manifest, &[&rotten]).await;
     // All others come from it.
     until(&mut view, |view| view.done_bytes == 15 * PIECE as u64).await;

@@ -1,11 +1,8 @@
 //! Reading a file while it arrives.
 
-use std::fs::{self, File, FileTimes};
+use std::fs::{File, FileTimes};
 
-use peer::{
-    engine::{Engine, EngineConfig, EngineError, Reader},
-    hashing::FileStamp,
-};
+use peer::engine::{Engine, EngineConfig, EngineError, Reader};
 use proto::{domain::FileId, reason::Reason};
 use testkit::{
     content::{PIECE, file_id, noise},
@@ -118,10 +115,7 @@ async fn wrong_bytes_of_a_source_are_never_read() {
     let manifest = honest.share(file_id(1), "f", &data).await;
     let mut damaged = data.clone();
     damaged.iter_mut().step_by(2 * PIECE).for_each(|byte| *byte ^= 4);
-    let path = rotten.dir.path().join("f");
-    fs::write(&path, &damaged).unwrap();
-    let stamp = FileStamp::of(&fs::metadata(&path).unwrap());
-    rotten.share_as(file_id(1), manifest.clone(), &path, Some(stamp)).await;
+    rotten.share_damaged(file_id(1), &manifest, &damaged).await;
     let mut view = leecher.download(file_id(1), &manifest, &[&rotten]).await;
     let mut early = leecher.engine.read(file_id(1), 4 * PIECE as u64..5 * PIECE as u64).unwrap();
     tokio::select! {

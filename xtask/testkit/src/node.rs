@@ -135,6 +135,15 @@ impl Node {
         manifest
     }
 
+    /// Shares a copy with other bytes than those of the manifest, as if its disk had changed them after they were
+    /// hashed: neither its size nor its times show it.
+    pub async fn share_damaged(&self, file: FileId, manifest: &Arc<Manifest>, damaged: &[u8]) {
+        let path = self.dir.path().join(manifest.header().name.as_str());
+        std::fs::write(&path, damaged).unwrap();
+        let stamp = FileStamp::of(&std::fs::metadata(&path).unwrap());
+        self.share_as(file, manifest.clone(), &path, Some(stamp)).await;
+    }
+
     /// Shares the file at `path` as the content of this manifest.
     pub async fn share_as(
         &self,

@@ -1,5 +1,5 @@
-//! What calls are decided by: sessions, and all that a call in a group needs at once. For each database: see
-//! [`super::super::sql`].
+//! The lookups that decide whether a call is allowed: sessions, and in one statement all that a call in a group needs.
+//! They are compiled for each database: see [`super::super::sql`].
 
 use std::sync::Arc;
 
