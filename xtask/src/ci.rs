@@ -44,8 +44,8 @@ const SECTIONS: &[Section] = &[
     ("readme", the_readme),
     ("grpcurl", every_method),
     ("interop", other_languages),
-    ("e2e", end_to_end),
     ("fuzz", fuzzing),
+    ("e2e", end_to_end),
 ];
 
 /// A file with enough pieces for two leechers to exchange some.

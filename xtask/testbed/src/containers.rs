@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::TcpListener,
     path::PathBuf,
-    process::Command,
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
@@ -114,7 +114,8 @@ impl Containers {
 
     /// Brings everything up again after a `down` that kept the volumes.
     pub fn up_again(&mut self) -> Result<()> {
-        cmd::run(self.compose(&[&["up", "--detach", "--no-build"], self.services.up].concat()))?;
+        let up = self.compose(&[&["up", "--detach", "--no-build"], self.services.up].concat());
+        cmd::capture(up).map_err(|error| error.context(self.unhealthy()))?;
         for host in std::iter::once(Host::Tracker).chain((1..=self.peers).map(Host::Peer)) {
             self.know(host)?;
             self.healthy(host)?;
@@ -122,6 +123,23 @@ impl Containers {
         let pem = cmd::capture(self.command(Host::Tracker, &["cat", "/data/ca.pem"]))?;
         std::fs::write(&self.ca, pem)?;
         Ok(())
+    }
+
+    /// The state of each container that is not healthy, with its last check and the end of its log.
+    fn unhealthy(&self) -> String {
+        let shown = "{{.Name}} {{.State.Status}}, exit code {{.State.ExitCode}}, {{.RestartCount}} restarts{{with .State.Health}}, {{.Status}}{{range .Log}}; {{.Output}}{{end}}{{end}}";
+        let of_project = format!("label=com.docker.compose.project={PROJECT}");
+        let list = ["ps", "--all", "--quiet", "--filter", &of_project];
+        let ids = cmd::capture(cmd::command("docker", &list)).unwrap_or_else(|error| error.to_string());
+        let states = ids.lines().filter_map(|id| {
+            let state = inspect(id, shown).unwrap_or_else(|error| error.to_string());
+            let log = || cmd::output(cmd::command("docker", &["logs", "--tail", "10", id]), b"");
+            (!state.contains(", healthy")).then(|| match log() {
+                Ok(log) => format!("{state}\n{}", text(&log)),
+                Err(error) => format!("{state}\n{error:#}"),
+            })
+        });
+        format!("not all containers became healthy\n{}", states.collect::<String>())
     }
 
     fn know(&mut self, host: Host) -> Result<()> {
@@ -226,6 +244,11 @@ fn inspect(id: &str, format: &str) -> Result<String> {
     Ok(cmd::capture(cmd::command("docker", &["inspect", "-f", format, id]))?.trim().to_owned())
 }
 
+/// What a program wrote to both outputs.
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
 fn is_healthy(name: &str, id: &str) -> Result<()> {
     wait_for(&format!("{name} is healthy"), Duration::from_secs(60), || {
         Ok((inspect(id, "{{.State.Health.Status}}")? == "healthy").then_some(()))
@@ -301,9 +324,7 @@ impl Hosts for Containers {
     }
 
     fn log(&self, host: Host) -> Result<String> {
-        let output = cmd::output(cmd::command("docker", &["logs", self.id(host)?]), b"")?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok(text(&output.stdout) + &text(&output.stderr))
+        Ok(text(&cmd::output(cmd::command("docker", &["logs", self.id(host)?]), b"")?))
     }
 }
 

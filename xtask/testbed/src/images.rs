@@ -93,7 +93,10 @@ pub fn has_compose() -> Result<bool> {
 /// A `docker-compose` command, or `docker compose` where only Compose v2 is installed.
 pub fn compose(args: &[&str]) -> std::process::Command {
     if cmd::works("docker-compose", &["version"]) {
-        return cmd::command("docker-compose", args);
+        let mut command = cmd::command("docker-compose", args);
+        // On a busy disk, the engine may take longer than the 60 s that Compose 1.29 waits for an answer.
+        command.env("COMPOSE_HTTP_TIMEOUT", "300");
+        return command;
     }
     cmd::command("docker", &[&["compose"], args].concat())
 }
