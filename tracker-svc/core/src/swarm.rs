@@ -151,7 +151,8 @@ impl Swarms {
         let place = *swarm.places.get(&key)? as usize;
         swarm.members[place].leech.as_mut()?.woken = false;
         let chosen = swarm.choose(Some(place), &self.peers, policy, tie_break);
-        let sources: Vec<_> = chosen.iter().map(|source| self.peers.source(source)).collect();
+        let sources: Vec<_> =
+            chosen.iter().map(|source| self.peers.described(source.key, source.pieces)).collect();
         swarm.note_told(place, &chosen);
         let leech = swarm.members[place].leech.as_mut()?;
         let mut gone = std::mem::take(&mut leech.gone);
@@ -185,7 +186,7 @@ impl Swarms {
     pub fn find(&self, file: FileId, policy: &dyn Policy, tie_break: u64) -> Vec<SourceInfo> {
         let Some(swarm) = self.files.get(&file) else { return Vec::new() };
         let chosen = swarm.choose(None, &self.peers, policy, tie_break);
-        chosen.iter().map(|source| self.peers.source(source)).collect()
+        chosen.iter().map(|source| self.peers.described(source.key, source.pieces)).collect()
     }
 
     /// All peers that announce the file, by id: at most `most` of those after `after`.
@@ -194,15 +195,15 @@ impl Swarms {
         let mut all: Vec<_> = swarm
             .members
             .iter()
-            .map(|member| (self.peers.get(member.peer), member.pieces(swarm.layout)))
-            .filter(|(peer, _)| after.is_none_or(|after| peer.id > *after))
+            .map(|member| (self.peers.get(member.peer).id, member.peer, member.pieces(swarm.layout)))
+            .filter(|(id, ..)| after.is_none_or(|after| id > after))
             .collect();
         if all.len() > most {
-            all.select_nth_unstable_by_key(most, |(peer, _)| peer.id);
+            all.select_nth_unstable_by_key(most, |(id, ..)| *id);
             all.truncate(most);
         }
-        all.sort_unstable_by_key(|(peer, _)| peer.id);
-        all.into_iter().map(|(peer, pieces)| peer.described(pieces)).collect()
+        all.sort_unstable_by_key(|(id, ..)| *id);
+        all.into_iter().map(|(_, key, pieces)| self.peers.described(key, pieces)).collect()
     }
 
     /// The number of peers that announce the file.
@@ -273,9 +274,9 @@ impl Swarms {
     /// Returns the peer's key, and updates the peer's own data. Makes the key if the peer is new.
     fn upsert_peer(&mut self, now: Duration, who: &AnnouncingPeer, wakes: &mut Vec<Wake>) -> PeerKey {
         let Some(key) = self.peers.key(&who.id) else { return self.peers.admit(now, who, None) };
+        self.peers.set_load(key, who.load);
         let known = self.peers.get_mut(key);
         known.heard = known.heard.max(now);
-        known.load = who.load;
         if known.addresses != who.addresses {
             known.addresses.clone_from(&who.addresses);
             let (files, is_here) = (known.files.clone(), known.elsewhere.is_none());

@@ -34,9 +34,15 @@ impl Swarms {
     /// The fact that is shared about a peer here and a file. `None` if the peer does not announce the file here.
     pub fn fact(&self, id: &PeerId, file: FileId) -> Option<Fact> {
         let key = self.peers.key(id)?;
-        let (peer, swarm) = (self.peers.get(key), self.files.get(&file)?);
-        let share = swarm.share(key).filter(|_| peer.elsewhere.is_none())?;
-        Some(Fact { peer: peer.announcing(), group: swarm.group.clone(), file, layout: swarm.layout, share })
+        let swarm = self.files.get(&file)?;
+        let share = swarm.share(key).filter(|_| self.peers.get(key).elsewhere.is_none())?;
+        Some(Fact {
+            peer: self.peers.announcing(key),
+            group: swarm.group.clone(),
+            file,
+            layout: swarm.layout,
+            share,
+        })
     }
 
     /// The facts that are shared about all peers here.

@@ -9,7 +9,7 @@ use domain::{
 
 use super::{
     peers::Peers,
-    sampling::{fingerprint, scramble, spread},
+    sampling::{scramble, spread},
     types::{Holds, PeerKey, Share, Wake},
 };
 use crate::selection::{Candidate, Policy};
@@ -313,7 +313,7 @@ impl Swarm {
         let candidate = |source: &Member| Candidate {
             key: source.peer,
             pieces: source.pieces(self.layout),
-            load: peers.get(source.peer).load,
+            load: peers.brief(source.peer).load,
             tie_break: scramble(tie_break, source.peer.0),
         };
         let told_to_less = |than: u32| move |source: &&Member| asking.is_none() || source.told_to < than;
@@ -323,15 +323,19 @@ impl Swarm {
         }
         policy.order(&mut candidates);
 
-        // There are so few users that a linear search is cheaper than a map.
-        let user = |key: PeerKey| (fingerprint(&peers.get(key).user), &peers.get(key).user);
+        // There are so few users that a linear search is cheaper than a map. Names are read only where the fingerprints
+        // are equal.
+        let user = |key: PeerKey| (peers.brief(key).user, key);
         let mut users: Vec<_> = told.iter().map(|&known| user(known)).collect();
         let room = MAX_SOURCES.saturating_sub(told.len());
         let few_of_a_user = |candidate: &Candidate| {
-            let user = user(candidate.key);
-            let is_one_of_few = users.iter().filter(|&&other| other == user).count() < SOURCES_A_USER;
+            let this = user(candidate.key);
+            let is_same = |other: &&(u32, PeerKey)| {
+                other.0 == this.0 && peers.get(other.1).user == peers.get(this.1).user
+            };
+            let is_one_of_few = users.iter().filter(is_same).count() < SOURCES_A_USER;
             if is_one_of_few {
-                users.push(user);
+                users.push(this);
             }
             is_one_of_few
         };

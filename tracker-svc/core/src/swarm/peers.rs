@@ -5,15 +5,17 @@ use std::{collections::hash_map::RandomState, hash::BuildHasher as _, time::Dura
 use domain::{FileId, PeerId, Username};
 use hashbrown::HashTable;
 
-use super::types::{AnnouncingPeer, PeerKey, SourceInfo, TrackerNo};
-use crate::{address::Addresses, selection::Candidate};
+use super::{
+    sampling::fingerprint,
+    types::{AnnouncingPeer, PeerKey, SourceInfo, TrackerNo},
+};
+use crate::address::Addresses;
 
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: PeerId,
     pub(super) user: Username,
     pub(super) addresses: Addresses,
-    pub(super) load: u32,
     pub(super) heard: Duration,
     /// The tracker that holds its stream, if that is not this one.
     pub(super) elsewhere: Option<TrackerNo>,
@@ -23,12 +25,6 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// The peer, as it announced itself.
-    pub(super) fn announcing(&self) -> AnnouncingPeer {
-        let Self { id, user, addresses, load, .. } = self;
-        AnnouncingPeer { id: *id, user: user.clone(), addresses: addresses.clone(), load: *load }
-    }
-
     /// Records that the peer announces this file too.
     pub(super) fn take_up(&mut self, file: FileId) {
         if self.files.is_empty() {
@@ -37,12 +33,16 @@ impl Peer {
         }
         self.files.push(file);
     }
+}
 
-    /// The peer with this number of a file's pieces, as others are told about it.
-    pub(super) fn described(&self, pieces: u32) -> SourceInfo {
-        let Self { id, user, addresses, load, .. } = self;
-        SourceInfo { id: *id, user: user.clone(), addresses: addresses.clone(), pieces, load: *load }
-    }
+/// What the choice of sources reads of each peer that it examines. These are kept together, apart from the rest of the
+/// peers, so that the processor's cache holds those of a large swarm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Brief {
+    /// The number of the peer's uploads, running and waiting.
+    pub(super) load: u32,
+    /// The [`fingerprint`] of the peer's user.
+    pub(super) user: u32,
 }
 
 /// The peers, by key and by id.
@@ -52,6 +52,8 @@ impl Peer {
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     all: Vec<Option<Peer>>,
+    /// One for each entry of `all`.
+    briefs: Vec<Brief>,
     free: Vec<PeerKey>,
     /// By the hash of the peers' ids. The ids are stored with the peers: a map with its own copy of the ids
     /// would need nearly as much memory.
@@ -73,9 +75,25 @@ impl Peers {
         self.all[key.0 as usize].as_mut().expect("a key is only held while its peer is there")
     }
 
-    /// A chosen source, as others are told about it.
-    pub(super) fn source(&self, chosen: &Candidate) -> SourceInfo {
-        SourceInfo { load: chosen.load, ..self.get(chosen.key).described(chosen.pieces) }
+    pub(super) fn brief(&self, key: PeerKey) -> Brief {
+        self.briefs[key.0 as usize]
+    }
+
+    pub(super) fn set_load(&mut self, key: PeerKey, load: u32) {
+        self.briefs[key.0 as usize].load = load;
+    }
+
+    /// A peer, as it announced itself.
+    pub(super) fn announcing(&self, key: PeerKey) -> AnnouncingPeer {
+        let Peer { id, user, addresses, .. } = self.get(key);
+        let load = self.brief(key).load;
+        AnnouncingPeer { id: *id, user: user.clone(), addresses: addresses.clone(), load }
+    }
+
+    /// A peer with this number of a file's pieces, as others are told about it.
+    pub(super) fn described(&self, key: PeerKey, pieces: u32) -> SourceInfo {
+        let AnnouncingPeer { id, user, addresses, load } = self.announcing(key);
+        SourceInfo { id, user, addresses, pieces, load }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
@@ -89,15 +107,17 @@ impl Peers {
         who: &AnnouncingPeer,
         elsewhere: Option<(TrackerNo, u64)>,
     ) -> PeerKey {
+        let brief = Brief { load: who.load, user: fingerprint(&who.user) };
         let key = self.free.pop().unwrap_or_else(|| {
             self.all.push(None);
+            self.briefs.push(brief);
             PeerKey(self.all.len() as u32 - 1)
         });
+        self.briefs[key.0 as usize] = brief;
         self.all[key.0 as usize] = Some(Peer {
             id: who.id,
             user: who.user.clone(),
             addresses: who.addresses.clone(),
-            load: who.load,
             heard: now,
             elsewhere: elsewhere.map(|(tracker, _)| tracker),
             since: elsewhere.map_or(0, |(_, since)| since),
