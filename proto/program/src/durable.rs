@@ -88,7 +88,8 @@ pub fn check_shared_dir(path: &Path) -> io::Result<()> {
     ))
 }
 
-/// Replaces the content of `path` with `bytes`. Returns when they are on disk.
+/// Replaces the content of `path` with `bytes`. Returns when they are on disk. Several processes may do so at once: each
+/// content is written as a whole, and the last one stays.
 ///
 /// # Errors
 /// Errors of the file system. The old content then stays.
@@ -107,17 +108,67 @@ pub fn write_with(
 ) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
-    // A crash may have left this file. It was never the file at `path`.
-    remove_if_there(beside.as_ref())?;
-    let file = OpenOptions::new().write(true).create_new(true).mode(readers.mode()).open(&beside)?;
+    let beside = Path::new(&beside);
+    let file = create_alone(beside, readers)?;
     // The process's umask may have removed bits from the mode. It cannot have added any.
     file.set_permissions(Permissions::from_mode(readers.mode()))?;
     let mut file = BufWriter::new(file);
     fill(&mut file)?;
-    file.into_inner()?.sync_all()?;
-    fs::rename(&beside, path)?;
+    // Closed only after the renaming, because that gives up the lock.
+    let file = file.into_inner()?;
+    file.sync_all()?;
+    fs::rename(beside, path)?;
     let directory = path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
+}
+
+/// Makes a new file, and waits while another process or thread writes one of this name.
+///
+/// A writer holds a lock on its file from here until it has renamed it. So a file that can be locked, and still has this
+/// name, was left by a crash. It was never more than half of a new content, and is removed.
+fn create_alone(path: &Path, readers: Readers) -> io::Result<File> {
+    loop {
+        let made = OpenOptions::new().write(true).create_new(true).mode(readers.mode()).open(path);
+        match made {
+            Ok(file) => {
+                lock(&file)?;
+                // Another writer may have taken it for left over before it was locked.
+                if is_named(&file, path)? {
+                    return Ok(file);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // A link is not followed, and another user's file is not waited for. Whether they may be removed is
+                // decided by the file system.
+                let ours = rustix::process::geteuid().as_raw();
+                let found = present(fs::symlink_metadata(path))?
+                    .filter(|found| found.is_file() && found.uid() == ours);
+                if found.is_none() {
+                    remove_if_there(path)?;
+                } else if let Some(other) = present(File::open(path))? {
+                    lock(&other)?;
+                    if is_named(&other, path)? {
+                        remove_if_there(path)?;
+                    }
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Waits for the lock of a file. Some file systems have none.
+fn lock(file: &File) -> io::Result<()> {
+    match file.lock() {
+        Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether this open file has this name now.
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let (open, named) = (file.metadata()?, present(fs::symlink_metadata(path))?);
+    Ok(named.is_some_and(|named| (named.dev(), named.ino()) == (open.dev(), open.ino())))
 }
 
 /// Returns the content of `path`, or `None` if the file does not exist.
@@ -186,6 +237,26 @@ mod tests {
         remove_if_there(&path).expect("removed");
         remove_if_there(&path).expect("nothing to do");
         assert_eq!(fs::read_dir(&inner).expect("listed").count(), 0, "nothing is left beside");
+    }
+
+    #[test]
+    fn many_may_write_one_file_at_once() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("shared");
+        fs::write(home.path().join("shared.new"), "left by a crash").expect("written");
+        std::thread::scope(|scope| {
+            for writer in 0..8_u8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..25 {
+                        write(path, &[writer; 4_000], Readers::All).expect("written");
+                        let found = read_if_there(path).expect("read").expect("always there");
+                        assert_eq!(found, [found[0]; 4_000], "one writer's content as a whole");
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(home.path()).expect("listed").count(), 1, "nothing is left beside");
     }
 
     #[test]
