@@ -143,6 +143,42 @@ impl Story {
         self.world.note("the tracker is back");
     }
 
+    /// A download goes on though all tickets and certificates end in its middle, and connections break: peers have
+    /// to show the new ones. Certificates are valid for 7 days, and are renewed after two thirds of that.
+    pub(crate) fn outlive_certificates(&mut self) {
+        let (host, file) = (2, self.files.len());
+        self.publish(OWNER, "long film", 3_000_000);
+        self.must("limit", host, |line| line.limit(0, 30_000));
+        let (name, destination) = (self.file_name(file), self.destination(host, file));
+        self.must("download", host, |line| line.download(name, destination.clone()));
+        self.world.run(Duration::from_secs(5));
+        let mut before = 0;
+        for days in [5, 3] {
+            (0..self.peers.len())
+                .for_each(|host| sys::step_clock(host, Duration::from_hours(24 * days), false));
+            self.world.note(format!("{days} days pass at once"));
+            // The age of certificates is looked at each 30 s.
+            self.world.run(Duration::from_secs(35));
+            for other in [TRACKER, OWNER] {
+                self.world.net.break_links(host, other);
+            }
+            self.world.net.break_links(OWNER, TRACKER);
+            self.check();
+            match self.done_bytes(host, file) {
+                Some(done) if done > before => before = done,
+                done => self.fail(format!("{host} had {before} bytes of the long film, and has {done:?}")),
+            }
+        }
+        let end = self.world.now() + AWAY;
+        while !destination.exists() {
+            if self.world.now() > end {
+                self.fail(format!("{host} does not get the rest of the long film"));
+            }
+            self.world.run(Duration::from_secs(1));
+        }
+        self.check();
+    }
+
     /// The verified bytes of a download that runs.
     pub(crate) fn done_bytes(&mut self, host: usize, file: usize) -> Option<u64> {
         let name = self.files[file].name.clone();

@@ -120,6 +120,14 @@ impl Containers {
             self.know(host)?;
             self.healthy(host)?;
         }
+        // The engine starts a service again that ended, so a fault at the start would not be seen otherwise.
+        for id in containers()?.lines() {
+            let restarts = inspect(id, "{{.RestartCount}}")?;
+            if restarts != "0" {
+                let log = text(&cmd::output(cmd::command("docker", &["logs", "--tail", "20", id]), b"")?);
+                bail!("{} ended {restarts} times at its start\n{log}", inspect(id, "{{.Name}}")?);
+            }
+        }
         let pem = cmd::capture(self.command(Host::Tracker, &["cat", "/data/ca.pem"]))?;
         std::fs::write(&self.ca, pem)?;
         Ok(())
@@ -128,9 +136,7 @@ impl Containers {
     /// The state of each container that is not healthy, with its last check and the end of its log.
     fn unhealthy(&self) -> String {
         let shown = "{{.Name}} {{.State.Status}}, exit code {{.State.ExitCode}}, {{.RestartCount}} restarts{{with .State.Health}}, {{.Status}}{{range .Log}}; {{.Output}}{{end}}{{end}}";
-        let of_project = format!("label=com.docker.compose.project={PROJECT}");
-        let list = ["ps", "--all", "--quiet", "--filter", &of_project];
-        let ids = cmd::capture(cmd::command("docker", &list)).unwrap_or_else(|error| error.to_string());
+        let ids = containers().unwrap_or_else(|error| error.to_string());
         let states = ids.lines().filter_map(|id| {
             let state = inspect(id, shown).unwrap_or_else(|error| error.to_string());
             let log = || cmd::output(cmd::command("docker", &["logs", "--tail", "10", id]), b"");
@@ -238,6 +244,12 @@ impl Containers {
         cmd::capture(cmd::command("docker", &[&["network"], verb, &[&network, self.id(host)?]].concat()))
             .map(drop)
     }
+}
+
+/// The ids of all containers of the project, one in each line.
+fn containers() -> Result<String> {
+    let of_project = format!("label=com.docker.compose.project={PROJECT}");
+    cmd::capture(cmd::command("docker", &["ps", "--all", "--quiet", "--filter", &of_project]))
 }
 
 fn inspect(id: &str, format: &str) -> Result<String> {
