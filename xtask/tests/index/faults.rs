@@ -118,7 +118,9 @@ pub(crate) const LINES: &[Line] = &[
           "peer/src/agent/doctor.rs::a_clock_that_is_off_either_way_is_named"]),
     line("F33", "tickets and certificates that end during a download", "renewed; nothing fails",
         &["faults.rs::a_download_outlives_its_tickets_and_a_tracker_that_is_away",
-          "proto/transport/tests/transport.rs::certificates_change_without_rebinding"]),
+          "proto/transport/tests/transport.rs::certificates_change_without_rebinding",
+          // Every tenth seed.
+          "peer/tests/whole_system/main.rs::seeds"]),
     line("F34", "another ticket key, under load", "nothing fails; the old key ends after twice a ticket's life",
         &["faults.rs::a_transfer_outlives_the_key_of_its_ticket",
           "tracker-svc/src/keys.rs::a_new_key_is_known_before_it_signs_and_an_old_one_after",
