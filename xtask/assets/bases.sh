@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Makes the Docker base images out of Debian packages with mmdebstrap; no image registry is needed.
 #
-#   bases.sh RUNTIME_IMAGE BUILDER_IMAGE SHAPER_BASE_IMAGE STORES_BASE_IMAGE
+#   bases.sh KIND=IMAGE...
 #
-# RUNTIME_IMAGE is a minimal Debian. BUILDER_IMAGE adds a C compiler, the Rust toolchain of this machine, and every crate of
-# Cargo.lock, so that cargo needs no network. SHAPER_BASE_IMAGE adds `tc`, which shapes a network. STORES_BASE_IMAGE adds
-# PostgreSQL and Redis.
+# `runtime` is a minimal Debian. `builder` adds a C compiler, the Rust toolchain of this machine, and every crate of Cargo.lock,
+# so that cargo needs no network. `shaper` adds `tc`, which shapes a network. `stores` adds PostgreSQL and Redis. `machine` is
+# a Debian that boots systemd, to install packages on.
 #
 # The suite and the mirrors are those of this machine's own apt, so it must be a Debian with up-to-date lists (`apt-get update`).
 # An image that this recipe made (this file, suite, packages, toolchain, crates) stays as it is. BASES_FORCE=1 makes it again,
@@ -15,7 +15,7 @@ export LC_ALL=C
 
 say() { printf 'bases.sh: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
-[ $# = 4 ] || fail "usage: bases.sh RUNTIME_IMAGE BUILDER_IMAGE SHAPER_BASE_IMAGE STORES_BASE_IMAGE"
+[ $# -gt 0 ] || fail "usage: bases.sh KIND=IMAGE..."
 
 suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
 sources=$(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian')
@@ -71,10 +71,21 @@ image() {
     docker image prune --force --filter label=minitorrent.recipe >/dev/null
 }
 
-image "$1" '' ''
-image "$2" gcc,libc6-dev "$toolchain $crates" builder_files \
-    --customize-hook="tar-in '$work/rust.tar' /usr/local" --customize-hook="tar-in '$work/crates.tar' /usr/local"
-image "$3" iproute2 ''
-# The package of PostgreSQL would make a database.
-image "$4" postgresql,redis-server '' true --essential-hook='mkdir -p "$1/etc/postgresql-common"' \
-    --essential-hook='echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.conf"'
+for wanted in "$@"; do
+    name=${wanted#*=}
+    case ${wanted%%=*} in
+    runtime) image "$name" '' '' ;;
+    builder)
+        image "$name" gcc,libc6-dev "$toolchain $crates" builder_files \
+            --customize-hook="tar-in '$work/rust.tar' /usr/local" --customize-hook="tar-in '$work/crates.tar' /usr/local"
+        ;;
+    shaper) image "$name" iproute2 '' ;;
+    # The package of PostgreSQL would make a database.
+    stores)
+        image "$name" postgresql,redis-server '' true --essential-hook='mkdir -p "$1/etc/postgresql-common"' \
+            --essential-hook='echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.conf"'
+        ;;
+    machine) image "$name" systemd-sysv '' ;;
+    *) fail "$wanted is not KIND=IMAGE with a kind that the head of this file names" ;;
+    esac
+done

@@ -209,7 +209,7 @@ fn deployment() -> Result<Done> {
     }
     if cmd::installed("systemd-analyze", &["--version"])? {
         let bin = programs::build(true)?;
-        for unit in ["tracker-svc/dist/tracker-svc.service", "peer/dist/peer.service"] {
+        for unit in ["tracker-svc/dist/minitorrent-tracker.service", "peer/dist/minitorrent-peer.service"] {
             let text = std::fs::read_to_string(cmd::root().join(unit))?;
             // systemd-analyze looks for the program at the path in the unit.
             let here = bin.join(unit.rsplit('/').next().unwrap_or(unit));

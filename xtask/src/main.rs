@@ -47,6 +47,8 @@ The project's own commands.
                                        the code of tracker and peers in one process and in virtual time, with random steps
                                        and faults; K seeds from N on, 300 from 1 if neither is given. One seed shows its
                                        trace
+    cargo xtask dist [--try]           what a release hands out, in target/dist: Debian packages, a tarball, checksums, SBOMs;
+                                       --try installs, upgrades and removes the packages on a Debian machine in a container
     cargo xtask images                 the container images, where need be without any registry
 ";
 
@@ -56,7 +58,7 @@ fn main() -> ExitCode {
     let result = match args.split_first() {
         Some((&"ci", rest)) => ci::run(rest),
         Some((&"tidy", [])) => tidy::run(),
-        Some((&"bench", rest)) => package("bench", rest),
+        Some((&"bench", rest)) => package("bench", &["--release"], rest),
         Some((&"demo", rest)) => demo::run(rest),
         Some((&"machines", [bin])) => readme::on_machines(std::path::Path::new(bin)).map(|why| {
             println!("{}", why.map_or_else(String::new, |why| format!("SKIPPED: {why}")));
@@ -64,7 +66,8 @@ fn main() -> ExitCode {
         Some((&"classroom", [bin])) => e2e::classroom(std::path::Path::new(bin)),
         Some((&"fuzz", rest)) => fuzz::run(rest),
         Some((&"e2e", rest)) => e2e::run(rest).map(drop),
-        Some((&"simulate", rest)) => package("simulation", rest),
+        Some((&"simulate", rest)) => package("simulation", &["--release"], rest),
+        Some((&"dist", rest)) => package("dist", &[], rest),
         Some((&"whole-system", rest)) => whole_system::run(rest),
         Some((&"images", [])) => images::bases().and_then(|bases| images::build(&bases)),
         None | Some((&("help" | "--help" | "-h"), _)) => {
@@ -85,8 +88,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Builds the program of a package in the release profile and runs it with these arguments.
-fn package(name: &str, args: &[&str]) -> anyhow::Result<()> {
-    let run = ["run", "--quiet", "--release", "--locked", "-p", name, "--"];
-    cmd::run(cmd::command(&cmd::cargo(), &[&run, args].concat()))
+/// Builds the program of a package with these flags and runs it with these arguments.
+fn package(name: &str, flags: &[&str], args: &[&str]) -> anyhow::Result<()> {
+    let run = ["run", "--quiet", "--locked", "-p", name];
+    cmd::run(cmd::command(&cmd::cargo(), &[&run, flags, &["--"], args].concat()))
 }

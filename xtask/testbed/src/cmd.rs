@@ -14,6 +14,12 @@ pub fn root() -> PathBuf {
     manifest.ancestors().nth(2).map_or(manifest.clone(), Path::to_path_buf)
 }
 
+/// The directory that cargo builds in.
+pub fn target() -> PathBuf {
+    let given = std::env::var_os("CARGO_TARGET_DIR");
+    given.map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
 /// The cargo that runs this program, or else the one on PATH.
 pub fn cargo() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())

@@ -39,13 +39,17 @@ pub fn bases() -> Result<Bases> {
     if given || !cmd::installed("mmdebstrap", &["--version"])? {
         return Ok(Vec::new());
     }
-    cmd::run(cmd::command("bash", &["xtask/assets/bases.sh", RUNTIME, BUILDER, SHAPER, STORES]))?;
-    Ok(vec![
-        ("BUILDER_IMAGE", BUILDER.to_owned()),
-        ("RUNTIME_IMAGE", RUNTIME.to_owned()),
-        ("SHAPER_BASE_IMAGE", SHAPER.to_owned()),
-        ("STORES_BASE_IMAGE", STORES.to_owned()),
-    ])
+    let bases = [
+        ("runtime", "RUNTIME_IMAGE", RUNTIME),
+        ("builder", "BUILDER_IMAGE", BUILDER),
+        ("shaper", "SHAPER_BASE_IMAGE", SHAPER),
+        ("stores", "STORES_BASE_IMAGE", STORES),
+    ];
+    let kinds = bases.map(|(kind, _, image)| format!("{kind}={image}"));
+    let mut make = cmd::command("bash", &["xtask/assets/bases.sh"]);
+    make.args(kinds);
+    cmd::run(make)?;
+    Ok(bases.iter().map(|(_, variable, image)| (*variable, (*image).to_owned())).collect())
 }
 
 /// Copies the programs out of their images. Returns the directory.

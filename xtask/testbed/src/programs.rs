@@ -21,9 +21,7 @@ pub fn build(dev: bool) -> Result<PathBuf> {
         args.push("--release");
     }
     cmd::run(cmd::command(&cmd::cargo(), &args))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| cmd::root().join("target"), |dir| cmd::root().join(dir));
-    Ok(target.join(if dev { "debug" } else { "release" }))
+    Ok(cmd::target().join(if dev { "debug" } else { "release" }))
 }
 
 /// Creates a file of bytes that don't repeat and don't compress. The same seed gives the same bytes.
