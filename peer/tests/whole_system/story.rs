@@ -79,7 +79,7 @@ pub(crate) fn run(seed: u64, echo: bool) -> String {
         story.check();
     }
     story.finish();
-    if seed % OF_SEEDS == 0 {
+    if seed.is_multiple_of(OF_SEEDS) {
         story.outlive_certificates();
     }
     story.world.digest()

@@ -323,19 +323,14 @@ impl Swarm {
         }
         policy.order(&mut candidates);
 
-        // There are so few users that a linear search is cheaper than a map. Names are read only where the fingerprints
-        // are equal.
-        let user = |key: PeerKey| (peers.brief(key).user, key);
-        let mut users: Vec<_> = told.iter().map(|&known| user(known)).collect();
+        // There are so few users that a linear search is cheaper than a map.
+        let mut known = told.to_vec();
         let room = MAX_SOURCES.saturating_sub(told.len());
         let few_of_a_user = |candidate: &Candidate| {
-            let this = user(candidate.key);
-            let is_same = |other: &&(u32, PeerKey)| {
-                other.0 == this.0 && peers.get(other.1).user == peers.get(this.1).user
-            };
-            let is_one_of_few = users.iter().filter(is_same).count() < SOURCES_A_USER;
+            let same = known.iter().filter(|&&other| peers.have_same_user(other, candidate.key));
+            let is_one_of_few = same.count() < SOURCES_A_USER;
             if is_one_of_few {
-                users.push(this);
+                known.push(candidate.key);
             }
             is_one_of_few
         };

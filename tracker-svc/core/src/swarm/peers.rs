@@ -79,6 +79,11 @@ impl Peers {
         self.briefs[key.0 as usize]
     }
 
+    /// Whether two peers are of one user. Their names are read only if the fingerprints are equal.
+    pub(super) fn have_same_user(&self, one: PeerKey, other: PeerKey) -> bool {
+        self.brief(one).user == self.brief(other).user && self.get(one).user == self.get(other).user
+    }
+
     pub(super) fn set_load(&mut self, key: PeerKey, load: u32) {
         self.briefs[key.0 as usize].load = load;
     }
