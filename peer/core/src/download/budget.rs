@@ -44,16 +44,33 @@ fn ahead(limit: u64) -> u64 {
     u64::from(window) + u64::from((window / 8).clamp(FRAME.0, FRAME.1).min(window))
 }
 
+/// The bytes of all requests together that may be on their way before the limit lets them through.
+fn most_ahead(limit: u64) -> u64 {
+    (limit as f64 * AHEAD) as u64
+}
+
 impl Download {
     /// Handles a new limit. Requests on connections that let the source send further ahead than it now should
-    /// are dropped. What they would bring was already sent, or would be at once.
+    /// are dropped. What they would bring was already sent, or would be at once. A piece that has arrived in part goes
+    /// on if its rest is no more than what may be sent ahead.
     pub(super) fn limited(&mut self, now: Moment, limit: u64, actions: &mut Vec<super::Action>) {
         let narrower = window(limit) < window(self.limit);
         self.limit = limit;
         self.touched_all = true;
         if narrower {
-            let ids: Vec<_> = self.requests.iter().map(|(id, _)| id).collect();
-            ids.into_iter().for_each(|id| self.cancel(now, id, actions));
+            let mut room = most_ahead(limit);
+            let rest = |request: &OpenRequest| {
+                let owed = request.owes(|piece| self.layout.piece_length(piece));
+                request.current.map_or(u64::MAX, |_| owed)
+            };
+            let mut open: Vec<_> = self.requests.iter().map(|(id, request)| (rest(request), id)).collect();
+            open.sort_unstable();
+            for (rest, id) in open {
+                match room.checked_sub(rest) {
+                    Some(left) => room = left,
+                    None => self.cancel(now, id, actions),
+                }
+            }
         }
     }
 
@@ -98,7 +115,7 @@ impl Download {
         let owed = |request: &OpenRequest| request.owes(|piece| self.layout.piece_length(piece)).min(ahead);
         let requests = self.requests.iter().map(|(_, request)| request);
         let open: u64 = requests.filter(|request| is_live(request, now)).map(owed).sum();
-        let room = ((self.limit as f64 * AHEAD) as u64).saturating_sub(open);
+        let room = most_ahead(self.limit).saturating_sub(open);
         let more = open == 0 || room >= piece || !self.is_filled(now);
         Some(if more { room.max(piece) } else { 0 })
     }

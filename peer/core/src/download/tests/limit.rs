@@ -305,6 +305,23 @@ fn a_source_that_has_sent_all_is_not_blamed_while_we_check() {
 }
 
 #[test]
+fn a_new_limit_drops_no_piece_of_which_little_is_left() {
+    for (arrived, limit, goes_on) in [
+        (500_000, 500 << 10, true),
+        (100_000, 500 << 10, false),
+        (100_000, 2 << 20, true),
+        (500_000, 20_000, false),
+    ] {
+        let mut bench = Bench::new(MANY);
+        bench.source(1, ALL);
+        let id = bench.start(1, 5);
+        bench.feed(Event::Received(id, arrived));
+        bench.feed(Event::Limit(limit));
+        assert_eq!(bench.open.contains_key(&id), goes_on, "{arrived} {limit}");
+    }
+}
+
+#[test]
 fn a_new_limit_leaves_no_more_open_than_it_lets_through() {
     // More than are few for so many sources.
     let mut bench = Bench::new(120);
