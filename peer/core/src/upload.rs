@@ -5,6 +5,7 @@
 //! [`Upload::next_wakeup`].
 
 mod chunk;
+mod draining;
 mod invariant;
 mod protocol;
 mod queue;
@@ -20,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{PeerId, Username};
+use domain::{FileId, PeerId, PieceIndex, Username};
 
 pub use self::{
     chunk::{MAX_CHUNK, ReaderPace, chunk_length},
@@ -28,6 +29,7 @@ pub use self::{
     request::UploadRequestId,
 };
 use self::{
+    draining::Draining,
     queue::Turns,
     request::{PieceInProgress, ReceivedRequest},
     sent::SentCounts,
@@ -73,6 +75,7 @@ pub struct Upload {
     served: BTreeMap<PeerId, u32>,
     turns: Turns,
     sent: SentCounts,
+    draining: Draining,
     slots: SlotCount,
     rate: Meter,
     /// The same rate over a shorter time, for decisions.
@@ -96,6 +99,7 @@ impl Upload {
             served: BTreeMap::new(),
             turns: Turns::new(seed),
             sent: SentCounts::default(),
+            draining: Draining::default(),
             slots: SlotCount::new(options.thin_slots, options.max_slots),
             rate: Meter::new(Duration::from_millis(500)),
             pace,
@@ -108,6 +112,7 @@ impl Upload {
 
     /// Handles an event, and appends the actions that it requires.
     pub fn handle(&mut self, now: Moment, event: Event, actions: &mut Vec<Action>) {
+        self.draining.forget(now);
         match event {
             Event::Asked { request, peer, user, file, wanted, max_pieces, in_order, urgent } => {
                 let left = if max_pieces == 0 { u32::MAX } else { max_pieces };
@@ -131,6 +136,7 @@ impl Upload {
             Event::Sent(id) => self.piece_sent(now, id, actions),
             Event::Left(id) => self.remove(id),
             Event::Progress(id, bytes) => self.progress(now, id, bytes),
+            Event::Drain(file, until) => self.draining.note(now, file, until),
             Event::Tick => self.end_stalled(now, actions),
         }
         self.slots.note_demand(now, self.others_wait());
@@ -238,8 +244,8 @@ impl Upload {
             self.requests.values().filter(|other| other.peer == request.peer && other.file == request.file);
         let on_its_way: Vec<_> =
             busy.by_ref().filter_map(|other| Some(other.sending.as_ref()?.piece)).collect();
-        let mut candidates =
-            request.wanted.iter().enumerate().filter(|(_, piece)| !on_its_way.contains(piece));
+        let may_send = |piece| !on_its_way.contains(&piece) && self.may_send(now, request.file, piece);
+        let mut candidates = request.wanted.iter().enumerate().filter(|(_, piece)| may_send(**piece));
         let choice = if request.in_order {
             candidates.next()
         } else {
@@ -247,6 +253,7 @@ impl Upload {
         };
         let Some((at, &piece)) = choice else { return false };
         self.sent.add(request.file, piece);
+        self.draining.note_sent(now, request.file, piece);
         if let Some(request) = self.requests.get_mut(&id) {
             request.wanted.remove(at);
             request.left -= 1;
@@ -254,6 +261,17 @@ impl Upload {
         }
         actions.push(Action::Send(id, piece));
         true
+    }
+
+    /// Whether the piece may be sent: always, unless the file is drained and the piece is left to others.
+    fn may_send(&self, now: Moment, file: FileId, piece: PieceIndex) -> bool {
+        self.sent.count(file, piece) == 0 || !self.draining.is_left_to_others(now, file, piece)
+    }
+
+    /// Whether the request has a piece that may be sent.
+    fn can_serve(&self, now: Moment, request: &ReceivedRequest) -> bool {
+        self.draining.is_empty()
+            || request.wanted.iter().any(|piece| self.may_send(now, request.file, *piece))
     }
 
     fn remove(&mut self, id: UploadRequestId) {

@@ -1,8 +1,11 @@
 //! A seeder that leaves once another peer has all it has, as `--drain` does.
 
+use peer_core::{Moment, upload::Event};
+
 use super::{
     No,
     host::{Draining, Host, State},
+    tracker::file,
     world::{Happening, World},
 };
 
@@ -26,6 +29,7 @@ impl World {
                         .filter(|piece| !leechers.iter().any(|host| host.have.contains(*piece)));
                     let missing = missing.map(|piece| u64::from(self.layout.piece_length(piece))).sum();
                     self.draining = Some(Draining { sent, missing, handed: None });
+                    self.uploads.push_back((SEEDER, Event::Drain(file(), Moment::MAX)));
                 }
             }
             Some(draining)

@@ -27,6 +27,7 @@ impl Upload {
         let mut waiting: Vec<_> = waiting.map(|request| (request.peer, request.file)).collect();
         waiting.sort_unstable();
         assert!(waiting.windows(2).all(|pair| pair[0] != pair[1]), "a peer waits twice for a file");
-        assert!(!self.served.is_empty() || self.waiting() == 0, "requests wait and nobody is served");
+        let is_idle = self.served.is_empty() && self.waiting() > 0 && self.draining.is_empty();
+        assert!(!is_idle, "requests wait and nobody is served");
     }
 }

@@ -3,6 +3,7 @@
 use domain::{FileId, PeerId, PieceIndex, Username};
 
 use super::UploadRequestId;
+use crate::Moment;
 
 /// All events of a peer's uploads. One machine decides for all files, because they share the uplink.
 #[derive(Clone, Debug)]
@@ -40,6 +41,10 @@ pub enum Event {
     /// Bytes of any request were handed to the transport. The uplink's rate is measured with this event. It
     /// is best reported for each chunk as it is taken, and before the piece's `Sent`.
     Progress(UploadRequestId, u32),
+    /// Until this moment, this peer wants to stop serving the file. Of its pieces it sends those that it never sent.
+    /// A piece that it sent is left to the receiver to pass on, and sent again only if it is still wanted after
+    /// half a minute.
+    Drain(FileId, Moment),
     /// Time has passed.
     Tick,
 }

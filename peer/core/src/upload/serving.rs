@@ -7,6 +7,7 @@ use domain::{PIECE_LENGTH, PeerId};
 
 use super::{
     Action, End, Moment, Upload, UploadRequestId,
+    draining::LOOK,
     request::{PieceInProgress, ReceivedRequest},
 };
 
@@ -75,12 +76,15 @@ impl Upload {
             return None;
         }
         if self.others_wait() {
-            return self
-                .has_free_slot(now)
-                .then(|| self.turns.order(&self.requests, &self.served).into_iter().next())?;
+            if !self.has_free_slot(now) {
+                return None;
+            }
+            let mut order = self.turns.order(&self.requests, &self.served).into_iter();
+            return order.find(|(id, _)| self.can_serve(now, &self.requests[id]));
         }
         let streams = (self.pace(now) / STREAM_RATE).clamp(1.0, MAX_STREAMS) as u32;
         let own = self.requests.iter().filter(|(_, request)| request.sending.is_none());
+        let own = own.filter(|(_, request)| self.can_serve(now, request));
         own.filter(|(_, request)| self.served.get(&request.peer).is_some_and(|count| *count < streams))
             .min_by_key(|(_, request)| request.arrived)
             .map(|(id, _)| (*id, 0))
@@ -127,8 +131,12 @@ impl Upload {
         let turns = |quiet: Duration| if quiet < QUIET && !order.is_empty() { QUIET } else { STALL };
         let due = self.sending().map(|(_, sending)| sending.quiet_for(now));
         let mut due = due.map(|quiet| now + turns(quiet).saturating_sub(quiet)).min();
-        if !order.is_empty() && self.taken_slots(now) < self.slot_count(now).max(self.options.slots) {
+        let can_serve = order.iter().any(|(id, _)| self.can_serve(now, &self.requests[id]));
+        if can_serve && self.taken_slots(now) < self.slot_count(now).max(self.options.slots) {
             due = due.into_iter().chain([self.moved + ROOM_AFTER]).min();
+        }
+        if !order.is_empty() && !self.draining.is_empty() {
+            due = due.into_iter().chain([now + LOOK]).min();
         }
         for ((id, _), place) in order.into_iter().zip(1..) {
             let Some(request) = self.requests.get_mut(&id) else { continue };

@@ -1,5 +1,6 @@
 //! Tests of the upload machine.
 
+mod draining;
 mod properties;
 mod slots;
 

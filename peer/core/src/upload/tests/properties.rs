@@ -44,6 +44,11 @@ proptest! {
                     }
                     None => continue,
                 },
+                5 if rng.random_bool(0.1) => {
+                    let file = FileId::try_from(&[rng.random_range(1..4); 16][..]).expect("not nil");
+                    let until = bench.now + ms(rng.random_range(0..2_000));
+                    bench.feed(Event::Drain(file, until))
+                }
                 _ => bench.feed(Event::Tick),
             };
             for action in actions {
