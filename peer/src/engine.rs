@@ -624,6 +624,12 @@ impl Engine {
         self.inner.uploads.slots.cut(|claims| admission.in_force(claims).err());
     }
 
+    /// Hands the file over to those who fetch it, for this long: of its pieces, those are sent that this peer has not
+    /// sent before. Receivers pass the others on.
+    pub(crate) fn drain(&self, file: FileId, time: Duration) {
+        self.inner.uploads.slots.drain(file, time);
+    }
+
     /// Sets the limits in bytes a second, 0 for none; `None` leaves a limit unchanged. Returns the limits in
     /// force, upload first.
     pub fn set_limits(&self, upload: Option<u64>, download: Option<u64>) -> (u64, u64) {

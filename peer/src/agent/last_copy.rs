@@ -1,8 +1,8 @@
 //! What others would lose if this peer stopped serving.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use proto::domain::{FileName, GroupId, PieceLayout};
+use proto::domain::{FileId, FileName, GroupId, PieceLayout};
 
 use super::Agent;
 use crate::{
@@ -13,11 +13,14 @@ use crate::{
 
 /// The most files whose peers are looked up in one answer. The tracker limits how often one may ask.
 const MOST: usize = 64;
+/// How long a file is drained after a client has asked for it. A client that waits asks every second.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// A file of which others would not have enough copies.
 pub(crate) struct LastCopy {
     pub group: GroupId,
     pub name: FileName,
+    pub file: FileId,
     pub others: Others,
 }
 
@@ -65,10 +68,15 @@ impl Agent {
                 let others = last_copy::others(others, total);
                 // It is offered, so this peer has at least one piece.
                 if last_copy::is_at_risk(1, others, copies) {
-                    found.push(LastCopy { group: group.clone(), name: entry.name, others });
+                    found.push(LastCopy { group: group.clone(), name: entry.name, file: entry.file, others });
                 }
             }
         }
         Ok(found)
+    }
+
+    /// Hands these files over for a while: of their pieces, those are sent that were not sent before.
+    pub(crate) fn drain(&self, files: &[LastCopy]) {
+        files.iter().for_each(|found| self.engine().drain(found.file, DRAIN));
     }
 }

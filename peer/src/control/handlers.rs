@@ -501,6 +501,9 @@ impl ControlService for Control {
         let name = name.map(|name| wire::file_name(&name)).transpose()?;
         let copies = request.copies.max(1) as usize;
         let found = self.agent.last_copies(group.as_ref(), name.as_ref(), copies).await?;
+        if request.drain {
+            self.agent.drain(&found);
+        }
         let files = found.into_iter().map(convert::last_copy).collect();
         Ok(Response::new(pb::ListLastCopiesResponse { files }))
     }

@@ -1,9 +1,17 @@
 //! Decides whose turn it is: an asynchronous shell around the pure machine in [`crate::domain::upload`].
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
-use proto::{domain::PieceIndex, reason::Reason, ticket::Claims};
+use proto::{
+    domain::{FileId, PieceIndex},
+    reason::Reason,
+    ticket::Claims,
+};
 use tokio::{
     sync::{Notify, watch},
     time::sleep,
@@ -123,6 +131,15 @@ impl UploadSlots {
             }
             inner.handle(self.start, Event::Left(request));
         }
+    }
+
+    /// Hands the file over for this long.
+    pub(crate) fn drain(&self, file: FileId, time: Duration) {
+        let mut inner = self.inner.lock();
+        let until = inner.now(self.start) + time;
+        inner.handle(self.start, Event::Drain(file, until));
+        drop(inner);
+        self.rescheduled.notify_one();
     }
 
     /// The number of requests that are served, and the number that wait.

@@ -39,6 +39,7 @@ pub(super) async fn check(
         group_id: group.unwrap_or_default().to_owned(),
         name: name.unwrap_or_default().to_owned(),
         copies: leaving.copies.unwrap_or(1),
+        drain: leaving.drain,
     };
     let look = async || {
         let found = async { daemon.control().list_last_copies(request.clone()).await };
