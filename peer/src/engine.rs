@@ -624,8 +624,7 @@ impl Engine {
         self.inner.uploads.slots.cut(|claims| admission.in_force(claims).err());
     }
 
-    /// Hands the file over to those who fetch it, for this long: of its pieces, those are sent that this peer has not
-    /// sent before. Receivers pass the others on.
+    /// Hands the file over to those who fetch it, for this long: see [`crate::domain::upload::Event::Drain`].
     pub(crate) fn drain(&self, file: FileId, time: Duration) {
         self.inner.uploads.slots.drain(file, time);
     }
@@ -664,9 +663,7 @@ impl Engine {
     /// a logout.
     pub async fn clear(&self) {
         let handles: Vec<_> = self.downloads().drain().map(|(_, handle)| handle).collect();
-        for handle in &handles {
-            handle.stop.cancel();
-        }
+        handles.iter().for_each(|handle| handle.stop.cancel());
         for handle in handles {
             let mut view = handle.view.subscribe();
             // This can't fail: a download always ends with a final state, and the handle holds the sender.
@@ -678,8 +675,7 @@ impl Engine {
         self.inner.tools.links.clear();
     }
 
-    /// Like [`Engine::clear`], and also ends every task before it returns. The engine can't be used
-    /// afterwards.
+    /// Like [`Engine::clear`], and also ends every task before it returns. The engine can't be used again.
     pub async fn shutdown(&self) {
         self.clear().await;
         self.inner.ended.cancel();
