@@ -277,7 +277,9 @@ impl Upload {
     fn remove(&mut self, id: UploadRequestId) {
         if let Some(request) = self.requests.remove(&id) {
             self.changed = true;
-            if request.sending.is_some() {
+            if let Some(sending) = request.sending {
+                // Nobody has it to pass on.
+                self.sent.take_back(request.file, sending.piece);
                 self.leave_slot(request.peer);
             }
         }

@@ -49,6 +49,22 @@ fn the_pieces_sent_before_are_left_to_others_too() {
 }
 
 #[test]
+fn a_piece_whose_receiver_left_in_its_middle_is_sent_to_the_next() {
+    for drained_first in [false, true] {
+        let mut bench = Bench::new(1);
+        if drained_first {
+            drain(&mut bench, 10 * PASS_ON);
+        }
+        let (first, actions) = bench.ask_for((0, 0, 0), &[3], 1);
+        assert_eq!(sends(&actions), [(first, 3)]);
+        bench.feed(Event::Left(first));
+        drain(&mut bench, 10 * PASS_ON);
+        let (second, actions) = bench.ask_for((0, 0, 0), &[3], 1);
+        assert_eq!(sends(&actions), [(second, 3)]);
+    }
+}
+
+#[test]
 fn once_the_time_is_over_everything_is_sent_as_before() {
     let mut bench = Bench::new(1);
     let (first, _) = bench.ask_for((0, 0, 0), &[3], 1);
