@@ -75,7 +75,7 @@ impl Agent {
         Ok(found)
     }
 
-    /// Hands these files over for a while: of their pieces, those are sent that were not sent before.
+    /// Drains these files for [`DRAIN`]: this peer sends each piece once, and leaves it to the receiver to pass it on.
     pub(crate) fn drain(&self, files: &[LastCopy]) {
         files.iter().for_each(|found| self.engine().drain(found.file, DRAIN));
     }

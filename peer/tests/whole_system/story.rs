@@ -29,8 +29,8 @@ const CALL: Duration = Duration::from_secs(40);
 pub(crate) const GROUP: &str = "films";
 pub(crate) const OWNER: usize = 1;
 
-/// One seed of this many goes on until certificates have ended.
-const OF_SEEDS: u64 = 10;
+/// One seed of this many goes on until all certificates have ended.
+const CERTIFICATES_END_EVERY: u64 = 10;
 
 /// A published file.
 pub(crate) struct Shared {
@@ -79,7 +79,7 @@ pub(crate) fn run(seed: u64, echo: bool) -> String {
         story.check();
     }
     story.finish();
-    if seed.is_multiple_of(OF_SEEDS) {
+    if seed.is_multiple_of(CERTIFICATES_END_EVERY) {
         story.outlive_certificates();
     }
     story.world.digest()

@@ -1,4 +1,4 @@
-//! Files that this peer wants to stop serving. It first gives away what others lack, and spares its uplink.
+//! Files that this peer wants to stop serving. It sends each piece of them once, and the receiver passes it on.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -41,9 +41,9 @@ pub enum Event {
     /// Bytes of any request were handed to the transport. The uplink's rate is measured with this event. It
     /// is best reported for each chunk as it is taken, and before the piece's `Sent`.
     Progress(UploadRequestId, u32),
-    /// Until this moment, this peer wants to stop serving the file. Of its pieces it sends those that it never sent.
-    /// A piece that it sent is left to the receiver to pass on, and sent again only if it is still wanted after
-    /// half a minute.
+    /// This peer wants to stop serving the file, until this moment at the latest. It sends the pieces that it never
+    /// sent. A piece that it sent is left to the receiver to pass on, and sent again only if it is still wanted
+    /// after 30 seconds.
     Drain(FileId, Moment),
     /// Time has passed.
     Tick,

@@ -28,7 +28,7 @@ impl SentCounts {
         self.files.get(&file).and_then(|counts| counts.pieces.get(piece.as_usize())).copied().unwrap_or(0)
     }
 
-    /// Reverts [`SentCounts::add`], for a piece that its receiver did not wait for.
+    /// Reverts [`SentCounts::add`], for a piece that did not arrive because its receiver left.
     pub(super) fn take_back(&mut self, file: FileId, piece: PieceIndex) {
         let counts = self.files.get_mut(&file).and_then(|counts| counts.pieces.get_mut(piece.as_usize()));
         if let Some(count) = counts {
