@@ -450,6 +450,25 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_is_as_long_as_the_limit_at_most() {
+        let signer = signer(1);
+        let verifier = verifier(&signer);
+        let payload = serde_json::to_string(&Payload::from(&claims())).expect("JSON");
+        let footer = serde_json::to_string(&Footer { kid: &signer.public.id }).expect("JSON");
+        // Spaces between the claims change the length alone.
+        let padded = |spaces: usize| {
+            let payload = payload.replacen('{', &format!("{{{}", " ".repeat(spaces)), 1);
+            forge(&signer, &payload, &footer, ASSERTION)
+        };
+        // Three bytes of the payload are four characters.
+        let about = (MAX_TICKET - padded(0).len()) * 3 / 4;
+        let longest = (about - 2..about + 2).find(|spaces| padded(*spaces).len() == MAX_TICKET);
+        let longest = longest.expect("a ticket of that length");
+        assert!(verifier.verify(&padded(longest), NOW).is_ok());
+        assert_eq!(verifier.verify(&padded(longest + 1), NOW), Err(TicketError::Invalid));
+    }
+
+    #[test]
     fn only_the_very_claims_of_a_ticket_count() {
         let signer = signer(1);
         let verifier = verifier(&signer);
@@ -587,8 +606,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_valid_is_remembered_longer_than_what_has_expired() {
+        let verifier = verifier(&signer(1));
+        let (expired, valid) = (Arc::new(Claims { expires: NOW - 100, ..claims() }), Arc::new(claims()));
+        let hash = |count: u64| {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&count.to_le_bytes());
+            hash
+        };
+        let is_known = |count| verifier.verified.lock().contains_key(&hash(count));
+        verifier.remember(hash(0), Arc::clone(&valid), NOW);
+        for count in 1..REMEMBERED as u64 {
+            verifier.remember(hash(count), Arc::clone(&expired), NOW);
+        }
+        assert!(is_known(0) && is_known(1), "there is room for both");
+        verifier.remember(hash(REMEMBERED as u64), valid, NOW);
+        assert!(is_known(0) && is_known(REMEMBERED as u64) && !is_known(1));
+    }
+
+    #[test]
     fn a_seed_of_zeros_is_no_secret() {
         assert!(Signer::from_seed(&[0; 32]).is_none());
-        assert!(!format!("{:?}", signer(5)).contains("050505"));
+        let shown = format!("{:?}", signer(5));
+        assert!(shown.contains(&signer(5).public.id) && !shown.contains("050505"), "{shown}");
     }
 }
