@@ -500,6 +500,45 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_written_while_nothing_changes() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(format!("{}.json", "A".repeat(64)));
+        let memory = TrustMemory::new(Some(home.path().to_owned()));
+        memory.take_up(authority("a"));
+        let tell = |epoch| {
+            let epochs = [("g1".parse().unwrap(), epoch)];
+            memory.set_epochs(&epochs);
+            memory.keep_epochs(&epochs);
+            memory.keep_keys(&[key(1)]);
+            memory.keep_clock(KeptClock { offset: 1, told: 1_000 });
+        };
+        tell(5);
+        std::fs::remove_file(&path).unwrap();
+        tell(5);
+        assert!(!path.exists(), "the same was told again");
+        tell(6);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_ban_lasts_an_hour_and_there_is_a_limit_of_bans() {
+        for (left, holds) in [(0, false), (1, true), (3_600, true), (3_601, false)] {
+            assert_eq!(is_banned_until(50_000 + left, 50_000), holds, "{left}");
+        }
+        assert!(!is_banned_until(50_000, 50_001), "it is over");
+        assert_eq!(seconds(UNIX_EPOCH + Duration::from_secs(5)), 5);
+
+        let memory = TrustMemory::new(None);
+        let until = seconds(SystemTime::now()) + BAN.as_secs() / 2;
+        memory.inner.lock().kept.bans = (1..MOST).map(|number| (number.to_string(), until)).collect();
+        let (last, beyond) = (PeerId::from([1; 32]), PeerId::from([2; 32]));
+        let ann: Username = "ann".parse().unwrap();
+        memory.ban(last, None);
+        memory.ban(beyond, None);
+        assert!(memory.is_banned(last, &ann) && !memory.is_banned(beyond, &ann));
+    }
+
+    #[test]
     fn a_damaged_file_is_no_reason_not_to_start() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join(format!("{}.json", "A".repeat(64)));

@@ -292,6 +292,54 @@ fn after_a_restart_the_trackers_time_is_at_least_what_it_was() {
     assert_eq!(scene.ask(Some(own()), &claims, 1).err(), None, "nothing is known of the tracker's clock");
 }
 
+#[test]
+fn running_calls_are_checked_again_after_a_change_and_only_then() {
+    let scene = Scene::new();
+    let admission = scene.admission();
+    let (g1, mut watch) = (|epoch| ("g1".parse().unwrap(), epoch), admission.watch());
+    let mut is_told = || {
+        let told = watch.has_changed().unwrap();
+        watch.mark_unchanged();
+        told
+    };
+    assert!(!admission.set_epochs(&[g1(5)]) && !is_told(), "the same");
+    assert!(admission.set_epochs(&[g1(6), (g3(), 1)]) && is_told(), "risen");
+    assert!(admission.set_epochs(&[g1(6)]) && is_told(), "forgotten");
+    admission.replace_epochs(vec![g1(5)]);
+    assert!(is_told());
+    assert_eq!(scene.ask(Some(own()), &scene.claims(), 1).err(), None, "replaced, not raised");
+    for (offset, expected) in [(600, false), (601, true), (602, false), (0, false)] {
+        admission.set_clock_offset(offset);
+        assert_eq!(is_told(), expected, "{offset}");
+    }
+}
+
+#[test]
+fn this_machine_has_a_clock() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert!(local_time().abs_diff(now) < 3_600);
+    assert!(since_boot() > Duration::ZERO);
+}
+
+#[test]
+fn each_reason_to_refuse_is_explained() {
+    let other = refusal(Reason::NoCertificate);
+    for reason in [
+        Reason::NotShared,
+        Reason::FileChanged,
+        Reason::PathNotFound,
+        Reason::StaleEpoch,
+        Reason::TicketExpired,
+        Reason::TicketInvalid,
+        Reason::ClockOff,
+        Reason::NotServing,
+        Reason::Corrupt,
+        Reason::TooSlow,
+    ] {
+        assert_ne!(refusal(reason).message(), other.message(), "{reason:?}");
+    }
+}
+
 /// A change after a request was admitted, and the reason that ends its stream.
 type Change = (&'static str, fn(&Scene), Reason);
 
