@@ -6,6 +6,7 @@ mod corruption;
 mod endings;
 mod folder;
 mod power;
+mod versions;
 
 use std::{
     fs,
