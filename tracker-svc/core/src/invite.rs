@@ -161,8 +161,9 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_does_not_show_itself() {
+    fn a_hash_is_the_sha256_of_the_secret_and_does_not_show_itself() {
         let hash = InviteHash::of(&SECRET.into());
+        assert_eq!(hash.as_bytes()[..], Sha256::digest(SECRET)[..]);
         assert_ne!(hash, InviteHash::of(&[8; 16].into()));
         assert_eq!(format!("{hash:?}"), "InviteHash(..)");
     }

@@ -141,6 +141,10 @@ mod tests {
         assert_ne!(SessionHash::of_token(&good), SessionHash::of_token(&token(&[8; 32])));
         assert_ne!(SessionHash::of_token(&machine_token(&[7; 32])), SessionHash::of_token(&good));
         assert!(SessionHash::of_token(&machine_token(&[7; 32])).is_some());
+        let stored = SessionHash::of_token(&good).expect("a token");
+        assert_eq!(stored.as_bytes()[..], Sha256::digest(&good)[..]);
+        let shown = SessionHash::from([0xab; 32]);
+        assert_eq!(format!("{shown:?}"), "session:abababab", "too little to look it up");
         let long = "a".repeat(1 << 20);
         for bad in
             ["", "mts_", "' OR 1=1--", &good[1..], &good.replace("mts_", "mtx_"), &long, &"é".repeat(23)]
@@ -161,6 +165,9 @@ mod tests {
             used: opened,
             machine: None,
         };
+        let day = Duration::from_hours(24);
+        assert_eq!((IDLE, ABSOLUTE), (day * 7, day * 30), "as the documentation says");
+        assert_eq!(session.ends(), opened + ABSOLUTE);
         assert!(session.is_alive(opened + IDLE - Duration::from_secs(1)));
         assert!(!session.is_alive(opened + IDLE));
         let busy = Session { used: opened + ABSOLUTE - Duration::from_secs(2), ..session.clone() };

@@ -44,6 +44,7 @@ fn each_method_has_one_line_and_others_none() {
     for path in ["", "/", "/minitorrent.v1.AuthService/", "/minitorrent.v1.AuthService/DropTables"] {
         assert_eq!(requirement(path), None);
     }
+    assert_eq!(requirement("/minitorrent.v1.GroupService/DeleteGroup"), Some(Requirement::Owner));
 }
 
 #[test]
@@ -66,6 +67,22 @@ fn the_stricter_of_table_and_proof_holds() {
     assert!(admit::<Ownership>(&owner_method, &group, place(Standing::Owner)).is_ok());
     assert!(admit::<Applicant>(&leave, &group, place(Standing::Requested)).is_ok());
     assert_eq!(admit::<Applicant>(&leave, &group, place(Standing::None)).err(), Some(Refusal::NotAMember));
+}
+
+#[test]
+fn a_caller_and_a_proof_say_what_the_store_said() {
+    let group: GroupId = "g1".parse().expect("a group name");
+    let path = "/minitorrent.v1.SwarmService/FindPeers";
+    let person = caller(path);
+    assert!(person.token().is_none() && person.covers(&group));
+    assert_eq!(person.session_ends(), SystemTime::UNIX_EPOCH + crate::session::ABSOLUTE);
+    let machine = by_token(path, Allow::Share, None).expect("allowed");
+    let scope = machine.token().expect("a token");
+    assert_eq!((scope.name.as_str(), scope.allow), ("ci", Allow::Share));
+    let stored = Place { group: GroupKey(7), epoch: 9, standing: Standing::Reader };
+    let member: Membership = admit(&machine, &group, Some(stored)).expect("a member");
+    assert_eq!((member.key(), member.epoch()), (GroupKey(7), 9));
+    assert_eq!((member.group(), member.account()), (&group, AccountId(1)));
 }
 
 #[test]
