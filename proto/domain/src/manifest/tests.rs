@@ -35,6 +35,14 @@ fn a_piece_counts_only_when_both_digests_hold() {
     let layout = manifest.layout();
     let last = layout.index(2).expect("three pieces");
     let bytes = &data[layout.offset(last) as usize..];
+    let hashes: Vec<_> = layout
+        .indices()
+        .map(|piece| {
+            let range = layout.range(piece);
+            hash_piece(layout, piece, &data[range.start as usize..range.end as usize])
+        })
+        .collect();
+    assert_eq!(manifest.pieces(), hashes);
     assert!(manifest.piece_matches(last, bytes));
     assert!(!manifest.piece_matches(last, &bytes[1..]));
     let mut only_sha1 = manifest.clone();
@@ -54,6 +62,11 @@ fn runs_must_be_whole_in_order_and_fold() {
     assert_eq!(gap.push(1, &manifest.pieces[1..]), Err(ManifestError::OutOfOrder { expected: 0, got: 1 }));
     let mut long = assembler();
     assert_eq!(long.push(0, &[manifest.pieces[0]; 4]), Err(ManifestError::TooMany { pieces: 3 }));
+    let mut late = assembler();
+    assert_eq!(late.push(0, &manifest.pieces[..2]), Ok(()));
+    assert_eq!(late.push(2, &manifest.pieces[1..]), Err(ManifestError::TooMany { pieces: 3 }));
+    assert_eq!(late.push(2, &manifest.pieces[2..]), Ok(()), "a run that is refused changes nothing");
+    assert_eq!(late.finish().as_ref(), Ok(&manifest));
     let mut short = assembler();
     assert_eq!(short.push(0, &manifest.pieces[..2]), Ok(()));
     assert_eq!(short.finish(), Err(ManifestError::TooFew { pieces: 3, got: 2 }));
