@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{Read as _, Write as _},
-    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -27,11 +27,6 @@ pub(super) struct Places {
     /// The final name, a single component.
     name: PathBuf,
     parts: Option<File>,
-}
-
-fn is_component(name: &Path) -> bool {
-    let bytes = name.as_os_str().as_bytes();
-    !bytes.is_empty() && bytes != b"." && bytes != b".." && !bytes.contains(&b'/') && !bytes.contains(&0)
 }
 
 /// A directory that is held open. Cheap to clone: all clones are the same open directory.
@@ -101,8 +96,7 @@ fn is_link(dir: &File, name: &OsStr) -> bool {
 impl Places {
     /// The places of a destination in its directory. Creates nothing.
     pub(super) fn of(directory: &Directory, destination: &Path) -> Result<Self, StoreError> {
-        let name = destination.file_name().map(PathBuf::from).filter(|name| is_component(name));
-        let name = name.ok_or(Errno::INVAL)?;
+        let name = destination.file_name().map(PathBuf::from).ok_or(Errno::INVAL)?;
         let mut places = Self { directory: directory.clone(), name, parts: None };
         match places.open_parts() {
             Ok(parts) => places.parts = Some(parts),
@@ -438,4 +432,146 @@ pub(super) fn rename_if_there(dir: &File, from: &str, to: &str) -> Result<(), St
 pub(super) fn is_same(dir: &File, name: &str, file: &File) -> Result<bool, StoreError> {
     let open = sys::fstat(file)?;
     Ok(stat(dir, OsStr::new(name))?.is_some_and(|at| at.st_dev == open.st_dev && at.st_ino == open.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use rustix::io::{FdFlags, fcntl_getfd};
+
+    use super::*;
+
+    #[test]
+    fn what_is_opened_here_is_not_inherited_by_other_programs() {
+        let dir = tempfile::tempdir().unwrap();
+        let destination = dir.path().join("file");
+        let directory = Directory::of(&destination).unwrap();
+        let mut places = Places::of(&directory, &destination).unwrap();
+        let parts = places.make_parts().unwrap();
+        let created = create(parts, "new").unwrap();
+        let found = open_regular(parts, "new").unwrap().unwrap();
+        for file in [&*directory.open, parts, &created, &found] {
+            assert!(fcntl_getfd(file).unwrap().contains(FdFlags::CLOEXEC), "{file:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_through_a_file_is_not_taken_for_one_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let through = Directory::of(&dir.path().join("file/below"));
+        assert!(
+            matches!(through, Err(StoreError::Io(error)) if error.kind() == std::io::ErrorKind::NotADirectory)
+        );
+    }
+
+    #[test]
+    fn a_small_file_is_read_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("small"), "12345").unwrap();
+        let open = File::open(dir.path()).unwrap();
+        assert_eq!(read_small(&open, "small", 5).unwrap().unwrap(), b"12345");
+        assert_eq!(read_small(&open, "small", 4).unwrap(), None);
+        assert_eq!(read_small(&open, "none", 5).unwrap(), None);
+    }
+
+    #[test]
+    fn missing_directories_are_made_with_the_permissions_of_the_umask() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let (above, below) = (dir.path().join("above"), dir.path().join("above/below"));
+        make_directories(&below, 0o027).unwrap();
+        assert_eq!((mode(&above), mode(&below)), (0o750, 0o750));
+        std::fs::set_permissions(&above, std::fs::Permissions::from_mode(0o2700)).unwrap();
+        make_directories(&above.join("group"), 0o022).unwrap();
+        assert_eq!((mode(&above), mode(&above.join("group"))), (0o2700, 0o2755), "the bit is inherited");
+        // The directory above the second one is made on the way to it.
+        make_directories(&dir.path().join("first/../second"), 0o022).unwrap();
+        assert!(dir.path().join("second").is_dir());
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert!(make_directories(&dir.path().join("file"), 0o022).is_err());
+    }
+
+    /// A file at its final name, and the places of a download to that name.
+    fn places(dir: &Path) -> Places {
+        let destination = dir.join("file");
+        std::fs::write(&destination, "complete").unwrap();
+        let mut places = Places::of(&Directory::of(&destination).unwrap(), &destination).unwrap();
+        places.make_parts().unwrap();
+        places
+    }
+
+    fn content(path: PathBuf) -> Option<String> {
+        std::fs::read_to_string(path).ok()
+    }
+
+    #[test]
+    fn two_names_are_exchanged_and_one_replaces_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (places, file, part) = (places(dir.path()), dir.path().join("file"), dir.path().join(PARTS));
+        std::fs::write(part.join("new"), "new").unwrap();
+        places.exchange("new", "old").unwrap();
+        assert_eq!(
+            (content(file.clone()), content(part.join("new"))),
+            (Some("new".into()), Some("complete".into()))
+        );
+        places.replace("new").unwrap();
+        assert_eq!((content(file.clone()), content(part.join("new"))), (Some("complete".into()), None));
+
+        std::fs::write(part.join("old"), "old").unwrap();
+        places.put_back("old").unwrap();
+        assert_eq!(content(file.clone()), Some("complete".into()), "it has its name");
+        std::fs::remove_file(&file).unwrap();
+        places.put_back("old").unwrap();
+        assert_eq!((content(file), content(part.join("old"))), (Some("old".into()), None));
+    }
+
+    #[test]
+    fn a_complete_file_becomes_unfinished_data_and_what_was_left_there_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut places, part) = (places(dir.path()), dir.path().join(PARTS));
+        std::fs::write(part.join("state"), "of another run").unwrap();
+        std::fs::create_dir_all(part.join("part/mine")).unwrap();
+        places.take_back("part", &["part", "state"]).unwrap();
+        assert_eq!(
+            (content(dir.path().join("file")), content(part.join("part"))),
+            (None, Some("complete".into()))
+        );
+        assert!(!part.join("state").exists());
+        assert!(part.join("part.aside-1/mine").exists(), "what this peer did not make is set aside");
+    }
+
+    #[test]
+    fn a_directory_that_was_moved_away_is_not_at_its_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = dir.path().join("before");
+        std::fs::create_dir(&before).unwrap();
+        let places = places(&before);
+        places.check_path().unwrap();
+        std::fs::rename(&before, dir.path().join("after")).unwrap();
+        assert!(matches!(places.check_path(), Err(StoreError::Displaced)));
+    }
+
+    #[test]
+    fn a_destination_is_on_the_file_system_of_the_nearest_directory() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let number = std::fs::metadata(dir.path()).unwrap().dev();
+        assert_eq!(Directory::of(&dir.path().join("file")).unwrap().device(), number);
+        assert_eq!(device(&dir.path().join("none/below/file")), Some(number));
+    }
+
+    #[test]
+    fn a_hundredth_is_kept_free_at_least_256_mib_and_at_most_a_twentieth() {
+        let usable_of = |whole: u64| {
+            let blocks = whole / 4_096;
+            let stat = sys::statvfs("/").unwrap();
+            usable(&StatVfs { f_frsize: 4_096, f_blocks: blocks, f_bavail: blocks, ..stat })
+        };
+        let (mib, gib) = (1 << 20, 1 << 30);
+        assert_eq!(usable_of(100 * gib), 99 * gib);
+        assert_eq!(usable_of(10 * gib), 10 * gib - 256 * mib);
+        assert_eq!(usable_of(20 * mib), 19 * mib);
+    }
 }
