@@ -85,3 +85,24 @@ pub(super) fn is_cached(file: &File, offset: u64, length: usize) -> bool {
     };
     length == 0 || (probe(offset) && probe(offset + length as u64 - 1))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+
+    #[test]
+    fn more_parts_than_one_write_takes_are_all_written() {
+        let file = tempfile::tempfile().unwrap();
+        let parts: Vec<Bytes> = (1..=150).map(|number| Bytes::from(vec![number; 7])).collect();
+        assert!(parts.len() > 2 * SLICES);
+        write(&file, 5, &parts).unwrap();
+        let mut written = vec![0; 150 * 7];
+        file.read_exact_at(&mut written, 5).unwrap();
+        assert_eq!(written, parts.concat());
+        assert_eq!(file.metadata().unwrap().len(), 5 + 150 * 7);
+    }
+}

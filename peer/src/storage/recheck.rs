@@ -160,3 +160,33 @@ impl<'a> Reader<'a> {
         pieces.iter().map(take).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::FileExt as _;
+
+    use testkit::content::{PIECE, manifest, noise};
+
+    use super::*;
+
+    #[test]
+    fn without_a_state_the_pieces_with_data_are_claimed() {
+        // The third piece is of zeros, and the last one is short: both may be right where nothing was written.
+        let mut data = noise(1, 7 * PIECE + 9);
+        data[2 * PIECE..3 * PIECE].fill(0);
+        let manifest = manifest("file", &data);
+        let part = tempfile::tempfile().unwrap();
+        part.set_len(data.len() as u64).unwrap();
+        let claims = |state| -> Vec<u32> {
+            claimed(&part, &manifest, state).iter(manifest.layout()).map(PieceIndex::get).collect()
+        };
+        assert_eq!(claims(None), [2, 7]);
+        part.write_all_at(&data[4 * PIECE..6 * PIECE], 4 * PIECE as u64).unwrap();
+        assert_eq!(claims(None), [2, 4, 5, 7]);
+        let state = |clean, lost| Some(State { clean, lost, claims: Bitfield::empty(manifest.layout()) });
+        assert_eq!(claims(state(false, false)), [2, 4, 5, 7], "it crashed");
+        assert_eq!((claims(state(true, false)).len(), claims(state(false, true)).len()), (0, 0));
+    }
+}

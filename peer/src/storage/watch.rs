@@ -106,3 +106,34 @@ impl Watch {
 fn path_of(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{fs::OpenOptions, os::unix::fs::FileExt as _};
+
+    use super::*;
+
+    #[test]
+    fn writes_are_told_from_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("part");
+        let own = File::create_new(&path).unwrap();
+        // Opened before the watch begins.
+        let other = OpenOptions::new().write(true).open(&path).unwrap();
+        let mut watch = Watch::new(&own);
+        assert_eq!(watch.take(), Seen::Nothing);
+        drop(File::open(&path).unwrap());
+        assert_eq!((watch.take(), watch.take()), (Seen::Opened, Seen::Nothing));
+        other.write_all_at(b"1", 0).unwrap();
+        assert_eq!(watch.take(), Seen::Nothing, "writes are not watched yet");
+        watch.watch_writes(&own);
+        other.write_all_at(b"2", 0).unwrap();
+        assert_eq!(watch.take(), Seen::Written);
+        drop(other);
+        assert_eq!(watch.take(), Seen::Written, "it was closed by one who could write");
+        drop(File::open(&path).unwrap());
+        assert_eq!(watch.take(), Seen::Opened);
+    }
+}

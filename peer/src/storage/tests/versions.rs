@@ -1,11 +1,20 @@
 //! Copies that this peer has: what is taken from them, which of them may be replaced, and when they count as changed.
 
-use std::{fs, io, ops::ControlFlow, os::unix::fs::symlink, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    ops::ControlFlow,
+    os::unix::fs::{MetadataExt as _, symlink},
+    path::Path,
+    sync::Arc,
+};
 
-use testkit::content::{PIECE, manifest, noise};
+use testkit::content::{PIECE, file_id, manifest, noise};
 
 use super::{
-    super::{Original, PieceStore as _, Replaced, SharedFile, StoreError, take},
+    super::{
+        Original, PieceReader as _, PieceStore as _, Replaced, SharedFile, StoreError, check_destination,
+        discard, take, take_back,
+    },
     Case, go_on,
 };
 use crate::hashing::{FileStamp, HashError, folder::manifest_of_folder, scan::ScanOptions};
@@ -142,6 +151,8 @@ fn a_file_that_was_replaced_is_not_the_one_that_was_verified() {
     let open = shared.opened().unwrap().unwrap();
     assert_eq!((shared.stamp(), open.stamp()), (Some(stamp), Some(stamp)));
     assert!(shared.is_unchanged(0..1) && open.is_unchanged(0..1));
+    assert!(!shared.is_cached(0, 1), "it would have to be opened to ask");
+    assert!(open.is_cached(0, 1), "it was just written");
 
     fs::rename(&path, dir.path().join("moved")).unwrap();
     fs::write(&path, &data).unwrap();
@@ -158,6 +169,117 @@ fn a_file_that_was_replaced_is_not_the_one_that_was_verified() {
     fs::write(&path, &data[1..]).unwrap();
     let shorter = original.stamp_now().unwrap();
     assert!(original.open(shorter).is_none(), "not of this length");
+}
+
+#[test]
+fn an_open_file_whose_directory_was_moved_is_not_there_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (before, after) = (dir.path().join("before"), dir.path().join("after"));
+    fs::create_dir(&before).unwrap();
+    fs::write(before.join("file"), "bytes").unwrap();
+    let original = copy_of(&before.join("file"), b"bytes");
+    let shared = original.open(original.stamp_now().unwrap()).unwrap();
+    let open = shared.opened().unwrap().unwrap();
+    fs::rename(&before, &after).unwrap();
+    assert!(!open.is_unchanged(0..1));
+    fs::rename(&after, &before).unwrap();
+    assert!(open.is_unchanged(0..1));
+}
+
+#[test]
+fn a_folder_whose_entries_are_not_known_is_listed_and_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("folder");
+    let original = Original { folder: None, ..published(&root, &[]).original };
+    let reader = original.check(&go_on).unwrap();
+    assert!(reader.folder().is_some() && reader.is_unchanged(0..1));
+    assert!(!reader.is_cached(0, 1), "its files would have to be opened to ask");
+    fs::write(root.join("new.txt"), "mine").unwrap();
+    assert!(matches!(original.check(&go_on), Err(HashError::Mismatch(_))));
+}
+
+#[test]
+fn a_final_name_is_refused_if_something_else_has_it() {
+    let case = Case::new(PIECE);
+    assert!(!case.place().is_refused().unwrap(), "it is free");
+    drop(case.open().unwrap());
+    fs::remove_file(case.part()).unwrap();
+    assert!(case.state().exists() && !case.place().is_left_behind().unwrap(), "the file is not there");
+    fs::remove_file(case.state()).unwrap();
+    fs::write(case.destination(), "mine").unwrap();
+    assert!(case.place().is_refused().unwrap());
+    let original = copy_of(&case.destination(), b"mine");
+    let stamp = original.stamp_now().unwrap();
+    let place = case.place().in_place_of(Some(Arc::new(Replaced { original, stamp })));
+    assert!(place.replaced().is_some() && !place.is_refused().unwrap());
+}
+
+#[test]
+fn a_place_says_how_it_was_made() {
+    let case = Case::new(PIECE);
+    let place = case.place().with_umask(0o027).with_reserved(5).with_only(vec!["docs".into()]);
+    assert_eq!((place.umask(), place.reserved(), place.only()), (0o027, 5, &["docs".to_owned()][..]));
+    assert_eq!(place.device(), fs::metadata(case.dir.path()).unwrap().dev());
+}
+
+#[test]
+fn what_is_complete_needs_no_room() {
+    let case = Case::new(2 * PIECE);
+    let store = case.open().unwrap();
+    case.write(&store, 0..2);
+    store.checkpoint(true).unwrap();
+    drop(store);
+    assert_eq!(case.place().with_reserved(u64::MAX).open().unwrap().unverified().count(), 2);
+}
+
+#[test]
+fn a_complete_file_can_be_unfinished_data_again() {
+    let case = Case::new(2 * PIECE);
+    fs::write(case.destination(), &case.data).unwrap();
+    take_back(file_id(1), &case.destination()).unwrap();
+    assert!(!case.destination().exists());
+    let store = case.open().unwrap();
+    assert_eq!(case.had(&store), [0, 1]);
+    store.discard().unwrap();
+    assert!(!case.part().exists() && !case.state().exists());
+}
+
+#[test]
+fn nothing_is_left_to_discard_in_a_directory_that_is_gone() {
+    let case = Case::new(PIECE);
+    discard(file_id(1), &case.dir.path().join("none/file")).unwrap();
+    fs::write(case.destination(), "mine").unwrap();
+    discard(file_id(1), &case.destination().join("below")).unwrap_err();
+}
+
+#[test]
+fn a_destination_is_an_absolute_path_in_a_directory_that_exists() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |name: &str| check_destination(&dir.path().join(name));
+    assert_eq!(check("file"), Ok(()));
+    for bad in ["none/file", ".minitorrent", ".MiniTorrent/file", ".."] {
+        assert!(check(bad).is_err(), "{bad}");
+    }
+    assert!(check_destination(Path::new("file")).is_err() && check_destination(Path::new("/")).is_err());
+}
+
+#[test]
+fn a_file_has_no_entries_and_no_second_stage() {
+    let case = Case::new(2 * PIECE);
+    let store = case.open().unwrap();
+    assert!(store.is_unchanged(0..1) && store.stamp().is_none());
+    case.write(&store, [0]);
+    assert!(store.is_cached(0, PIECE), "it was just written");
+    assert!(!store.advance().unwrap());
+    assert_eq!(store.files_in(&store.have()), None);
+    let full = io::Error::from(io::ErrorKind::QuotaExceeded);
+    assert!(matches!(StoreError::from(full), StoreError::Full));
+    fs::OpenOptions::new().write(true).open(case.part()).unwrap().set_len(1).unwrap();
+    assert!(!store.is_unchanged(0..1), "it was cut short");
+    case.damage(|part| part.set_len(case.data.len() as u64).unwrap());
+    assert!(store.is_unchanged(0..1));
+    fs::remove_file(case.part()).unwrap();
+    assert!(!store.is_unchanged(0..1), "it was deleted");
 }
 
 #[test]
