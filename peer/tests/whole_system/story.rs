@@ -31,6 +31,8 @@ pub(crate) const OWNER: usize = 1;
 
 /// One seed of this many goes on until all certificates have ended.
 const CERTIFICATES_END_EVERY: u64 = 10;
+/// One seed of this many, others than those, fetches a file of many pieces under a limit.
+const MANY_PIECES_EVERY: u64 = 5;
 
 /// A published file.
 pub(crate) struct Shared {
@@ -81,6 +83,8 @@ pub(crate) fn run(seed: u64, echo: bool) -> String {
     story.finish();
     if seed.is_multiple_of(CERTIFICATES_END_EVERY) {
         story.outlive_certificates();
+    } else if seed.is_multiple_of(MANY_PIECES_EVERY) {
+        story.fetch_many_pieces_under_limit();
     }
     story.world.digest()
 }
@@ -291,58 +295,8 @@ impl Story {
         self.world.note(format!("{host} limits itself to {up} up and {down} down: {}", brief(&answer)));
     }
 
-    /// Fetches a file of few pieces from two sources under a limit that each of them could fill. Only in calm
-    /// stories: nothing else may slow it down. The limit must hold and be used, and each piece must come once.
-    pub(crate) fn fetch_under_limit(&mut self, host: usize) {
-        let file = self.dice.random_range(0..self.files.len());
-        let (seeder, length) = (self.files[file].publisher, self.files[file].bytes.len() as u64);
-        let second = self.world.peers().find(|other| ![host, seeder].contains(other) && self.is_in(*other));
-        let busy = (0..self.files.len()).any(|file| self.done_bytes(host, file).is_some());
-        let done = host == seeder || self.destination(host, file).exists();
-        let Some(second) = second.filter(|_| self.calm && !self.limited && !busy && !done) else { return };
-        if !self.is_in(host) || length == 0 {
-            return;
-        }
-        for source in [seeder, second] {
-            self.must("limit", source, |line| line.limit(0, 0));
-        }
-        let (name, destination) = (self.file_name(file), self.destination(second, file));
-        if !destination.exists() {
-            // It may be running already.
-            let _ = self.call(second, |line| line.download(name, destination.clone()));
-            self.world.run(Duration::from_secs(30));
-            if !destination.exists() {
-                return;
-            }
-        }
-        let rate = self.dice.random_range(60_000..180_000);
-        self.must("limit", host, |line| line.limit(0, rate));
-        let arrived = |story: &Self| -> u64 {
-            story.world.peers().map(|from| story.world.net.arrived(from, host)).sum()
-        };
-        let (before, begun) = (arrived(self), self.world.now());
-        let (name, destination) = (self.file_name(file), self.destination(host, file));
-        let answer = self.call(host, |line| line.download(name, destination.clone()));
-        self.world.note(format!("{host} fetches film{file} at {rate} bytes a second: {}", brief(&answer)));
-        let least = length as f64 / rate as f64;
-        while !destination.exists() {
-            self.world.run(Duration::from_secs(1));
-            let (took, got) = ((self.world.now() - begun).as_secs_f64(), arrived(self) - before);
-            // A second's bytes may come at once, and a window of each source is on its way.
-            let most = rate as f64 * (1.05 * took + 1.0) + f64::from(64 << 10);
-            if got as f64 > most || took > 1.2 * least + 10.0 {
-                self.fail(format!("{got} bytes of film{file} in {took} s, at a limit of {rate}"));
-            }
-        }
-        let got = arrived(self) - before;
-        if got > length + length / 50 + 48_000 {
-            self.fail(format!("{got} bytes came for film{file}, which has {length}"));
-        }
-        self.must("limit", host, |line| line.limit(0, 0));
-    }
-
     /// Whether a peer's user is the owner or a member.
-    fn is_in(&mut self, host: usize) -> bool {
+    pub(crate) fn is_in(&mut self, host: usize) -> bool {
         host == OWNER || self.groups.place(GROUP, host).is_member()
     }
 
