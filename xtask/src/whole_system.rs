@@ -24,12 +24,12 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         bail!("{word} needs a number");
     }
     let test = |name| {
+        // With the features of the whole workspace, so that after the other tests nothing is left to build.
         let args = [
             "test",
             "--quiet",
             "--locked",
-            "-p",
-            "peer",
+            "--workspace",
             "--test",
             "whole_system",
             "--",

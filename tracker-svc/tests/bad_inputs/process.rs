@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use testkit::{
     bystander::Bystander,
     process::{self, Program, TrackerProcess, binary, peak_rss},
@@ -28,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const ROOM: u64 = 64 << 20;
 /// Memory of one password hash.
 const HASH: u64 = 19 << 20;
+/// What each tracker here may map for data, in bytes. The kernel refuses it more, and it then aborts.
+const DATA: u64 = 256 << 20;
 
 pub(crate) struct Tracker {
     process: TrackerProcess,
@@ -53,6 +56,9 @@ impl Tracker {
     /// Starts this program as the tracker.
     pub(crate) async fn start_as(program: Program, settings: &[(&str, &str)]) -> Self {
         let process = TrackerProcess::start(program, settings);
+        let limit = Rlimit { current: Some(DATA), maximum: Some(DATA) };
+        let pid = Pid::from_raw(process.pid().cast_signed());
+        prlimit(pid, Resource::Data, limit).expect("its memory can be limited");
         let addr = process.address();
         let ca = if process.url().starts_with("https") {
             fs::read_to_string(process.ca_file()).unwrap()

@@ -12,13 +12,15 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::cmd;
 
-/// Builds the two binaries and returns their directory.
+/// Builds the two binaries and returns their directory. For `dev` it builds what the tests are built from too: cargo
+/// chooses the features of a dependency by all that it builds at once, and after the tests nothing is left to build.
 pub fn build(dev: bool) -> Result<PathBuf> {
-    let mut args = vec!["build", "--locked", "-p", "tracker-svc", "-p", "peer", "--bins"];
+    let mut args = vec!["build", "--locked"];
     if dev {
         println!("with the binaries that the tests are built with: slower, and nothing more to build");
+        args.extend(["--workspace", "--bins", "--tests"]);
     } else {
-        args.push("--release");
+        args.extend(["--release", "-p", "tracker-svc", "-p", "peer", "--bins"]);
     }
     cmd::run(cmd::command(&cmd::cargo(), &args))?;
     Ok(cmd::target().join(if dev { "debug" } else { "release" }))

@@ -129,7 +129,8 @@ pub(crate) const LINES: &[Line] = &[
     line("F35", "a seeder that is frozen, and goes on later", "others are used; it takes part again",
         &["peer/tests/processes/faults.rs::a_seeder_that_is_frozen_is_left_for_another_and_takes_part_again",
           "peer/core/src/download/tests/pieces.rs::a_silent_source_that_wakes_up_keeps_its_piece"]),
-    // Each test of the bad inputs fails when the tracker's memory grows by more than 64 MiB.
+    // In each test of the bad inputs the tracker has 256 MiB for data at most, and the test fails when its memory grows by
+    // more than 64 MiB.
     line("F36", "little memory, under load and floods", "bounded; RESOURCE_EXHAUSTED",
         &["tracker-svc/tests/bad_inputs/floods.rs::many_claims_of_large_messages_take_little_memory",
           "tracker-svc/tests/bad_inputs/floods.rs::answers_that_nobody_reads_do_not_pile_up",
