@@ -5,7 +5,7 @@ use std::{
     path::Path,
     process::Command,
     str::FromStr as _,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
@@ -23,7 +23,7 @@ use super::{load, tracker::Clients, world};
 
 /// The number of trackers.
 const TRACKERS: usize = 3;
-/// How long the peers send heartbeats while only these are measured.
+/// How long nothing is sent, and then heartbeats alone.
 const QUIET: Duration = Duration::from_secs(15);
 
 /// Runs all phases with this many peers, each with an announce stream, and prints the result.
@@ -51,10 +51,15 @@ pub(super) fn run(peers: u32) -> Result<()> {
     let join_us = (cpu()? - before) / joined * 1e6;
     let redis_bytes = (memory_of(&redis)? - empty) / joined;
 
+    // What the trackers do by themselves is measured alone, and taken off what the phases cost.
+    let before = cpu()?;
+    load.say(&format!("idle {}", QUIET.as_secs()))?;
+    let idle = (cpu()? - before) / QUIET.as_secs_f64();
+
     let mut phase = |name: &str| -> Result<f64> {
-        let before = cpu()?;
+        let (before, start) = (cpu()?, Instant::now());
         let done = load.say(name)?;
-        Ok((cpu()? - before) / done * 1e6)
+        Ok((cpu()? - before - idle * start.elapsed().as_secs_f64()) / done * 1e6)
     };
     let heartbeat_us = phase(&format!("heartbeats {}", QUIET.as_secs()))?;
     let announce_us = phase("announces")?;
@@ -69,7 +74,7 @@ pub(super) fn run(peers: u32) -> Result<()> {
     };
     let memory: Vec<u64> = processes.iter().map(|pid| rss(pid) >> 20).collect();
     let found = json!({
-        "peers": peers, "join_us": join_us, "heartbeat_us": heartbeat_us, "announce_us": announce_us,
+        "peers": peers, "idle_percent": idle * 100.0, "join_us": join_us, "heartbeat_us": heartbeat_us, "announce_us": announce_us,
         "find_peers_us": find_us, "issue_tickets_us": ticket_us, "find_median_ms": median.parse::<f64>()?,
         "find_p99_ms": p99.parse::<f64>()?, "streams_lost": lost.parse::<u64>()?, "redis_bytes": redis_bytes,
         "tracker_mib": memory,

@@ -40,6 +40,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(5);
 /// Number of concurrent calls and joins.
 const AT_ONCE: usize = 8;
+/// Announces of each leecher. A tracker allows 20 at once, the first included.
+const ANNOUNCES: u32 = 16;
 /// Calls of a phase without a pace.
 const CALLS: u32 = 10_000;
 /// Calls a second, and for how long.
@@ -80,6 +82,10 @@ pub(super) fn run(peers: u32, ca: &Path, trackers: &[&str]) -> Result<()> {
             match line.split(' ').collect::<Vec<_>>()[..] {
                 ["heartbeats", seconds] => {
                     println!("{}", load.heartbeats(Duration::from_secs(seconds.parse()?)).await?);
+                }
+                ["idle", seconds] => {
+                    tokio::time::sleep(Duration::from_secs(seconds.parse()?)).await;
+                    println!("1");
                 }
                 ["announces"] => println!("{}", load.announces().await?),
                 ["finds"] => println!("{}", load.calls(Load::find).await?),
@@ -184,19 +190,20 @@ impl Load {
         (time.as_secs_f64() / HEARTBEAT.as_secs_f64() * f64::from(self.peers)) as usize
     }
 
-    /// Each leecher announces that it gained a piece. Returns how many did. Waits a second, in which the trackers take the
-    /// last ones in.
+    /// Each leecher announces a gained piece, and another one after all have done so. Returns how many announces there
+    /// were. Waits a second, in which the trackers take the last ones in: nothing answers an announce.
     async fn announces(&mut self) -> Result<u32> {
         let mut sent = 0;
-        for peer in (0..self.peers).filter(|peer| leeches(*peer)) {
-            let holding = Holding::Gained(pb::PieceList { pieces: vec![1_u32.into()] });
-            self.streams[peer as usize].send(announce(peer, self.peers, holding)?).await?;
-            sent += 1;
-            if u32::is_multiple_of(sent, 64) {
-                tokio::task::yield_now().await;
+        for piece in 0..ANNOUNCES {
+            for peer in (0..self.peers).filter(|peer| leeches(*peer)) {
+                let holding = Holding::Gained(pb::PieceList { pieces: vec![piece.into()] });
+                self.streams[peer as usize].send(announce(peer, self.peers, holding)?).await?;
+                sent += 1;
+                if u32::is_multiple_of(sent, 64) {
+                    tokio::task::yield_now().await;
+                }
             }
         }
-        // Nothing answers an announce. What is late is counted in the next phase.
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(sent)
     }
