@@ -148,6 +148,10 @@ pub trait Sessions: Send + Sync {
     /// Returns the session, or the token that takes its place, valid or not.
     async fn session(&self, hash: SessionHash) -> Result<Option<Session>>;
 
+    /// Returns those of these sessions and tokens that exist, valid or not, in any order: a database on another machine is
+    /// asked once.
+    async fn sessions(&self, hashes: &[SessionHash]) -> Result<Vec<Session>>;
+
     /// Records that the session was used at `now`.
     async fn touch_session(&self, hash: SessionHash, now: SystemTime) -> Result<()>;
 

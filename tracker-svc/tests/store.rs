@@ -325,6 +325,16 @@ async fn tokens_are_sessions_that_end_with_their_account(world: World) {
     // It is found as a session, and its peers are bound to it.
     let found = world.store.session(ci.hash).await.expect("a read").expect("a session");
     assert_eq!((&found.user, found.ends()), (ann.user(), rows[0].expires));
+
+    // Many are read at once, each as it is read alone, and those that do not exist are left out.
+    let hashes = [spare.hash, ann.session(), SessionHash::from([199; 32]), ci.hash];
+    let mut all = world.store.sessions(&hashes).await.expect("a read");
+    all.sort_by_key(|session| hashes.iter().position(|hash| *hash == session.hash));
+    let mut alone = Vec::new();
+    for hash in hashes {
+        alone.extend(world.store.session(hash).await.expect("a read"));
+    }
+    assert_eq!((all.len(), all), (3, alone));
     let rule = access::rule("/minitorrent.v1.SwarmService/Announce").expect("a rule");
     let machine = access::authenticate(rule, found, now).expect("allowed");
     let peer = PeerId::from([5; 32]);

@@ -44,7 +44,7 @@ use parking_lot::Mutex;
 use sqlx::{
     PgPool,
     migrate::{MigrateError, Migrator},
-    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgRow},
 };
 use tokio::{
     sync::Notify,
@@ -57,12 +57,16 @@ use self::{
     Postgres as Database,
     lookup::{Key, Row, RowResult},
     pool::{Lease, Pool, Statements, Transaction, in_time, is_late},
+    rulings::{SessionColumns, session_columns, session_rows},
 };
 use super::{
     ManifestId, Result, Shared, Store,
     sql::{before, count, millis, stored, stored_bytes, taken, time},
 };
-use crate::domain::throttle::{Counts, Login, Step, Wait};
+use crate::domain::{
+    SessionHash,
+    throttle::{Counts, Login, Step, Wait},
+};
 
 /// How long the server lets a statement run or wait for a lock.
 const STATEMENT: Duration = Duration::from_millis(2_000);
@@ -215,6 +219,20 @@ impl Postgres {
         let arguments = key.arguments().map_err(sqlx::Error::Encode)?;
         let row = sqlx::query_with(sql, arguments).fetch_optional(self.reads()).await?;
         Ok(row.map(|row| read(&Row(&row))).transpose()?)
+    }
+
+    /// Reads the sessions with these hashes in one statement.
+    async fn sessions_of(&self, hashes: &[SessionHash]) -> Result<Vec<(SessionHash, SessionColumns)>> {
+        let sql = concat!("SELECT ", session_columns!(), ", s.hash FROM ", session_rows!("= ANY($1)"));
+        let hashes: Vec<_> = hashes.iter().map(|hash| &hash.as_bytes()[..]).collect();
+        let rows = sqlx::query(sql).bind(hashes).fetch_all(self.reads()).await?;
+        let read = |row: &PgRow| {
+            let row = Row(row);
+            let hash: Vec<u8> = row.get("hash")?;
+            let hash: [u8; 32] = stored_bytes(&hash)?;
+            Ok((hash.into(), SessionColumns::read(&row)?))
+        };
+        rows.iter().map(read).collect()
     }
 
     /// Starts a write transaction. Waits for those of all trackers.

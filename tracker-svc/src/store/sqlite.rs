@@ -46,11 +46,13 @@ pub use backup::{backup, restore};
 use self::{
     Sqlite as Database,
     lookup::{Lookups, Row},
+    rulings::{SessionColumns, session_columns, session_rows},
 };
 use super::{
     ManifestId, Result, Store, StoreError,
     sql::{before, count, millis, of_code, stored, stored_bytes, taken, time},
 };
+use crate::domain::SessionHash;
 
 /// The database's name in the data directory.
 pub const DATABASE: &str = "tracker.db";
@@ -236,6 +238,17 @@ impl Sqlite {
         read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>> {
         self.lookups.one(sql, key, read)
+    }
+
+    /// Reads the sessions with these hashes.
+    async fn sessions_of(&self, hashes: &[SessionHash]) -> Result<Vec<(SessionHash, SessionColumns)>> {
+        let sql = concat!("SELECT ", session_columns!(), " FROM ", session_rows!());
+        let mut found = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            let columns = self.one(sql, (&hash.as_bytes()[..],), SessionColumns::read).await?;
+            found.extend(columns.map(|columns| (*hash, columns)));
+        }
+        Ok(found)
     }
 
     /// Starts a transaction that only adds rows on which no rule depends.

@@ -184,6 +184,11 @@ impl Sessions for Database {
         found.map(|columns| columns.session(hash)).transpose()
     }
 
+    async fn sessions(&self, hashes: &[SessionHash]) -> Result<Vec<Session>> {
+        let found = self.sessions_of(hashes).await?;
+        found.into_iter().map(|(hash, columns)| columns.session(hash)).collect()
+    }
+
     async fn touch_session(&self, hash: SessionHash, now: SystemTime) -> Result<()> {
         let sql = "UPDATE sessions SET used_at = $1 WHERE hash = $2 AND used_at < $1";
         let key = &hash.as_bytes()[..];

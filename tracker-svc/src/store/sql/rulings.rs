@@ -22,14 +22,23 @@ use crate::{
     store::{Asked, FileRow, Result, Rulings},
 };
 
-/// The session with the hash `$1`, or the token in its place, as `s`, with its account `a`.
+/// The session with the hash `$1`, or the token in its place, as `s`, with its account `a`; or all those whose hash is
+/// among others.
 macro_rules! session_rows {
     () => {
-        "(SELECT account, opened_at, used_at, CAST(NULL AS BIGINT) AS expires_at, CAST(NULL AS TEXT) AS name,
-                 CAST(NULL AS TEXT) AS allow, CAST(NULL AS TEXT) AS in_groups
-          FROM sessions WHERE hash = $1
-          UNION ALL SELECT account, created_at, used_at, expires_at, name, allow, in_groups
-          FROM tokens WHERE hash = $1) s JOIN accounts a ON a.id = s.account"
+        session_rows!("= $1")
+    };
+    ($hash:literal) => {
+        concat!(
+            "(SELECT hash, account, opened_at, used_at, CAST(NULL AS BIGINT) AS expires_at, CAST(NULL AS TEXT) AS name,
+                     CAST(NULL AS TEXT) AS allow, CAST(NULL AS TEXT) AS in_groups
+              FROM sessions WHERE hash ",
+            $hash,
+            " UNION ALL SELECT hash, account, created_at, used_at, expires_at, name, allow, in_groups
+              FROM tokens WHERE hash ",
+            $hash,
+            ") s JOIN accounts a ON a.id = s.account"
+        )
     };
 }
 pub(super) use session_rows;
