@@ -84,6 +84,7 @@ pub(super) fn run(peers: u32, ca: &Path, trackers: &[&str]) -> Result<()> {
                     println!("{}", load.heartbeats(Duration::from_secs(seconds.parse()?)).await?);
                 }
                 ["idle", seconds] => {
+                    // Nothing is sent: what the trackers do by themselves is measured.
                     tokio::time::sleep(Duration::from_secs(seconds.parse()?)).await;
                     println!("1");
                 }
@@ -191,7 +192,7 @@ impl Load {
     }
 
     /// Each leecher announces a gained piece, and another one after all have done so. Returns how many announces there
-    /// were. Waits a second, in which the trackers take the last ones in: nothing answers an announce.
+    /// were.
     async fn announces(&mut self) -> Result<u32> {
         let mut sent = 0;
         for piece in 0..ANNOUNCES {
@@ -204,6 +205,7 @@ impl Load {
                 }
             }
         }
+        // A second in which the trackers take the last ones in: nothing answers an announce.
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(sent)
     }
