@@ -26,7 +26,7 @@ impl Story {
     /// Fetches a file of more pieces than its sources are asked for at once.
     pub(crate) fn fetch_many_pieces_under_limit(&mut self) {
         let (second, host, file) = (2, 3, self.files.len());
-        let length = self.dice.random_range(10_000_000..20_000_000);
+        let length = self.dice.random_range(5_000_000..10_000_000);
         self.publish(OWNER, "wide film", length);
         if !self.becomes_source(OWNER, second, file) {
             self.fail(format!("{second} does not get the wide film"));
