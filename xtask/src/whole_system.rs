@@ -24,7 +24,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         bail!("{word} needs a number");
     }
     let test = |name| {
-        // With the features of the whole workspace, so that after the other tests nothing is left to build.
+        // With the features of the whole workspace, so that no dependency is built once more after the other tests.
         let args = [
             "test",
             "--quiet",

@@ -8,7 +8,8 @@
 //! - `line`: the command lines of the users.
 //! - `rogue`: a client that goes on fetching after it lost its right.
 //! - `model`: what groups must look like.
-//! - `story`: what users do. `limits`: downloads under a limit. `faults`: what goes wrong. `checks`: what must hold. `ending`: how everything ends well.
+//! - `story`: what users do. `limits`: downloads under a limit. `faults`: what goes wrong. `checks`: what must hold.
+//!   `ending`: how everything ends well.
 //!
 //! A seed decides everything, so a run that failed can be repeated: `cargo xtask whole-system --seed N`.
 //! Each seed runs in a process of its own, so that nothing is left of the one before.

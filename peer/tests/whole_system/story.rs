@@ -31,7 +31,7 @@ pub(crate) const OWNER: usize = 1;
 
 /// One seed of this many goes on until all certificates have ended.
 const CERTIFICATES_END_EVERY: u64 = 10;
-/// A seed that is a multiple of this, and not of that, fetches a file of many pieces under a limit.
+/// A seed that is a multiple of this, and not of [`CERTIFICATES_END_EVERY`], fetches a file of many pieces under a limit.
 const MANY_PIECES_EVERY: u64 = 5;
 
 /// A published file.

@@ -301,7 +301,7 @@ impl Rights {
         };
         let calls: Vec<_> = self.calls().running.iter().filter_map(running).collect();
         for some in calls.chunks(AT_ONCE) {
-            match self.living(some).await {
+            match self.living_sessions(some).await {
                 Ok(living) => self.check_each(some, &living).await,
                 Err(error) => tracing::debug!(%error, "the sessions of running calls can't be checked"),
             }
@@ -310,14 +310,20 @@ impl Rights {
     }
 
     /// The sessions of these calls that are valid now. See [`end_if_over`].
-    async fn living(&self, calls: &[(u64, Arc<Call>)]) -> Result<HashSet<SessionHash>, TrackerError> {
+    async fn living_sessions(
+        &self,
+        calls: &[(u64, Arc<Call>)],
+    ) -> Result<HashSet<SessionHash>, TrackerError> {
         let hashes: HashSet<_> = calls.iter().map(|(_, call)| call.session()).collect();
         let sessions = self.store.sessions(&hashes.into_iter().collect::<Vec<_>>()).await?;
         let now = SystemTime::now();
-        if let Some(over) = sessions.iter().find(|session| !session.is_alive(now)) {
-            end_if_over(&*self.store, over, now).await;
+        let (living, over): (Vec<_>, Vec<_>) =
+            sessions.into_iter().partition(|session| session.is_alive(now));
+        // One call ends all that are over.
+        if let Some(session) = over.first() {
+            end_if_over(&*self.store, session, now).await;
         }
-        Ok(sessions.iter().filter(|session| session.is_alive(now)).map(|session| session.hash).collect())
+        Ok(living.into_iter().map(|session| session.hash).collect())
     }
 
     async fn check_each(&self, calls: &[(u64, Arc<Call>)], living: &HashSet<SessionHash>) {

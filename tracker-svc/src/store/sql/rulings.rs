@@ -22,8 +22,8 @@ use crate::{
     store::{Asked, FileRow, Result, Rulings},
 };
 
-/// The session with the hash `$1`, or the token in its place, as `s`, with its account `a`; or all those whose hash is
-/// among others.
+/// The session with the hash `$1`, or the token in its place, as `s`, with its account `a`. With an argument, all
+/// sessions and tokens whose hash meets this condition.
 macro_rules! session_rows {
     () => {
         session_rows!("= $1")
